@@ -1,0 +1,188 @@
+package job
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A Job is the desired state of one named workload in one cluster.
+type Job struct {
+	Key       Key    `json:"key"`
+	Instances Ranges `json:"instances"` // which slots should be filled
+	Config    Config `json:"config"`    // what each of them runs
+}
+
+// Tiers, weakest claim last. See [Config.Tier].
+const (
+	Preferred   = "preferred"   // production: pre-empts, counts against quota
+	Preemptible = "preemptible" // runs on spare capacity; the default
+	Revocable   = "revocable"   // runs on oversubscribed capacity
+)
+
+// A Config is what one task of a job runs. It is immutable and stored once
+// under its [Config.Hash]; two jobs of equal configs share it.
+//
+// Strings may hold run-time templates: {{thermos.ports[NAME]}},
+// {{thermos.task_id}}, {{thermos.user}}, {{mesos.instance}},
+// {{mesos.hostname}}. Every other template was bound when the file was read.
+type Config struct {
+	Service         bool           `json:"service,omitzero"` // restarted for ever; otherwise run to completion
+	Tier            string         `json:"tier"`
+	Priority        int32          `json:"priority,omitzero"`
+	MaxTaskFailures int32          `json:"max_task_failures"` // ad hoc jobs: give up after so many; -1 is never
+	Exclusive       bool           `json:"exclusive,omitzero"`
+	Contact         string         `json:"contact,omitzero"`
+	Metadata        []Metadata     `json:"metadata,omitzero"`
+	Constraints     []Constraint   `json:"constraints,omitzero"`
+	Task            Task           `json:"task"`
+	Health          *Health        `json:"health,omitzero"` // nil when nothing is checked
+	Lifecycle       *HTTPLifecycle `json:"lifecycle,omitzero"`
+	Partition       Partition      `json:"partition"`
+	Update          Update         `json:"update"`
+}
+
+// A Metadata is one label of a job.
+type Metadata struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// A Constraint narrows the machines that a task may run on: a limit of
+// instances of this job per distinct value of the attribute (Limit > 0), or a
+// set of values, possibly negated.
+type Constraint struct {
+	Attribute string   `json:"attribute"`
+	Negated   bool     `json:"negated,omitzero"`
+	Values    []string `json:"values,omitzero"`
+	Limit     int32    `json:"limit,omitzero"`
+}
+
+// A Task is the graph of processes that one instance runs (Thermos).
+type Task struct {
+	Name             string         `json:"name"`
+	Processes        []Process      `json:"processes"`
+	Order            [][]string     `json:"order,omitzero"` // chains of names: each starts after the one before it succeeded
+	Resources        unit.Resources `json:"resources"`
+	Ports            []string       `json:"ports,omitzero"` // names of dynamic ports, sorted; found from the templates
+	MaxFailures      int32          `json:"max_failures"`   // the task fails when so many processes failed; 0 is never
+	MaxConcurrency   int32          `json:"max_concurrency,omitzero"`
+	FinalizationWait int32          `json:"finalization_wait_secs"`
+	User             string         `json:"user,omitzero"` // empty: the role
+	Artifacts        []Artifact     `json:"artifacts,omitzero"`
+	PidsLimit        int32          `json:"pids_limit,omitzero"` // 0: the agent's default, 256
+}
+
+// An Artifact is a file fetched into the sandbox before the first process starts.
+type Artifact struct {
+	URI     string `json:"uri"`    // http, https or file
+	Digest  string `json:"digest"` // sha256:HEX; empty is allowed for file only
+	Path    string `json:"path"`   // below the sandbox
+	Extract bool   `json:"extract,omitzero"`
+	Mode    uint32 `json:"mode,omitzero"`
+}
+
+// A Process is one command line of a task.
+type Process struct {
+	Name        string `json:"name"`
+	Cmdline     string `json:"cmdline"`
+	MaxFailures int32  `json:"max_failures"` // perma-fails after so many; 0 is never
+	MinDuration int32  `json:"min_duration_secs"`
+	Daemon      bool   `json:"daemon,omitzero"`    // runs again after success; never completes the task
+	Ephemeral   bool   `json:"ephemeral,omitzero"` // the task may end without it; its failures do not count
+	Final       bool   `json:"final,omitzero"`     // runs when the task is being finished
+	Logger      Logger `json:"logger,omitzero"`
+}
+
+// A Logger says where a process's output goes.
+type Logger struct {
+	Destination string `json:"destination,omitzero"` // file (default), console, both, none
+	Rotate      bool   `json:"rotate,omitzero"`
+	LogSize     int64  `json:"log_size,omitzero"` // bytes of one file before it rotates
+	Backups     int32  `json:"backups,omitzero"`  // rotated files kept
+}
+
+// A Health says how to find out whether a task works. Exactly one of HTTP and
+// Shell is set. Times follow Aurora (health_checker.py): the task has
+// ceil(initial/interval) + MaxFailures + MinSuccesses attempts to become
+// healthy, may succeed early, and fails after MaxFailures+1 in a row.
+type Health struct {
+	HTTP         *HTTPCheck  `json:"http,omitzero"`
+	Shell        *ShellCheck `json:"shell,omitzero"`
+	InitialMilli int64       `json:"initial_interval_ms"`
+	EveryMilli   int64       `json:"interval_ms"`
+	TimeoutMilli int64       `json:"timeout_ms"`
+	MaxFailures  int32       `json:"max_consecutive_failures"`
+	MinSuccesses int32       `json:"min_consecutive_successes"`
+}
+
+// An HTTPCheck asks the port named health.
+type HTTPCheck struct {
+	Port         string `json:"port"` // name of the port
+	Endpoint     string `json:"endpoint"`
+	Response     string `json:"expected_response"`      // compared without case; empty: not compared
+	ResponseCode int32  `json:"expected_response_code"` // 0: not compared
+}
+
+// A ShellCheck runs a command as the task's user; exit 0 is healthy.
+type ShellCheck struct {
+	Command string `json:"command"`
+}
+
+// An HTTPLifecycle asks a task over HTTP to stop before signals are sent.
+type HTTPLifecycle struct {
+	Port          string `json:"port"`
+	Graceful      string `json:"graceful_shutdown_endpoint"`
+	GracefulWaitS int32  `json:"graceful_shutdown_wait_secs"`
+	Shutdown      string `json:"shutdown_endpoint"`
+	ShutdownWaitS int32  `json:"shutdown_wait_secs"`
+}
+
+// A Partition says what happens to a task whose machine is out of reach.
+type Partition struct {
+	Reschedule bool  `json:"reschedule"`
+	DelayS     int64 `json:"delay_secs,omitzero"`
+}
+
+// An Update says how a rolling change proceeds.
+type Update struct {
+	BatchSizes     []int32 `json:"batch_sizes"`
+	Strategy       string  `json:"strategy"` // queue, batch, variable
+	AutoPause      bool    `json:"autopause_after_batch,omitzero"`
+	WatchS         int32   `json:"watch_secs"`
+	MaxPerInstance int32   `json:"max_per_instance_failures"`
+	MaxTotal       int32   `json:"max_total_failures"`
+	Rollback       bool    `json:"rollback_on_failure"`
+	PulseIntervalS int32   `json:"pulse_interval_secs,omitzero"`
+	SLAAware       bool    `json:"sla_aware,omitzero"`
+}
+
+// A Hash is the SHA-256 of a config's canonical form.
+type Hash [sha256.Size]byte
+
+// String returns the hash in hex.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// Encode returns the canonical form of c: equal configs give equal bytes.
+func (c Config) Encode() ([]byte, error) {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return nil, fault.Internal.Errorf("job: encode config: %w", err)
+	}
+	return b, nil
+}
+
+// Decode reads what [Config.Encode] wrote, by this version or a later one.
+func Decode(b []byte) (Config, error) {
+	var c Config
+	if err := json.Unmarshal(b, &c); err != nil {
+		return Config{}, fault.Invalid.Errorf("job: decode config: %w", err)
+	}
+	return c, nil
+}
+
+// HashOf returns the name under which an encoded config is stored.
+func HashOf(encoded []byte) Hash { return sha256.Sum256(encoded) }

@@ -1,0 +1,60 @@
+// Package name holds the rule for the names that people give to things, and
+// the form in which a name may become part of a path.
+package name
+
+import (
+	"strings"
+
+	"github.com/covey-platform/covey/internal/fault"
+)
+
+// Max bounds a name, in bytes: four of them with their separators must fit
+// into one file name.
+const Max = 64
+
+// Valid reports what is wrong with the name s of a thing called what, if
+// anything: a name is 1 to 64 of A-Z a-z 0-9 _ - . and is neither "." nor
+// "..". The characters are Aurora's (its identifiers match ^[\w\-\.]+$).
+func Valid(what, s string) error {
+	switch {
+	case s == "":
+		return fault.Invalid.Errorf("%s is empty; want letters, digits, '_', '-' or '.'", what)
+	case len(s) > Max:
+		return fault.Invalid.Errorf("%s %.20q... has %d bytes; want at most %d", what, s, len(s), Max)
+	case s == "." || s == "..":
+		return fault.Invalid.Errorf("%s %q is a path, not a name; choose another", what, s)
+	}
+	for i := range len(s) {
+		if !ok(s[i]) {
+			return fault.Invalid.Errorf("%s %q holds %q at byte %d; want only letters, digits, '_', '-' or '.'", what, s, s[i], i+1)
+		}
+	}
+	return nil
+}
+
+func ok(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-' || c == '.'
+}
+
+const hexDigits = "0123456789abcdef"
+
+// Escape returns s in a form that is one safe path element: '/' becomes '+',
+// and every other byte that a name may not hold, and a leading dot, become
+// '%' and two hex digits. Different strings give different elements.
+func Escape(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c == '/':
+			b.WriteByte('+')
+		case ok(c) && (c != '.' || i > 0):
+			b.WriteByte(c)
+		default:
+			b.WriteByte('%')
+			b.WriteByte(hexDigits[c>>4])
+			b.WriteByte(hexDigits[c&15])
+		}
+	}
+	return b.String()
+}
