@@ -1,0 +1,325 @@
+package state
+
+import (
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A Change is one intended change of one row. Base is the revision of the row
+// that it was worked out from; zero says that there must be no such row.
+type Change interface {
+	apply(d *Draft) error
+}
+
+// PutJob writes a job. Its config is stored with it.
+type PutJob struct {
+	Job  job.Job
+	Base Rev
+	By   string
+}
+
+// DropJob forgets a job. Its tasks are ended by converge, its slots remember
+// their attempts.
+type DropJob struct {
+	Key    job.Key
+	Base   Rev
+	By     string
+	Reason string
+}
+
+// OpenSlot asks for a task in a slot: the first one, or one more after the
+// last one ended for good. Base is the slot's revision.
+type OpenSlot struct {
+	Slot
+	Base Rev
+}
+
+// NewTask creates the next attempt of an open slot, with the job's present
+// config. It is Throttled until the slot's due time, or else Pending.
+type NewTask struct {
+	Slot
+	Base Rev // of the slot
+}
+
+// StepTask is an event of a task; task.Step says what becomes of it.
+type StepTask struct {
+	ID    task.ID
+	Base  Rev
+	Event task.Event
+	By    string
+}
+
+// AdoptTask takes in a running task that the cluster does not remember, after
+// a restore: it becomes its slot's live task.
+type AdoptTask struct {
+	Task task.Task
+}
+
+// PutMachine writes a machine.
+type PutMachine struct {
+	Machine machine.Machine
+	Base    Rev
+}
+
+// DropMachine forgets a machine that holds no task.
+type DropMachine struct {
+	ID   machine.ID
+	Base Rev
+	By   string
+}
+
+// PutCredential writes a credential.
+type PutCredential struct {
+	Credential
+	Base Rev
+}
+
+// DropCredential forgets a credential.
+type DropCredential struct {
+	Hash string
+	Base Rev
+}
+
+// PutCluster writes what the cluster knows of itself.
+type PutCluster struct {
+	Cluster Cluster
+	By      string
+}
+
+// TakeFact takes in a block of usage facts, once.
+type TakeFact struct {
+	Fact Fact
+}
+
+func (c PutJob) apply(d *Draft) error {
+	old, exists := d.snap.Job(c.Job.Key)
+	if err := guard("job", string(c.Job.Key), exists, old.Rev, c.Base); err != nil {
+		return err
+	}
+	h, err := d.putConfig(c.Job.Config)
+	if err != nil {
+		return err
+	}
+	row := old
+	row.Key, row.Instances, row.Config, row.By = c.Job.Key, c.Job.Instances, h, c.By
+	row.Updated, row.Rev = d.snap.At, d.snap.Rev
+	if !exists {
+		row.Created = d.snap.At
+	}
+	d.snap.jobs.ReplaceOrInsert(row)
+	d.touchJob(row.Key)
+	d.record(Record{Kind: JobRecord, By: c.By, Job: &JobChange{Job: row}})
+	return nil
+}
+
+func (c DropJob) apply(d *Draft) error {
+	old, exists := d.snap.Job(c.Key)
+	if err := guard("job", string(c.Key), exists, old.Rev, c.Base); err != nil {
+		return err
+	}
+	d.snap.jobs.Delete(old)
+	d.touchJob(c.Key)
+	d.record(Record{Kind: JobRecord, By: c.By, Job: &JobChange{Job: old, Dropped: true, Reason: c.Reason}})
+	return nil
+}
+
+func (c OpenSlot) apply(d *Draft) error {
+	in, exists := d.snap.Instance(c.Slot)
+	if err := guard("slot", c.String(), exists, in.Rev, c.Base); err != nil {
+		return err
+	}
+	in.Slot, in.Open = c.Slot, true
+	in.Streak, in.Failures, in.Due = 0, 0, 0
+	d.putInstance(in)
+	return nil
+}
+
+func (c NewTask) apply(d *Draft) error {
+	in, exists := d.snap.Instance(c.Slot)
+	if err := guard("slot", c.String(), exists, in.Rev, c.Base); err != nil {
+		return err
+	}
+	j, ok := d.snap.Job(c.Job)
+	if !ok || !in.Open || in.Live {
+		return conflict("slot", c.String())
+	}
+	cfg, ok := d.snap.Config(j.Config)
+	if !ok {
+		return lostConfig(j.Key)
+	}
+	in.Attempt = max(in.Attempt+1, firstAttempt(d.snap.Cluster.Incarnation))
+	t := task.Task{
+		ID:     task.ID{Job: c.Job, Instance: c.N, Attempt: in.Attempt},
+		Config: j.Config, Resources: cfg.Task.Resources, Created: d.snap.At, Failures: in.Failures,
+	}
+	e := task.Event{To: task.Pending, At: d.snap.At}
+	if in.Due > d.snap.At {
+		e.To, e.Reason = task.Throttled, throttled(in)
+	}
+	next, _, _ := task.Step(t, e, policy(cfg))
+	in.Live, in.Open = true, false
+	d.putInstance(in)
+	d.putTask(task.Init, Task{Task: next}, "")
+	return nil
+}
+
+func (c StepTask) apply(d *Draft) error {
+	t, exists := d.snap.Task(c.ID)
+	if err := guard("task", c.ID.String(), exists, t.Rev, c.Base); err != nil {
+		return err
+	}
+	cfg, ok := d.snap.Config(t.Config)
+	if !ok {
+		return lostConfig(c.ID.Job)
+	}
+	c.Event.At = d.snap.At
+	before := t.State
+	next, effects, res := task.Step(t.Task, c.Event, policy(cfg))
+	if res != task.Done {
+		return conflict("task", c.ID.String())
+	}
+	t.Task = next
+	for _, e := range effects {
+		if e == task.TransitionToLost {
+			d.putTask(before, t, c.By)
+			t, _ = d.snap.Task(c.ID)
+			return StepTask{c.ID, t.Rev, task.Event{To: task.Lost, Reason: next.Reason}, c.By}.apply(d)
+		}
+		if e == task.Delete {
+			// It never ran: it ends without ever having been anywhere.
+			t.State = task.Killed
+		}
+	}
+	d.putTask(before, t, c.By)
+	if t.State.Terminal() {
+		d.end(t, effects)
+	}
+	return nil
+}
+
+func (c AdoptTask) apply(d *Draft) error {
+	at := Slot{c.Task.ID.Job, c.Task.ID.Instance}
+	in, _ := d.snap.Instance(at)
+	if in.Live {
+		return conflict("slot", at.String())
+	}
+	if _, ok := d.snap.Config(c.Task.Config); !ok {
+		return lostConfig(c.Task.ID.Job)
+	}
+	in.Slot, in.Live, in.Open = at, true, false
+	in.Attempt = max(in.Attempt, c.Task.ID.Attempt)
+	d.putInstance(in)
+	t := c.Task
+	t.Created, t.Since = d.snap.At, d.snap.At
+	if t.Ran == 0 && t.State == task.Running {
+		t.Ran = d.snap.At
+	}
+	d.putTask(task.Init, Task{Task: t}, "")
+	return nil
+}
+
+func (c PutMachine) apply(d *Draft) error {
+	old, exists := d.snap.Machine(c.Machine.ID)
+	if err := guard("machine", string(c.Machine.ID), exists, old.Rev, c.Base); err != nil {
+		return err
+	}
+	row := Machine{Machine: c.Machine, Since: old.Since, Rev: d.snap.Rev, Unknown: old.Unknown}
+	if !exists || old.Up != c.Machine.Up {
+		row.Since = d.snap.At
+	}
+	d.snap.machines.ReplaceOrInsert(row)
+	d.touchMachine(row.ID)
+	d.record(Record{Kind: MachineRecord, Machine: &MachineChange{Before: old.Machine, After: row.Machine}})
+	return nil
+}
+
+func (c DropMachine) apply(d *Draft) error {
+	old, exists := d.snap.Machine(c.ID)
+	if err := guard("machine", string(c.ID), exists, old.Rev, c.Base); err != nil {
+		return err
+	}
+	for range d.snap.TasksOn(c.ID) {
+		return conflict("machine", string(c.ID))
+	}
+	d.snap.machines.Delete(old)
+	d.touchMachine(c.ID)
+	d.record(Record{Kind: MachineRecord, By: c.By, Machine: &MachineChange{Before: old.Machine, Left: true}})
+	return nil
+}
+
+func (c PutCredential) apply(d *Draft) error {
+	old, exists := d.snap.Credential(c.Hash)
+	if err := guard("credential", c.Subject, exists, old.Rev, c.Base); err != nil {
+		return err
+	}
+	c.Credential.Rev = d.snap.Rev
+	d.snap.credentials.ReplaceOrInsert(c.Credential)
+	d.dirty[rowKey{CredentialTable, CredentialKey(c.Hash)}] = true
+	return nil
+}
+
+func (c DropCredential) apply(d *Draft) error {
+	old, exists := d.snap.Credential(c.Hash)
+	if err := guard("credential", old.Subject, exists, old.Rev, c.Base); err != nil {
+		return err
+	}
+	d.snap.credentials.Delete(old)
+	d.dirty[rowKey{CredentialTable, CredentialKey(c.Hash)}] = true
+	return nil
+}
+
+func (c PutCluster) apply(d *Draft) error {
+	d.snap.Cluster = c.Cluster
+	d.dirty[rowKey{ClusterTable, ClusterKey()}] = true
+	cl := c.Cluster
+	d.record(Record{Kind: ClusterRecord, By: c.By, Cluster: &cl})
+	return nil
+}
+
+func (c TakeFact) apply(d *Draft) error {
+	last := d.snap.Source(c.Fact.Source)
+	if c.Fact.Seq <= last {
+		return nil // it was taken in before
+	}
+	d.snap.sources.ReplaceOrInsert(source{c.Fact.Source, c.Fact.Seq})
+	d.dirty[rowKey{SourceTable, SourceKey(c.Fact.Source)}] = true
+	f := c.Fact
+	d.record(Record{Kind: FactRecord, Fact: &f})
+	return nil
+}
+
+func policy(c *job.Config) task.Policy {
+	return task.Policy{Service: c.Service, MaxFailures: c.MaxTaskFailures}
+}
+
+// attemptsPerIncarnation is how many attempts of one slot an incarnation has
+// before they could meet those of the next: a restored database does not know
+// which attempts were made after the copy was taken, so a new incarnation
+// starts far above them.
+const attemptsPerIncarnation = 1 << 20
+
+func firstAttempt(incarnation uint64) uint32 {
+	if incarnation <= 1 {
+		return 1
+	}
+	return uint32(min(incarnation-1, 1<<11))*attemptsPerIncarnation + 1
+}
+
+// EarlyDeath is how soon an end counts as early (Aurora S-20), and the bounds
+// of the delay that follows the second one in a row.
+const (
+	earlyDeath    = 5 * unit.Hour / 60
+	firstThrottle = unit.Hour / 3600
+	maxThrottle   = 5 * unit.Hour / 60
+)
+
+// delay returns how long a slot waits after its streak of early deaths: not at
+// all after the first, then 1, 2, 4 ... seconds, at most 5 minutes.
+func delay(streak int32) unit.Tick {
+	if streak < 2 {
+		return 0
+	}
+	return min(firstThrottle<<min(streak-2, 10), maxThrottle)
+}

@@ -1,0 +1,239 @@
+package state
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A Draft is a snapshot that is being changed. It belongs to one goroutine.
+type Draft struct {
+	base    *Snapshot
+	snap    *Snapshot
+	dirty   map[rowKey]bool
+	tasks   map[task.ID]bool
+	slots   map[Slot]bool
+	delta   Delta
+	fresh   Delta // like delta, since the last call of Changed
+	records []Record
+	ended   []task.Task
+}
+
+type rowKey struct {
+	table Table
+	key   string
+}
+
+// NewDraft starts changing s at time now. Time never goes back: the draft's
+// time is now, or one tick after the last commit when now is not later.
+func NewDraft(s *Snapshot, now unit.Tick) *Draft {
+	d := &Draft{base: s, snap: s.clone(), dirty: map[rowKey]bool{}, tasks: map[task.ID]bool{}, slots: map[Slot]bool{}}
+	d.snap.Rev = s.Rev + 1
+	d.snap.At = max(now, s.At+1)
+	d.delta, d.fresh = newDelta(), newDelta()
+	return d
+}
+
+// sortRows puts rows in the order of their tables and keys: one draft has one batch.
+func sortRows(rows []Row) {
+	slices.SortFunc(rows, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Key, b.Key))
+	})
+}
+
+func newDelta() Delta {
+	return Delta{map[job.Key]bool{}, map[Slot]bool{}, map[task.ID]bool{}, map[machine.ID]bool{}}
+}
+
+// Snapshot returns the proposed state. It changes with the next Apply.
+func (d *Draft) Snapshot() *Snapshot { return d.snap }
+
+// Apply applies c to the proposed state. If the row it was worked out from has
+// moved on, the error is of kind Conflict and nothing changed.
+func (d *Draft) Apply(c Change) error { return c.apply(d) }
+
+// Changed returns what has changed since the last call, for the engines.
+func (d *Draft) Changed() Delta {
+	c := d.fresh
+	d.fresh = newDelta()
+	return c
+}
+
+// Empty reports whether nothing has changed at all.
+func (d *Draft) Empty() bool { return len(d.records) == 0 && len(d.dirty) == 0 && len(d.tasks) == 0 }
+
+// Seal ends the draft. The batch must be durable before anyone sees the
+// snapshot.
+func (d *Draft) Seal(e machine.Epoch) (*Batch, *Snapshot, Delta) {
+	b := &Batch{Epoch: e, Base: d.base.Rev, Rev: d.snap.Rev, At: d.snap.At, Ended: d.ended, Records: d.records}
+	b.Rows = make([]Row, 0, len(d.dirty)+len(d.tasks)+len(d.slots))
+	for k := range d.dirty {
+		b.Rows = append(b.Rows, Row{k.table, k.key, d.encode(k)})
+	}
+	for at := range d.slots {
+		if in, ok := d.snap.Instance(at); ok {
+			b.Rows = append(b.Rows, Row{InstanceTable, SlotKey(at), EncodeInstance(in)})
+		}
+	}
+	for id := range d.tasks {
+		r := Row{Table: TaskTable, Key: TaskKey(id)}
+		if t, ok := d.snap.Task(id); ok {
+			r.Value = EncodeTask(t)
+		}
+		b.Rows = append(b.Rows, r)
+	}
+	sortRows(b.Rows)
+	return b, d.snap, d.delta
+}
+
+// encode returns the proposed value of a row of the small tables, nil if it is gone.
+func (d *Draft) encode(k rowKey) []byte {
+	switch k.table {
+	case ClusterTable:
+		return EncodeCluster(d.snap.Cluster)
+	case JobTable:
+		if j, ok := d.snap.Job(job.Key(k.key)); ok {
+			return EncodeJob(j)
+		}
+	case ConfigTable:
+		return d.snap.encoded(k.key)
+	case MachineTable:
+		if m, ok := d.snap.Machine(machine.ID(k.key)); ok {
+			return EncodeMachine(m)
+		}
+	case CredentialTable:
+		if c, ok := d.snap.Credential(k.key); ok {
+			return EncodeCredential(c)
+		}
+	case SourceTable:
+		return EncodeSource(d.snap.Source(k.key))
+	case InstanceTable, TaskTable:
+	}
+	return nil
+}
+
+func (d *Draft) record(r Record) {
+	d.snap.Seq++
+	r.Seq, r.At = d.snap.Seq, d.snap.At
+	d.records = append(d.records, r)
+}
+
+func (d *Draft) putConfig(c job.Config) (job.Hash, error) {
+	b, err := c.Encode()
+	if err != nil {
+		return job.Hash{}, err
+	}
+	h := job.HashOf(b)
+	if _, ok := d.snap.Config(h); !ok {
+		// Decoded from its own bytes, so that every reader sees what a restart would.
+		own, err := job.Decode(b)
+		if err != nil {
+			return job.Hash{}, err
+		}
+		d.snap.configs.ReplaceOrInsert(config{hash: h, decoded: &own, encoded: b})
+		d.dirty[rowKey{ConfigTable, ConfigKey(h)}] = true
+	}
+	return h, nil
+}
+
+func (d *Draft) putInstance(in Instance) {
+	in.Rev = d.snap.Rev
+	d.snap.instances.ReplaceOrInsert(in)
+	d.slots[in.Slot] = true
+	d.delta.Slots[in.Slot], d.fresh.Slots[in.Slot] = true, true
+}
+
+// putTask writes a task that came from state before and records the step.
+func (d *Draft) putTask(before task.State, t Task, by string) {
+	t.Rev = d.snap.Rev
+	d.snap.tasks.ReplaceOrInsert(t)
+	if t.Machine != "" {
+		if t.State.Placed() {
+			d.snap.on.ReplaceOrInsert(place{t.Machine, t.ID})
+		} else {
+			d.snap.on.Delete(place{t.Machine, t.ID})
+		}
+		d.touchPlace(t.Machine)
+	}
+	d.tasks[t.ID] = true
+	d.delta.Tasks[t.ID], d.fresh.Tasks[t.ID] = true, true
+	d.record(Record{Kind: TaskRecord, By: by, Task: &TaskChange{before, t.Task}})
+}
+
+// end moves a task that has ended out of the live state, and tells its slot.
+func (d *Draft) end(t Task, effects []task.Effect) {
+	d.snap.tasks.Delete(t)
+	d.ended = append(d.ended, t.Task)
+	at := Slot{t.ID.Job, t.ID.Instance}
+	in, _ := d.snap.Instance(at)
+	in.Slot = at
+	in.Last = Outcome{t.ID.Attempt, t.State, t.Since, t.Machine, t.Reason}
+	in.Failures = t.Failures
+	if in.Attempt == t.ID.Attempt {
+		in.Live = false
+	}
+	for _, e := range effects {
+		if e == task.Reschedule {
+			in.Open = true
+		}
+	}
+	d.streak(&in, t)
+	d.putInstance(in)
+}
+
+// streak counts the early deaths of a slot. An end that the platform or a user
+// brought about is nobody's early death.
+func (d *Draft) streak(in *Instance, t Task) {
+	byItself := t.State == task.Failed || t.State == task.Finished || t.State == task.Killed && !t.Wanted
+	switch {
+	case !byItself || !in.Open:
+	case t.Ran != 0 && t.Since-t.Ran >= earlyDeath:
+		in.Streak, in.Due = 0, 0
+	default:
+		in.Streak++
+		in.Due = d.snap.At + delay(in.Streak)
+	}
+}
+
+func (d *Draft) touchJob(k job.Key) {
+	d.dirty[rowKey{JobTable, JobKey(k)}] = true
+	d.delta.Jobs[k], d.fresh.Jobs[k] = true, true
+}
+
+func (d *Draft) touchMachine(id machine.ID) {
+	d.dirty[rowKey{MachineTable, MachineKey(id)}] = true
+	d.touchPlace(id)
+}
+
+// touchPlace says that what a machine holds has changed, not its row.
+func (d *Draft) touchPlace(id machine.ID) {
+	d.delta.Machines[id], d.fresh.Machines[id] = true, true
+}
+
+// String returns role/env/name/instance.
+func (s Slot) String() string { return fmt.Sprintf("%s/%d", s.Job, s.N) }
+
+func guard(what, name string, exists bool, have, base Rev) error {
+	if exists && have == base || !exists && base == 0 {
+		return nil
+	}
+	return conflict(what, name)
+}
+
+func conflict(what, name string) error {
+	return fault.Conflict.Errorf("%s %s has changed meanwhile; look again", what, name)
+}
+
+func lostConfig(k job.Key) error {
+	return fault.Internal.Errorf("job %s: its config is not stored; restore the database from a backup", k)
+}
+
+func throttled(in Instance) string {
+	return fmt.Sprintf("ended early %d times in a row; waits %v", in.Streak, delay(in.Streak).Duration().Round(1e9))
+}
