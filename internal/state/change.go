@@ -230,8 +230,9 @@ func (c PutMachine) apply(d *Draft) error {
 		row.Since = d.snap.At
 	}
 	d.snap.machines.ReplaceOrInsert(row)
+	d.giveBack(row.ID, row.Allocatable().Sub(old.Allocatable()))
 	d.touchMachine(row.ID)
-	d.record(Record{Kind: MachineRecord, Machine: &MachineChange{Before: old.Machine, After: row.Machine}})
+	d.record(Record{Kind: MachineRecord, Machine: &MachineChange{Before: old.Machine, After: row.Machine, Free: d.snap.Free(row.ID)}})
 	return nil
 }
 
@@ -244,6 +245,7 @@ func (c DropMachine) apply(d *Draft) error {
 		return conflict("machine", string(c.ID))
 	}
 	d.snap.machines.Delete(old)
+	d.snap.free.Delete(free{machine: c.ID})
 	d.touchMachine(c.ID)
 	d.record(Record{Kind: MachineRecord, By: c.By, Machine: &MachineChange{Before: old.Machine, Left: true}})
 	return nil

@@ -154,16 +154,32 @@ func (d *Draft) putTask(before task.State, t Task, by string) {
 	t.Rev = d.snap.Rev
 	d.snap.tasks.ReplaceOrInsert(t)
 	if t.Machine != "" {
+		at := place{t.Machine, t.ID}
 		if t.State.Placed() {
-			d.snap.on.ReplaceOrInsert(place{t.Machine, t.ID})
-		} else {
-			d.snap.on.Delete(place{t.Machine, t.ID})
+			if _, held := d.snap.on.ReplaceOrInsert(at); !held {
+				d.giveBack(t.Machine, unit.Resources{}.Sub(t.Resources))
+			}
+		} else if _, held := d.snap.on.Delete(at); held {
+			d.giveBack(t.Machine, t.Resources)
 		}
 		d.touchPlace(t.Machine)
 	}
 	d.tasks[t.ID] = true
 	d.delta.Tasks[t.ID], d.fresh.Tasks[t.ID] = true, true
-	d.record(Record{Kind: TaskRecord, By: by, Task: &TaskChange{before, t.Task}})
+	d.record(Record{Kind: TaskRecord, By: by, Task: &TaskChange{before, t.Task, d.left(t.Machine)}})
+}
+
+// giveBack adds r to what a machine has left.
+func (d *Draft) giveBack(id machine.ID, r unit.Resources) {
+	f := free{machine: id, left: d.snap.Free(id).Add(r)}
+	d.snap.free.ReplaceOrInsert(f)
+}
+
+func (d *Draft) left(id machine.ID) unit.Resources {
+	if id == "" {
+		return unit.Resources{}
+	}
+	return d.snap.Free(id)
 }
 
 // end moves a task that has ended out of the live state, and tells its slot.

@@ -37,6 +37,7 @@ type Record struct {
 type TaskChange struct {
 	Before task.State // Init for a new one
 	After  task.Task
+	Free   unit.Resources // what After.Machine has left after the step; zero without a machine
 }
 
 // A JobChange is a job written or dropped.
@@ -50,6 +51,7 @@ type JobChange struct {
 type MachineChange struct {
 	Before, After machine.Machine // Before is zero for a new one
 	Left          bool
+	Free          unit.Resources // what it has left after the change
 }
 
 // A Fact is a packed block of usage facts made by one source. (Source, Seq)

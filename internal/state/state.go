@@ -125,6 +125,14 @@ type Snapshot struct {
 	machines    *btree.BTreeG[Machine]
 	credentials *btree.BTreeG[Credential]
 	sources     *btree.BTreeG[source]
+	free        *btree.BTreeG[free]
+}
+
+// free is what a machine has left to reserve: kept up step by step, so that it
+// is an account of its own beside the sum of the tasks.
+type free struct {
+	machine machine.ID
+	left    unit.Resources
 }
 
 type config struct {
@@ -161,6 +169,7 @@ func New() *Snapshot {
 		machines:    btree.NewG(degree, func(a, b Machine) bool { return a.ID < b.ID }),
 		credentials: btree.NewG(degree, func(a, b Credential) bool { return a.Hash < b.Hash }),
 		sources:     btree.NewG(degree, func(a, b source) bool { return a.name < b.name }),
+		free:        btree.NewG(degree, func(a, b free) bool { return a.machine < b.machine }),
 	}
 }
 
@@ -169,7 +178,7 @@ func (s *Snapshot) clone() *Snapshot {
 	c := *s
 	c.jobs, c.configs, c.instances = s.jobs.Clone(), s.configs.Clone(), s.instances.Clone()
 	c.tasks, c.on, c.machines = s.tasks.Clone(), s.on.Clone(), s.machines.Clone()
-	c.credentials, c.sources = s.credentials.Clone(), s.sources.Clone()
+	c.credentials, c.sources, c.free = s.credentials.Clone(), s.sources.Clone(), s.free.Clone()
 	return &c
 }
 
@@ -262,6 +271,13 @@ func (s *Snapshot) Credential(hash string) (Credential, bool) {
 // Credentials yields every credential, in order of hash.
 func (s *Snapshot) Credentials() iter.Seq[Credential] {
 	return func(yield func(Credential) bool) { s.credentials.Ascend(yield) }
+}
+
+// Free returns what a machine has left to reserve. It is negative where its
+// pool took capacity back.
+func (s *Snapshot) Free(id machine.ID) unit.Resources {
+	f, _ := s.free.Get(free{machine: id})
+	return f.left
 }
 
 // Source returns the number of the last fact taken in from a source, 0 if none.
