@@ -131,7 +131,9 @@ func (r *reader) is(t protowire.Type) bool {
 func (r *reader) keep() { r.unknown = append(r.unknown, r.field...) }
 
 // closed refuses a field that a closed message does not have.
-func (r *reader) closed() { r.fail("field %d does not exist in a message without further fields", r.num) }
+func (r *reader) closed() {
+	r.fail("field %d does not exist in a message without further fields", r.num)
+}
 
 func (r *reader) uint(most uint64) uint64 {
 	if !r.is(protowire.VarintType) {

@@ -90,7 +90,10 @@ func (r *reader) machine(m *machine.Machine) {
 }
 
 // inner returns a reader of the message in a field.
-func (r *reader) inner() *reader { return &reader{rest: r.bytes(), shared: r.shared, err: r.err} }
+func (r *reader) inner() *reader {
+	b := r.bytes()
+	return &reader{rest: b, shared: r.shared, err: r.err}
+}
 
 func (r *reader) attribute() machine.Attribute {
 	var a machine.Attribute

@@ -1,0 +1,87 @@
+package state
+
+import (
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+)
+
+// Restore builds the snapshot of a store that stands at head from its rows, in
+// any order; in the order of [Tables] and keys it is fastest. A row that makes
+// no sense ends it with an error of kind Internal that names table and key.
+// Restore keeps no part of a row after yield has returned.
+func Restore(rows func(yield func(Row) error) error, head Head) (*Snapshot, error) {
+	s := New()
+	s.Rev, s.Seq, s.At = head.Rev, head.Seq, head.At
+	shared := make(map[string]string)
+	err := rows(func(r Row) error {
+		if err := s.restore(r, shared); err != nil {
+			return bad(r.Table, r.Key, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// restore adds one row.
+func (s *Snapshot) restore(r Row, shared map[string]string) (err error) {
+	switch r.Table {
+	case ClusterTable:
+		s.Cluster, err = DecodeCluster(r.Value)
+	case JobTable:
+		var j Job
+		if j, err = DecodeJob(r.Key, r.Value); err == nil {
+			j.Key = job.Key(share(shared, []byte(r.Key)))
+			s.jobs.ReplaceOrInsert(j)
+		}
+	case ConfigTable:
+		return s.restoreConfig(r)
+	case InstanceTable:
+		var i Instance
+		if i, err = decodeInstance(r.Key, r.Value, shared); err == nil {
+			s.instances.ReplaceOrInsert(i)
+		}
+	case TaskTable:
+		var t Task
+		if t, err = decodeTask(r.Key, r.Value, shared); err == nil {
+			s.tasks.ReplaceOrInsert(t)
+			if t.Machine != "" && t.State.Placed() {
+				s.on.ReplaceOrInsert(place{t.Machine, t.ID})
+			}
+		}
+	case MachineTable:
+		var m Machine
+		if m, err = DecodeMachine(r.Key, r.Value); err == nil {
+			m.ID = machine.ID(share(shared, []byte(r.Key)))
+			s.machines.ReplaceOrInsert(m)
+		}
+	case CredentialTable:
+		var c Credential
+		if c, err = DecodeCredential(r.Key, r.Value); err == nil {
+			s.credentials.ReplaceOrInsert(c)
+		}
+	case SourceTable:
+		var seq uint64
+		if seq, err = DecodeSource(r.Value); err == nil {
+			s.sources.ReplaceOrInsert(source{r.Key, seq})
+		}
+	default: // a newer format's; it stays in the store as it is
+	}
+	return err
+}
+
+func (s *Snapshot) restoreConfig(r Row) error {
+	h := job.HashOf(r.Value)
+	if ConfigKey(h) != r.Key {
+		return fault.Internal.Errorf("the config there has hash %v; want it under its own hash", h)
+	}
+	c, err := job.Decode(r.Value)
+	if err != nil {
+		return fault.Internal.Errorf("%w", err)
+	}
+	s.configs.ReplaceOrInsert(config{hash: h, decoded: &c, encoded: append([]byte(nil), r.Value...)})
+	return nil
+}
