@@ -1,0 +1,284 @@
+// Package converge decides which tasks should exist: one live task in every
+// slot that a job wants filled, none in a slot that nobody wants, a new one
+// where one was lost. It looks at what changed, never at everything, and says
+// when it must look again though nothing changes.
+package converge
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/google/btree"
+
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// transientTimeout is how long a task may be between two states before it
+// counts as lost, over and above what its config allows for stopping
+// (Aurora's -transient_task_state_timeout).
+const transientTimeout = 5 * unit.Hour / 60
+
+// An Index remembers when tasks are due. Make one with [NewIndex], keep it up
+// with [Index.Fold]; it is never stored, one scan makes it again.
+type Index struct {
+	due *btree.BTreeG[timer]
+	of  map[task.ID]unit.Tick
+}
+
+type timer struct {
+	at unit.Tick
+	id task.ID
+}
+
+// NewIndex makes the index of s in one scan.
+func NewIndex(s *state.Snapshot) *Index {
+	x := &Index{
+		due: btree.NewG(32, func(a, b timer) bool { return cmp.Or(cmp.Compare(a.at, b.at), a.id.Compare(b.id)) < 0 }),
+		of:  map[task.ID]unit.Tick{},
+	}
+	for t := range s.Tasks() {
+		x.set(s, t.ID)
+	}
+	return x
+}
+
+// Fold takes into account what d says has changed up to s.
+func (x *Index) Fold(s *state.Snapshot, d state.Delta) {
+	for id := range d.Tasks {
+		x.set(s, id)
+	}
+}
+
+func (x *Index) set(s *state.Snapshot, id task.ID) {
+	if at, ok := x.of[id]; ok {
+		x.due.Delete(timer{at, id})
+		delete(x.of, id)
+	}
+	t, ok := s.Task(id)
+	if !ok {
+		return
+	}
+	if at, ok := dueAt(s, t); ok {
+		x.of[id] = at
+		x.due.ReplaceOrInsert(timer{at, id})
+	}
+}
+
+// Equal reports whether x and o hold the same, for audits.
+func (x *Index) Equal(o *Index) bool {
+	if len(x.of) != len(o.of) || x.due.Len() != o.due.Len() {
+		return false
+	}
+	for id, at := range x.of {
+		if other, ok := o.of[id]; !ok || other != at {
+			return false
+		}
+	}
+	return true
+}
+
+// dueAt returns when a task must be looked at though nothing happens to it.
+func dueAt(s *state.Snapshot, t state.Task) (unit.Tick, bool) {
+	switch {
+	case t.State == task.Throttled:
+		in, _ := s.Instance(slotOf(t))
+		return in.Due, true
+	case t.State == task.Partitioned:
+		cfg, ok := s.Config(t.Config)
+		if !ok || !cfg.Partition.Reschedule && !t.Wanted {
+			return 0, false
+		}
+		return t.Since + seconds(cfg.Partition.DelayS), true
+	case t.State.Transient() && t.State != task.Starting:
+		return t.Since + transientTimeout + stopTime(s, t), true
+	default:
+		return 0, false
+	}
+}
+
+// stopTime is how long a task may take to stop in order.
+func stopTime(s *state.Snapshot, t state.Task) unit.Tick {
+	cfg, ok := s.Config(t.Config)
+	if !ok {
+		return 0
+	}
+	wait := int64(cfg.Task.FinalizationWait)
+	if l := cfg.Lifecycle; l != nil {
+		wait += int64(l.GracefulWaitS) + int64(l.ShutdownWaitS)
+	}
+	return seconds(wait)
+}
+
+func seconds(n int64) unit.Tick { return unit.Tick(n) * unit.Hour / 3600 }
+
+func slotOf(t state.Task) state.Slot { return state.Slot{Job: t.ID.Job, N: t.ID.Instance} }
+
+// Limits bounds one Plan.
+type Limits struct {
+	Changes int  // at most so many changes; the rest comes with the next Plan
+	Paused  bool // tasks of vanished machines are not given up (see control)
+}
+
+// A Result is what Plan decided.
+type Result struct {
+	Changes []state.Change
+	Next    unit.Tick // look again then; 0: nothing is due
+	More    bool      // the limit was reached: look again at once, with the same keys
+}
+
+// Plan returns what must change so that s holds the tasks that it should. d is
+// what has changed since it last looked.
+func Plan(s *state.Snapshot, x *Index, d state.Delta, now unit.Tick, lim Limits) Result {
+	p := plan{s: s, lim: lim}
+	for _, k := range sorted(d.Jobs, job.Key.Compare) {
+		p.job(k)
+	}
+	for _, at := range sorted(d.Slots, state.Slot.Compare) {
+		p.slot(at)
+	}
+	for _, id := range sorted(d.Machines, func(a, b machine.ID) int { return cmp.Compare(a, b) }) {
+		p.machine(id)
+	}
+	p.timers(x, now)
+	return p.out
+}
+
+type plan struct {
+	s    *state.Snapshot
+	lim  Limits
+	seen map[task.ID]bool
+	out  Result
+}
+
+func (p *plan) full() bool {
+	if len(p.out.Changes) >= p.lim.Changes {
+		p.out.More = true
+	}
+	return p.out.More
+}
+
+func (p *plan) add(c state.Change) { p.out.Changes = append(p.out.Changes, c) }
+
+// step adds an event of a task, at most one per plan: the next look decides on what it made.
+func (p *plan) step(t state.Task, to task.State, why string) {
+	if p.seen == nil {
+		p.seen = map[task.ID]bool{}
+	}
+	if p.seen[t.ID] {
+		return
+	}
+	p.seen[t.ID] = true
+	p.add(state.StepTask{ID: t.ID, Base: t.Rev, Event: task.Event{To: to, Reason: why}})
+}
+
+// job opens the slots of a job that were never open and ends what it no longer wants.
+func (p *plan) job(k job.Key) {
+	j, exists := p.s.Job(k)
+	for t := range p.s.TasksOf(k) {
+		if p.full() {
+			return
+		}
+		p.unwanted(t, j, exists)
+	}
+	if !exists {
+		return
+	}
+	for i := range j.Instances.All() {
+		if p.full() {
+			return
+		}
+		at := state.Slot{Job: k, N: i}
+		if _, known := p.s.Instance(at); !known {
+			p.add(state.OpenSlot{Slot: at})
+			continue
+		}
+		p.slot(at)
+	}
+}
+
+// unwanted ends a task whose slot nobody wants filled.
+func (p *plan) unwanted(t state.Task, j state.Job, exists bool) {
+	if t.State == task.Killing || t.State == task.Partitioned && t.Wanted {
+		return
+	}
+	switch {
+	case !exists:
+		p.step(t, task.Killing, "the job was killed")
+	case !j.Instances.Has(t.ID.Instance):
+		p.step(t, task.Killing, "the instance was killed")
+	}
+}
+
+// slot fills an open slot, and keeps at most its last attempt alive.
+func (p *plan) slot(at state.Slot) {
+	if p.full() {
+		return
+	}
+	in, ok := p.s.Instance(at)
+	if !ok {
+		return
+	}
+	j, exists := p.s.Job(at.Job)
+	if in.Live {
+		t, ok := p.s.Task(task.ID{Job: at.Job, Instance: at.N, Attempt: in.Attempt})
+		if ok {
+			p.unwanted(t, j, exists)
+		}
+		return
+	}
+	if in.Open && exists && j.Instances.Has(at.N) {
+		p.add(state.NewTask{Slot: at, Base: in.Rev})
+	}
+}
+
+// machine takes the tasks of a machine that is out of reach as partitioned.
+func (p *plan) machine(id machine.ID) {
+	m, exists := p.s.Machine(id)
+	if exists && m.Up {
+		return
+	}
+	why := fmt.Sprintf("machine %s is out of reach", id)
+	for t := range p.s.TasksOn(id) {
+		if p.full() {
+			return
+		}
+		switch {
+		case t.State == task.Partitioned:
+		case t.State == task.Assigned:
+			p.step(t, task.Lost, why)
+		default:
+			p.step(t, task.Partitioned, why)
+		}
+	}
+}
+
+// timers acts on every task that is due and finds when the next one is.
+func (p *plan) timers(x *Index, now unit.Tick) {
+	x.due.Ascend(func(d timer) bool {
+		if d.at > now {
+			p.out.Next = d.at
+			return false
+		}
+		t, ok := p.s.Task(d.id)
+		if ok && !p.full() {
+			p.due(t)
+		}
+		return !p.out.More
+	})
+}
+
+func (p *plan) due(t state.Task) {
+	switch {
+	case t.State == task.Throttled:
+		p.step(t, task.Pending, "")
+	case t.State == task.Partitioned && p.lim.Paused:
+	case t.State == task.Partitioned:
+		p.step(t, task.Lost, t.Reason)
+	case t.State.Transient():
+		p.step(t, task.Lost, fmt.Sprintf("was %v for too long on %s", t.State, t.Machine))
+	}
+}
