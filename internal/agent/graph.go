@@ -298,7 +298,7 @@ func (g *graph) whyFailed() string {
 		}
 	}
 	if n > 1 {
-		why += fmt.Sprintf(" and %d more failed", n-1)
+		why = fmt.Sprintf("%d processes failed; %s", n, why)
 	}
 	return why
 }
