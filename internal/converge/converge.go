@@ -119,8 +119,8 @@ func slotOf(t state.Task) state.Slot { return state.Slot{Job: t.ID.Job, N: t.ID.
 
 // Limits bounds one Plan.
 type Limits struct {
-	Changes int  // at most so many changes; the rest comes with the next Plan
-	Paused  bool // tasks of vanished machines are not given up (see control)
+	Changes int // at most so many changes; the rest comes with the next Plan
+	GiveUp  int // at most so many tasks of machines out of reach are given up
 }
 
 // A Result is what Plan decided.
@@ -275,8 +275,10 @@ func (p *plan) due(t state.Task) {
 	switch {
 	case t.State == task.Throttled:
 		p.step(t, task.Pending, "")
-	case t.State == task.Partitioned && p.lim.Paused:
+	case t.State == task.Partitioned && p.lim.GiveUp <= 0:
+		// The pool is half gone: it waits until control lets it go on.
 	case t.State == task.Partitioned:
+		p.lim.GiveUp--
 		p.step(t, task.Lost, t.Reason)
 	case t.State.Transient():
 		p.step(t, task.Lost, fmt.Sprintf("was %v for too long on %s", t.State, t.Machine))

@@ -36,7 +36,7 @@ func NewDraft(s *Snapshot, now unit.Tick) *Draft {
 	d := &Draft{base: s, snap: s.clone(), dirty: map[rowKey]bool{}, tasks: map[task.ID]bool{}, slots: map[Slot]bool{}}
 	d.snap.Rev = s.Rev + 1
 	d.snap.At = max(now, s.At+1)
-	d.delta, d.fresh = newDelta(), newDelta()
+	d.delta, d.fresh = NewDelta(), NewDelta()
 	return d
 }
 
@@ -47,7 +47,8 @@ func sortRows(rows []Row) {
 	})
 }
 
-func newDelta() Delta {
+// NewDelta returns the delta of nothing.
+func NewDelta() Delta {
 	return Delta{map[job.Key]bool{}, map[Slot]bool{}, map[task.ID]bool{}, map[machine.ID]bool{}}
 }
 
@@ -61,7 +62,7 @@ func (d *Draft) Apply(c Change) error { return c.apply(d) }
 // Changed returns what has changed since the last call, for the engines.
 func (d *Draft) Changed() Delta {
 	c := d.fresh
-	d.fresh = newDelta()
+	d.fresh = NewDelta()
 	return c
 }
 

@@ -1,0 +1,234 @@
+package control
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+)
+
+// A Command is what a user asks for. It is refused or it becomes changes; when
+// its turn is committed, it is accepted for good.
+type Command interface {
+	do(*Turn) (Answer, error)
+}
+
+// An Answer is what became of a command.
+type Answer struct {
+	Tasks int        // tasks that it touched
+	Job   *state.Job // the job that it wrote
+	Text  string     // for people
+}
+
+// CreateJob asks for a new job.
+type CreateJob struct {
+	Job job.Job
+	By  string
+}
+
+// KillJob ends instances of a job, or the whole job when Instances is empty.
+type KillJob struct {
+	Key       job.Key
+	Instances job.Ranges
+	By        string
+	Message   string
+}
+
+// RestartJob replaces the running tasks of a job, or of some of its instances.
+type RestartJob struct {
+	Key       job.Key
+	Instances job.Ranges
+	By        string
+	Message   string
+}
+
+// AddCredential stores a credential, by the hash of its secret.
+type AddCredential struct{ Credential state.Credential }
+
+// UseJoin trades a join token for an agent's credential. The token is used up.
+type UseJoin struct {
+	Hash  string // of the token
+	Agent state.Credential
+}
+
+// RevokeCredential forgets a credential.
+type RevokeCredential struct{ Hash string }
+
+// EndRecovery ends the recovery of a restored cluster: tasks that are still
+// held are stopped from then on.
+type EndRecovery struct{ By string }
+
+// Resume ends the pause of rescheduling after many machines vanished.
+type Resume struct{ By string }
+
+// Birth gives a new cluster its name and UID.
+type Birth struct{ Cluster state.Cluster }
+
+func (c CreateJob) do(t *Turn) (Answer, error) {
+	if err := c.Job.Validate(); err != nil {
+		return Answer{}, err
+	}
+	s := t.draft.Snapshot()
+	if old, ok := s.Job(c.Job.Key); ok {
+		return Answer{}, fault.Conflict.Errorf("job %s exists: %s; kill it first, or choose another name", c.Job.Key, t.describe(old))
+	}
+	if err := t.apply(state.PutJob{Job: c.Job, By: c.By}); err != nil {
+		return Answer{}, err
+	}
+	for _, in := range slices.Collect(s.Instances(c.Job.Key)) {
+		if c.Job.Instances.Has(in.N) && !in.Open {
+			if err := t.apply(state.OpenSlot{Slot: in.Slot, Base: in.Rev}); err != nil {
+				return Answer{}, err
+			}
+		}
+	}
+	row, _ := t.draft.Snapshot().Job(c.Job.Key)
+	return Answer{Tasks: c.Job.Instances.Len(), Job: &row}, nil
+}
+
+// describe says what runs of a job, for people.
+func (t *Turn) describe(j state.Job) string {
+	running, live := 0, 0
+	for x := range t.draft.Snapshot().TasksOf(j.Key) {
+		live++
+		if x.State == task.Running {
+			running++
+		}
+	}
+	return fmt.Sprintf("%d instances, %d of its tasks live, %d running", j.Instances.Len(), live, running)
+}
+
+func (c KillJob) do(t *Turn) (Answer, error) {
+	j, err := t.job(c.Key)
+	if err != nil {
+		return Answer{}, err
+	}
+	var ans Answer
+	for _, x := range slices.Collect(t.draft.Snapshot().TasksOf(c.Key)) {
+		if x.State == task.Killing || len(c.Instances) > 0 && !c.Instances.Has(x.ID.Instance) {
+			continue
+		}
+		e := task.Event{To: task.Killing, Reason: message(c.Message, "killed", c.By)}
+		if err := t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e, By: c.By}); err != nil {
+			return ans, err
+		}
+		ans.Tasks++
+	}
+	rest := j.Instances.Without(c.Instances)
+	if len(c.Instances) == 0 || len(rest) == 0 {
+		return ans, t.apply(state.DropJob{Key: c.Key, Base: j.Rev, By: c.By, Reason: message(c.Message, "killed", c.By)})
+	}
+	if rest.Len() == j.Instances.Len() {
+		return ans, fault.NotFound.Errorf("job %s has no instance %v; it has %v", c.Key, c.Instances, j.Instances)
+	}
+	cfg, ok := t.draft.Snapshot().Config(j.Config)
+	if !ok {
+		return ans, fault.Internal.Errorf("job %s: its config is not stored", c.Key)
+	}
+	return ans, t.apply(state.PutJob{Job: job.Job{Key: c.Key, Instances: rest, Config: *cfg}, Base: j.Rev, By: c.By})
+}
+
+func (c RestartJob) do(t *Turn) (Answer, error) {
+	j, err := t.job(c.Key)
+	if err != nil {
+		return Answer{}, err
+	}
+	if over := c.Instances.Without(j.Instances); len(over) > 0 {
+		return Answer{}, fault.NotFound.Errorf("job %s has no instance %v; it has %v", c.Key, over, j.Instances)
+	}
+	var ans Answer
+	for _, x := range slices.Collect(t.draft.Snapshot().TasksOf(c.Key)) {
+		if !x.State.Placed() || x.State.Stopping() || x.State == task.Partitioned {
+			continue
+		}
+		if len(c.Instances) > 0 && !c.Instances.Has(x.ID.Instance) {
+			continue
+		}
+		e := task.Event{To: task.Restarting, Reason: message(c.Message, "restarted", c.By)}
+		if err := t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e, By: c.By}); err != nil {
+			return ans, err
+		}
+		ans.Tasks++
+	}
+	return ans, nil
+}
+
+func (t *Turn) job(k job.Key) (state.Job, error) {
+	j, ok := t.draft.Snapshot().Job(k)
+	if !ok {
+		return j, fault.NotFound.Errorf("there is no job %s; covey job list shows those there are", k)
+	}
+	return j, nil
+}
+
+func message(given, verb, by string) string {
+	switch {
+	case given != "":
+		return given
+	case by != "":
+		return verb + " by " + by
+	default:
+		return verb
+	}
+}
+
+func (c AddCredential) do(t *Turn) (Answer, error) {
+	return Answer{}, t.apply(state.PutCredential{Credential: c.Credential})
+}
+
+func (c UseJoin) do(t *Turn) (Answer, error) {
+	s := t.draft.Snapshot()
+	tok, ok := s.Credential(c.Hash)
+	switch {
+	case !ok || tok.Kind != "join":
+		return Answer{}, fault.Unauthenticated.Errorf("the join token is not known here; make one with covey token create --kind join")
+	case tok.Used:
+		return Answer{}, fault.Unauthenticated.Errorf("the join token was used before; a token lets one agent in, make another with covey token create --kind join")
+	case tok.Expires != 0 && tok.Expires < s.At:
+		return Answer{}, fault.Unauthenticated.Errorf("the join token has expired; make another with covey token create --kind join")
+	case tok.Subject != "" && tok.Subject != c.Agent.Subject:
+		return Answer{}, fault.Denied.Errorf("the join token is for machine %s, not for %s", tok.Subject, c.Agent.Subject)
+	}
+	tok.Used = true
+	if err := t.apply(state.PutCredential{Credential: tok, Base: tok.Rev}); err != nil {
+		return Answer{}, err
+	}
+	return Answer{}, t.apply(state.PutCredential{Credential: c.Agent})
+}
+
+func (c RevokeCredential) do(t *Turn) (Answer, error) {
+	old, ok := t.draft.Snapshot().Credential(c.Hash)
+	if !ok {
+		return Answer{}, fault.NotFound.Errorf("there is no such token; covey token list shows those there are")
+	}
+	return Answer{}, t.apply(state.DropCredential{Hash: c.Hash, Base: old.Rev})
+}
+
+func (c EndRecovery) do(t *Turn) (Answer, error) {
+	cl := t.draft.Snapshot().Cluster
+	if !cl.Recovery {
+		return Answer{}, fault.Conflict.Errorf("cluster %s is not in recovery", cl.Name)
+	}
+	cl.Recovery = false
+	t.releaseHeld = true
+	return Answer{Tasks: len(t.loop.held)}, t.apply(state.PutCluster{Cluster: cl, By: c.By})
+}
+
+func (c Resume) do(t *Turn) (Answer, error) {
+	v := &t.loop.vanish
+	if v.since == 0 {
+		return Answer{}, fault.Conflict.Errorf("rescheduling is not paused")
+	}
+	v.resume(t.steady, t.loop.cfg)
+	return Answer{}, nil
+}
+
+func (c Birth) do(t *Turn) (Answer, error) {
+	if have := t.draft.Snapshot().Cluster; have.UID != "" {
+		return Answer{}, fault.Conflict.Errorf("this is cluster %s already", have.Name)
+	}
+	return Answer{}, t.apply(state.PutCluster{Cluster: c.Cluster})
+}

@@ -1,0 +1,192 @@
+// Package control is the cluster's loop. It is the only code that calls the
+// engines, and it calls them in the order of the work: what should exist, then
+// where it runs. It takes what users, agents and the clock say, one [Turn] at a
+// time; a turn changes nothing until its batch is durable and [Loop.Commit] is
+// called. It knows no goroutine, no clock and no store.
+package control
+
+import (
+	"cmp"
+
+	"github.com/google/btree"
+
+	"github.com/covey-platform/covey/internal/converge"
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/sched"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A Config bounds a loop. Its zero value is not usable; see [Defaults].
+type Config struct {
+	AgentLease   unit.Tick // an agent that is silent for longer is out of reach
+	StartGrace   unit.Tick // how much longer after a new leader began
+	Retry        unit.Tick // an order that shows no effect is sent again after this
+	TurnChanges  int       // changes that the engines may add to one turn
+	VanishShare  int64     // percent of the machines, vanished within VanishWindow, that pause rescheduling
+	VanishLeast  int       // but not fewer machines than this
+	VanishWindow unit.Tick
+	VanishPause  unit.Tick // rescheduling resumes after this, at a bounded rate
+	ResumeRate   int       // tasks given up in one second then
+}
+
+// Defaults returns the limits that the design promises.
+func Defaults() Config {
+	return Config{
+		AgentLease: 10 * second, StartGrace: 20 * second, Retry: 15 * second, TurnChanges: 10_000,
+		VanishShare: 30, VanishLeast: 5, VanishWindow: 60 * second, VanishPause: 600 * second, ResumeRate: 50,
+	}
+}
+
+const second = unit.Hour / 3600
+
+// A Loop drives one cluster. It belongs to one goroutine.
+type Loop struct {
+	cfg   Config
+	epoch machine.Epoch
+	snap  *state.Snapshot
+	first state.Rev // the revision at which this leader began
+
+	converge *converge.Index
+	sched    *sched.Index
+	waits    map[task.ID]sched.Wait
+	todo     state.Delta // what the engines have not looked at yet
+	agents   map[machine.ID]*agent
+	leases   *btree.BTreeG[lease]
+	retries  *btree.BTreeG[lease] // machines that hold tasks between two states
+	held     map[task.ID]Held
+	vanish   vanish
+}
+
+// agent is what the loop remembers of an agent's session. It is not durable:
+// an agent that meets a new leader says everything again.
+type agent struct {
+	session string
+	n       uint64    // the last message taken in
+	until   unit.Tick // its lease ends then
+	retry   unit.Tick // its orders are looked at again then; 0: no need
+}
+
+type lease struct {
+	at unit.Tick
+	id machine.ID
+}
+
+func leases() *btree.BTreeG[lease] {
+	return btree.NewG(32, func(a, b lease) bool { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.id, b.id)) < 0 })
+}
+
+// Held is a task that runs though the cluster does not know it, and that is
+// left alone until an operator decides.
+type Held struct {
+	Sighting task.Sighting
+	Machine  machine.ID
+	Why      string
+}
+
+// New returns the loop of a leader that begins its term e at s. steady is a
+// clock that no one sets; see [Loop.Begin].
+func New(s *state.Snapshot, e machine.Epoch, steady unit.Tick, cfg Config) *Loop {
+	l := &Loop{
+		cfg: cfg, epoch: e, snap: s, first: s.Rev,
+		converge: converge.NewIndex(s), sched: sched.NewIndex(s), waits: map[task.ID]sched.Wait{},
+		agents: map[machine.ID]*agent{}, leases: leases(), retries: leases(), held: map[task.ID]Held{},
+	}
+	l.todo = everything(s)
+	for m := range s.Machines() {
+		if m.Up {
+			l.hear(m.ID, steady+cfg.StartGrace)
+		}
+	}
+	return l
+}
+
+// everything is the delta of a leader that has seen nothing yet.
+func everything(s *state.Snapshot) state.Delta {
+	d := state.NewDelta()
+	for j := range s.Jobs("") {
+		d.Jobs[j.Key] = true
+	}
+	for in := range s.AllInstances() {
+		d.Slots[in.Slot] = true
+	}
+	for m := range s.Machines() {
+		d.Machines[m.ID] = true
+	}
+	for t := range s.Tasks() {
+		d.Tasks[t.ID] = true
+	}
+	return d
+}
+
+// Snapshot returns the cluster as of the last commit.
+func (l *Loop) Snapshot() *state.Snapshot { return l.snap }
+
+// Epoch returns the term as agents are told: a restored database counts its
+// incarnation up, whatever the store's lease says.
+func (l *Loop) Epoch() machine.Epoch {
+	return machine.Epoch{Incarnation: l.snap.Cluster.Incarnation, N: l.epoch.N}
+}
+
+// Wait returns why a task waits, if it does.
+func (l *Loop) Wait(id task.ID) (sched.Wait, bool) {
+	w, ok := l.waits[id]
+	return w, ok
+}
+
+// Explain works out in full why a task waits.
+func (l *Loop) Explain(id task.ID) sched.Wait { return sched.Explain(l.snap, l.sched, id) }
+
+// Held returns the tasks that are left alone though nobody knows them, at
+// most limit of them.
+func (l *Loop) Held(limit int) []Held {
+	var out []Held
+	for _, id := range sortedIDs(l.held) {
+		if len(out) == limit {
+			break
+		}
+		out = append(out, l.held[id])
+	}
+	return out
+}
+
+// Audit compares the indexes with fresh ones and says what differs.
+func (l *Loop) Audit() error {
+	if !l.converge.Equal(converge.NewIndex(l.snap)) {
+		return fault.Internal.Errorf("audit: the index of due times differs from the tasks; it is made again")
+	}
+	return nil
+}
+
+// Paused says why rescheduling is paused; it is empty when it is not.
+func (l *Loop) Paused() string { return l.vanish.why }
+
+// hear prolongs the lease of a machine's agent.
+func (l *Loop) hear(id machine.ID, now unit.Tick) {
+	a := l.agents[id]
+	if a == nil {
+		a = &agent{}
+		l.agents[id] = a
+	} else {
+		l.leases.Delete(lease{a.until, id})
+	}
+	a.until = now + l.cfg.AgentLease
+	l.leases.ReplaceOrInsert(lease{a.until, id})
+}
+
+// again asks for another look at the orders of a machine.
+func (l *Loop) again(id machine.ID, at unit.Tick) {
+	a := l.agents[id]
+	if a == nil || a.retry == at {
+		return
+	}
+	if a.retry != 0 {
+		l.retries.Delete(lease{a.retry, id})
+	}
+	a.retry = at
+	if at != 0 {
+		l.retries.ReplaceOrInsert(lease{at, id})
+	}
+}

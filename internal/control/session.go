@@ -1,0 +1,281 @@
+package control
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+)
+
+// A Hello opens an agent's session.
+type Hello struct {
+	Session string // new for every session
+	UID     string // of the cluster that the agent belongs to
+	Machine machine.Machine
+	Seen    Seen
+}
+
+// Seen is the highest leader and revision that an agent has obeyed.
+type Seen struct {
+	Epoch machine.Epoch
+	Rev   state.Rev
+}
+
+// A Message is what an agent says in a session: sightings, usage facts, or
+// nothing but that it lives. Messages may be lost, doubled, late and out of
+// order: N counts them, and what comes after a later one is dropped.
+type Message struct {
+	Session   string
+	N         uint64 // from 1
+	Full      bool   // the sightings are everything that is on the machine
+	Sightings []task.Sighting
+	Facts     []state.Fact
+}
+
+// Hello lets an agent in. Its first message must be full. A machine of another
+// cluster is refused; one that has obeyed a later life of this cluster than
+// the loop remembers proves that the database was restored from a copy.
+func (t *Turn) Hello(h Hello) error {
+	l, s := t.loop, t.draft.Snapshot()
+	if h.UID != s.Cluster.UID {
+		return fault.Conflict.Errorf("machine %s belongs to the cluster with UID %s, and this is %s with UID %s; its tasks are left alone. Point the agent to its own cluster, or give it an empty data directory and a join token", h.Machine.ID, h.UID, s.Cluster.Name, s.Cluster.UID)
+	}
+	if err := h.Machine.Validate(); err != nil {
+		return err
+	}
+	if l.restored(h.Seen) && !s.Cluster.Recovery {
+		cl := s.Cluster
+		cl.Incarnation, cl.Recovery = max(cl.Incarnation, h.Seen.Epoch.Incarnation)+1, true
+		if err := t.apply(state.PutCluster{Cluster: cl}); err != nil {
+			return err
+		}
+	}
+	old, exists := s.Machine(h.Machine.ID)
+	m := h.Machine
+	m.Up = true
+	if exists {
+		m.Mode = old.Mode
+	}
+	if !exists || !sameMachine(old.Machine, m) {
+		if err := t.apply(state.PutMachine{Machine: m, Base: old.Rev}); err != nil {
+			return err
+		}
+	}
+	l.hear(m.ID, t.steady)
+	l.vanish.up(m.ID)
+	a := l.agents[m.ID]
+	a.session, a.n = h.Session, 0
+	for k, held := range l.held {
+		if held.Machine == m.ID {
+			delete(l.held, k)
+		}
+	}
+	return nil
+}
+
+// restored reports whether an agent has seen a later life of this cluster than
+// the loop began with: then the database is an old copy of itself.
+func (l *Loop) restored(seen Seen) bool {
+	own := l.Epoch()
+	switch {
+	case seen.Epoch.Incarnation != own.Incarnation:
+		return seen.Epoch.Incarnation > own.Incarnation
+	case seen.Epoch.N > own.N:
+		return true
+	case seen.Epoch.N == own.N:
+		return seen.Rev > l.snap.Rev
+	default:
+		return seen.Rev > l.first
+	}
+}
+
+// Hear takes in a message of a session. What it says of tasks becomes steps;
+// what contradicts the loop is answered with orders.
+func (t *Turn) Hear(from machine.ID, m Message) error {
+	l := t.loop
+	a := l.agents[from]
+	if a == nil || a.session != m.Session {
+		return fault.Conflict.Errorf("machine %s has no such session; say hello again", from)
+	}
+	if m.N <= a.n {
+		return nil
+	}
+	a.n = m.N
+	l.hear(from, t.steady)
+	for _, f := range m.Facts {
+		if err := t.fact(from, f); err != nil {
+			return err
+		}
+	}
+	for _, s := range m.Sightings {
+		t.sight(from, s)
+	}
+	if m.Full {
+		t.missing(from, m.Sightings)
+		l.trimHeld(from, m.Sightings)
+	}
+	return nil
+}
+
+// Bye ends a session whose connection was cut. The lease runs on.
+func (t *Turn) Bye(from machine.ID, session string) {
+	if a := t.loop.agents[from]; a != nil && a.session == session {
+		a.session = ""
+	}
+}
+
+func (t *Turn) fact(from machine.ID, f state.Fact) error {
+	if len(f.Payload) > state.MaxFact {
+		return fault.Invalid.Errorf("machine %s: a block of usage facts has %d bytes; want at most %d", from, len(f.Payload), state.MaxFact)
+	}
+	if err := t.apply(state.TakeFact{Fact: f}); err != nil {
+		return err
+	}
+	if t.acks[from] == nil {
+		t.acks[from] = map[string]uint64{}
+	}
+	t.acks[from][f.Source] = t.draft.Snapshot().Source(f.Source)
+	return nil
+}
+
+// sight takes in what a machine says about one task.
+func (t *Turn) sight(from machine.ID, s task.Sighting) {
+	x, ok := t.draft.Snapshot().Task(s.ID)
+	if !ok || x.Machine != from {
+		t.stray(from, s)
+		return
+	}
+	if s.State == x.State {
+		if s.State.Terminal() {
+			t.send(from, task.Order{ID: s.ID, Verb: task.Forget})
+		}
+		return
+	}
+	to := s.State
+	if x.State == task.Running && to == task.Starting {
+		return // an older sighting
+	}
+	e := task.Event{To: to, Reason: s.Reason}
+	if err := t.apply(state.StepTask{ID: s.ID, Base: x.Rev, Event: e}); err != nil {
+		if x.State.Stopping() && !to.Terminal() {
+			t.send(from, task.Order{ID: s.ID, Verb: task.Stop, Reason: x.Reason})
+		}
+		return
+	}
+	if to.Terminal() {
+		t.send(from, task.Order{ID: s.ID, Verb: task.Forget})
+	}
+}
+
+// stray answers a sighting of a task that is not known to be on that machine.
+// What has ended may be forgotten. What runs is told to stop, by name, unless
+// this cluster was restored from a copy: then it is adopted or held.
+func (t *Turn) stray(from machine.ID, s task.Sighting) {
+	if s.State.Terminal() {
+		t.send(from, task.Order{ID: s.ID, Verb: task.Forget})
+		t.unheld = append(t.unheld, s.ID)
+		return
+	}
+	why := "the cluster does not know it"
+	if t.draft.Snapshot().Cluster.Recovery {
+		var adopted bool
+		if why, adopted = t.adopt(from, s); adopted {
+			t.unheld = append(t.unheld, s.ID)
+			return
+		}
+		t.hold(from, s, why)
+		return
+	}
+	if why = t.disown(s.ID); why != "" {
+		t.hold(from, s, why)
+		return
+	}
+	t.send(from, task.Order{ID: s.ID, Verb: task.Stop, Reason: "it is not wanted any more: it was replaced or its job was killed while its machine was out of reach"})
+}
+
+func (t *Turn) hold(from machine.ID, s task.Sighting, why string) {
+	t.loop.held[s.ID] = Held{Sighting: s, Machine: from, Why: why}
+}
+
+// adopt takes a running task in when its job still matches. It says why not.
+func (t *Turn) adopt(from machine.ID, s task.Sighting) (why string, ok bool) {
+	snap := t.draft.Snapshot()
+	at := instanceOf(s.ID)
+	j, exists := snap.Job(at.Job)
+	switch {
+	case !exists:
+		return "its job is not known", false
+	case j.Config != s.Config:
+		return "its job has another config", false
+	case !j.Instances.Has(at.N):
+		return "its job does not have this instance", false
+	}
+	if in, live := snap.Instance(at); live && in.Live {
+		older, found := snap.Task(task.ID{Job: at.Job, Instance: at.N, Attempt: in.Attempt})
+		if !found || older.ID.Attempt >= s.ID.Attempt || !t.forgo(older) {
+			return fmt.Sprintf("its instance has task %d already", in.Attempt), false
+		}
+	}
+	c := state.AdoptTask{Task: task.Task{
+		ID: s.ID, Config: s.Config, Resources: s.Resources, Ports: s.Ports, State: s.State, Machine: from,
+		Reason: "adopted after a restore",
+	}}
+	if err := t.apply(c); err != nil {
+		return err.Error(), false
+	}
+	return "", true
+}
+
+// forgo gives up the memory of an attempt that a later one, seen running, has
+// replaced since the copy was taken.
+func (t *Turn) forgo(x state.Task) bool {
+	to := task.Lost
+	if !x.State.Placed() {
+		to = task.Killing
+	}
+	return t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: task.Event{To: to, Reason: "a later attempt is running"}}) == nil
+}
+
+// missing takes tasks that should be on a machine, and are not, as lost.
+func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
+	there := make(map[task.ID]bool, len(seen))
+	for _, s := range seen {
+		there[s.ID] = true
+	}
+	for _, x := range slices.Collect(t.draft.Snapshot().TasksOn(from)) {
+		switch {
+		case there[x.ID]:
+			if x.State.Stopping() {
+				t.send(from, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
+			}
+		case x.State == task.Assigned:
+			t.send(from, runOrder(x))
+		default:
+			e := task.Event{To: task.Lost, Reason: fmt.Sprintf("machine %s does not have it any more", from)}
+			_ = t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) // a refusal means that it has just ended
+		}
+	}
+}
+
+// trimHeld lets go of what a machine no longer shows.
+func (l *Loop) trimHeld(from machine.ID, seen []task.Sighting) {
+	there := make(map[task.ID]bool, len(seen))
+	for _, s := range seen {
+		there[s.ID] = true
+	}
+	for id, h := range l.held {
+		if h.Machine == from && !there[id] {
+			delete(l.held, id)
+		}
+	}
+}
+
+// sameMachine compares what an agent says of its machine.
+func sameMachine(a, b machine.Machine) bool {
+	return a.ID == b.ID && a.Host == b.Host && slices.Equal(a.Attributes, b.Attributes) && a.Capacity == b.Capacity &&
+		a.Overhead == b.Overhead && a.Foreign == b.Foreign && a.Ports == b.Ports && a.Mode == b.Mode && a.Up == b.Up &&
+		a.Boot == b.Boot && slices.Equal(a.Limits, b.Limits)
+}

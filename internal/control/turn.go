@@ -1,0 +1,314 @@
+package control
+
+import (
+	"fmt"
+
+	"github.com/covey-platform/covey/internal/converge"
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/sched"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A Turn is one step of the loop: what was said, what was decided, and what
+// goes to the machines once that is durable.
+type Turn struct {
+	loop  *Loop
+	draft *state.Draft
+	// steady is the clock of leases and retries: nobody sets it, and it begins
+	// anywhere. The draft's time is the clock that people read.
+	steady unit.Tick
+
+	batch *state.Batch
+	snap  *state.Snapshot
+	delta state.Delta
+
+	waits       map[task.ID]sched.Wait
+	orders      map[machine.ID][]task.Order
+	acks        map[machine.ID]map[string]uint64
+	drop        []machine.ID
+	unheld      []task.ID
+	releaseHeld bool
+	next        unit.Tick
+	busy        bool
+}
+
+// A Send is what goes to one machine.
+type Send struct {
+	Machine machine.ID
+	Orders  []task.Order
+	Acks    map[string]uint64 // usage facts: source and last block that is durable
+}
+
+// Begin starts a turn at now, the time that goes into the records. steady is a
+// clock that only ever goes on, for leases and retries: a wall clock that jumps
+// takes no machine for lost. One turn at a time: end it with [Loop.Commit] or
+// [Loop.Abort].
+func (l *Loop) Begin(now, steady unit.Tick) *Turn {
+	return &Turn{
+		loop: l, draft: state.NewDraft(l.snap, now), steady: steady,
+		orders: map[machine.ID][]task.Order{}, acks: map[machine.ID]map[string]uint64{},
+	}
+}
+
+// Do carries out a command. When it is refused, nothing of it stays.
+func (t *Turn) Do(c Command) (Answer, error) { return c.do(t) }
+
+func (t *Turn) apply(c state.Change) error { return t.draft.Apply(c) }
+
+// maxRounds bounds how often the engines look at each other's work in a turn.
+const maxRounds = 8
+
+// End lets the engines decide and seals the turn. The batch must be durable
+// before Commit. An empty batch needs no store.
+func (t *Turn) End() (*state.Batch, error) {
+	l := t.loop
+	t.expire()
+	t.release()
+	look := l.todo
+	for range maxRounds {
+		merge(look, t.draft.Changed())
+		made, more, err := t.round(look)
+		if err != nil {
+			return nil, err
+		}
+		if more {
+			merge(look, made)
+			t.busy = true
+			break // the rest has its turn after this one
+		}
+		look = made
+		if none(made) {
+			break
+		}
+	}
+	t.busy = t.busy || !none(look)
+	l.todo = look
+	t.batch, t.snap, t.delta = t.draft.Seal(l.epoch)
+	t.order()
+	return t.batch, nil
+}
+
+// round lets each engine look once at what changed, and returns what they
+// changed themselves.
+func (t *Turn) round(look state.Delta) (made state.Delta, more bool, err error) {
+	l := t.loop
+	lim := converge.Limits{Changes: l.cfg.TurnChanges, GiveUp: l.vanish.giveUp(t.steady, l.cfg)}
+	l.converge.Fold(t.draft.Snapshot(), look)
+	c := converge.Plan(t.draft.Snapshot(), l.converge, look, t.draft.Snapshot().At, lim)
+	if err = t.all(c.Changes); err != nil {
+		return made, false, err
+	}
+	t.next = c.Next
+	made = t.draft.Changed()
+	l.converge.Fold(t.draft.Snapshot(), made)
+	l.sched.Fold(t.draft.Snapshot(), look)
+	l.sched.Fold(t.draft.Snapshot(), made)
+	changes, waits := sched.Plan(t.draft.Snapshot(), l.sched, t.draft.Snapshot().At, sched.Limits{Placements: l.cfg.TurnChanges})
+	if err = t.all(changes); err != nil {
+		return made, false, err
+	}
+	t.waits = waits.ByTask
+	placed := t.draft.Changed()
+	l.converge.Fold(t.draft.Snapshot(), placed)
+	l.sched.Fold(t.draft.Snapshot(), placed)
+	merge(made, placed)
+	return made, c.More || waits.More, nil
+}
+
+func none(d state.Delta) bool {
+	return len(d.Jobs)+len(d.Slots)+len(d.Tasks)+len(d.Machines) == 0
+}
+
+// all applies changes. An engine that decided on a row of this very draft
+// cannot be late, so a refusal is a bug and ends the turn.
+func (t *Turn) all(changes []state.Change) (int, error) {
+	for i, c := range changes {
+		if err := t.apply(c); err != nil {
+			return i, fault.Internal.Errorf("an engine's change was refused: %T: %w", c, err)
+		}
+	}
+	return len(changes), nil
+}
+
+// expire takes machines whose agents are silent as out of reach.
+func (t *Turn) expire() {
+	l := t.loop
+	var late []lease
+	l.leases.Ascend(func(x lease) bool {
+		if x.at > t.steady {
+			return false
+		}
+		late = append(late, x)
+		return true
+	})
+	for _, x := range late {
+		m, ok := t.draft.Snapshot().Machine(x.id)
+		t.drop = append(t.drop, x.id)
+		if !ok || !m.Up {
+			continue
+		}
+		m.Up = false
+		if err := t.apply(state.PutMachine{Machine: m.Machine, Base: m.Rev}); err == nil {
+			l.vanish.down(t.steady, x.id)
+		}
+	}
+	_, _, machines := t.draft.Snapshot().Len()
+	l.vanish.judge(t.steady, machines, l.cfg)
+}
+
+// Result is what a committed turn gives to the world.
+type Result struct {
+	Sends   []Send
+	Records []state.Record
+	Delta   state.Delta
+	Drop    []machine.ID // whose sessions are over
+	Next    unit.Tick    // take a turn at this time of the records; 0: when something is said
+	Steady  unit.Tick    // or at this time of the steady clock; 0: as above
+	Busy    bool         // take another turn at once
+}
+
+// Commit makes a turn whose batch is durable the loop's present, and returns
+// what goes out.
+func (l *Loop) Commit(t *Turn) Result {
+	l.snap = t.snap
+	for id := range l.waits {
+		if _, ok := t.waits[id]; !ok {
+			delete(l.waits, id)
+		}
+	}
+	for id, w := range t.waits {
+		l.waits[id] = w
+	}
+	for _, id := range t.unheld {
+		delete(l.held, id)
+	}
+	for _, id := range t.drop {
+		l.forgetAgent(id)
+	}
+	r := Result{Records: t.batch.Records, Delta: t.delta, Drop: t.drop, Next: t.next, Busy: t.busy}
+	for _, id := range sortedMachines(t.orders, t.acks) {
+		r.Sends = append(r.Sends, Send{id, t.orders[id], t.acks[id]})
+	}
+	for _, x := range []interface{ Min() (lease, bool) }{l.leases, l.retries} {
+		if first, ok := x.Min(); ok && (r.Steady == 0 || first.at < r.Steady) {
+			r.Steady = first.at
+		}
+	}
+	if soon := t.steady + second; l.vanish.pending() && (r.Steady == 0 || soon < r.Steady) {
+		r.Steady = soon
+	}
+	return r
+}
+
+// Abort drops a turn whose batch was refused and of which nothing happened.
+// Every session must be dropped with it: the agents say everything again.
+func (l *Loop) Abort(t *Turn) {
+	first := l.first
+	*l = *New(l.snap, l.epoch, t.steady, l.cfg)
+	l.first = first
+}
+
+func (l *Loop) forgetAgent(id machine.ID) {
+	if a := l.agents[id]; a != nil {
+		l.again(id, 0)
+		l.leases.Delete(lease{a.until, id})
+		delete(l.agents, id)
+	}
+	for k, h := range l.held {
+		if h.Machine == id {
+			delete(l.held, k)
+		}
+	}
+}
+
+// order works out what the machines must be told about the tasks that this
+// turn changed, and about those whose orders show no effect.
+func (t *Turn) order() {
+	l := t.loop
+	for _, id := range sortedIDs(t.delta.Tasks) {
+		if x, ok := t.snap.Task(id); ok && x.Machine != "" {
+			t.command(x)
+		}
+	}
+	var late []lease
+	l.retries.Ascend(func(x lease) bool {
+		if x.at > t.steady {
+			return false
+		}
+		late = append(late, x)
+		return true
+	})
+	for _, x := range late {
+		l.again(x.id, 0)
+		for y := range t.snap.TasksOn(x.id) {
+			t.command(y)
+		}
+	}
+}
+
+// command tells a machine what its task's state asks for, and looks again
+// later whether it had an effect.
+func (t *Turn) command(x state.Task) {
+	l := t.loop
+	a := l.agents[x.Machine]
+	if a == nil || a.session == "" {
+		return // its next hello is answered with everything
+	}
+	switch {
+	case x.State == task.Assigned:
+		t.send(x.Machine, runOrder(x))
+	case x.State.Stopping():
+		t.send(x.Machine, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
+	default:
+		return
+	}
+	if a.retry == 0 {
+		l.again(x.Machine, t.steady+l.cfg.Retry)
+	}
+}
+
+func runOrder(x state.Task) task.Order {
+	return task.Order{ID: x.ID, Verb: task.Run, Config: x.Config, Resources: x.Resources, Ports: x.Ports}
+}
+
+func (t *Turn) send(to machine.ID, o task.Order) {
+	for _, have := range t.orders[to] {
+		if have.ID == o.ID && have.Verb == o.Verb {
+			return
+		}
+	}
+	t.orders[to] = append(t.orders[to], o)
+}
+
+// release stops the tasks that were held, after an operator ended a recovery.
+func (t *Turn) release() {
+	if !t.releaseHeld {
+		return
+	}
+	for _, id := range sortedIDs(t.loop.held) {
+		h := t.loop.held[id]
+		t.send(h.Machine, task.Order{ID: id, Verb: task.Stop, Reason: fmt.Sprintf("nobody claimed it after the recovery: %s", h.Why)})
+		t.unheld = append(t.unheld, id)
+	}
+}
+
+func merge(into, from state.Delta) {
+	for k := range from.Jobs {
+		into.Jobs[k] = true
+	}
+	for k := range from.Slots {
+		into.Slots[k] = true
+	}
+	for k := range from.Tasks {
+		into.Tasks[k] = true
+	}
+	for k := range from.Machines {
+		into.Machines[k] = true
+	}
+}
+
+// instanceOf is the job's slot of a task.
+func instanceOf(id task.ID) state.Slot { return state.Slot{Job: id.Job, N: id.Instance} }

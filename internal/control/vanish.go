@@ -1,0 +1,105 @@
+package control
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// vanish watches for many machines that go out of reach at once: that is a
+// broken network far more often than as many broken machines.
+type vanish struct {
+	gone  map[machine.ID]unit.Tick
+	since unit.Tick // paused since then; 0: not paused
+	slow  unit.Tick // tasks are given up at a bounded rate, counted from here; 0: no bound
+	until unit.Tick // the bound ends then
+	why   string
+}
+
+func (v *vanish) down(now unit.Tick, id machine.ID) {
+	if v.gone == nil {
+		v.gone = map[machine.ID]unit.Tick{}
+	}
+	v.gone[id] = now
+}
+
+func (v *vanish) up(id machine.ID) { delete(v.gone, id) }
+
+// judge begins and ends the pause. machines is how many there are in all.
+func (v *vanish) judge(now unit.Tick, machines int, cfg Config) {
+	recent := 0
+	for id, at := range v.gone {
+		switch {
+		case now-at <= cfg.VanishWindow:
+			recent++
+		case v.since == 0:
+			delete(v.gone, id)
+		}
+	}
+	switch {
+	case v.since == 0 && recent >= cfg.VanishLeast && int64(recent)*100 > int64(machines)*cfg.VanishShare:
+		v.since = now
+		v.why = fmt.Sprintf("%d of %d machines went out of reach within a minute: their tasks are not started elsewhere until they return, or for %v", recent, machines, cfg.VanishPause.Duration())
+	case v.since != 0 && len(v.gone) < cfg.VanishLeast:
+		*v = vanish{}
+	case v.since != 0 && now-v.since >= cfg.VanishPause:
+		*v = vanish{slow: now, until: now + cfg.VanishPause}
+	}
+}
+
+// giveUp is how many tasks of vanished machines may be given up in a turn.
+func (v *vanish) giveUp(now unit.Tick, cfg Config) int {
+	switch {
+	case v.since != 0:
+		return 0
+	case v.slow == 0 || now >= v.until:
+		v.slow = 0
+		return cfg.TurnChanges
+	default:
+		n := int((now-v.slow)/second) * cfg.ResumeRate
+		if n > 0 {
+			v.slow += (now - v.slow) / second * second
+		}
+		return n
+	}
+}
+
+// resume ends the pause by an operator's act.
+func (v *vanish) resume(now unit.Tick, cfg Config) {
+	*v = vanish{slow: now, until: now + cfg.VanishPause}
+}
+
+// pending reports whether time alone changes what may be given up.
+func (v *vanish) pending() bool { return v.since != 0 || v.slow != 0 }
+
+// disown reports why a task that no row knows must be held instead of
+// stopped. It may be stopped only where the cluster remembers its end: an
+// attempt that was numbered and is over. An attempt that was never numbered
+// here proves that something was forgotten. Empty: it may be stopped.
+func (t *Turn) disown(id task.ID) string {
+	in, ok := t.draft.Snapshot().Instance(instanceOf(id))
+	if !ok || in.Attempt < id.Attempt {
+		return "the cluster has no memory of starting it"
+	}
+	return ""
+}
+
+func sortedIDs[V any](set map[task.ID]V) []task.ID {
+	return slices.SortedFunc(maps.Keys(set), task.ID.Compare)
+}
+
+func sortedMachines(orders map[machine.ID][]task.Order, acks map[machine.ID]map[string]uint64) []machine.ID {
+	ids := slices.Collect(maps.Keys(orders))
+	for id := range acks {
+		if _, both := orders[id]; !both {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b machine.ID) int { return cmp.Compare(a, b) })
+	return ids
+}

@@ -1,0 +1,164 @@
+package job
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/name"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// Bounds of one job. They keep a row of it, and a look at it, small.
+const (
+	maxProcesses  = 100
+	maxCmdline    = 64 << 10 // bytes
+	maxPorts      = 64
+	maxMetadata   = 100
+	maxConstraint = 32
+	maxText       = 4 << 10 // bytes of any other text
+	maxArtifacts  = 32
+	maxSeconds    = 366 * 24 * 3600
+)
+
+// Validate reports the first reason for which j cannot be accepted.
+func (j Job) Validate() error {
+	if err := j.Key.Validate(); err != nil {
+		return err
+	}
+	n := j.Instances.Len()
+	if n < 1 || n > MaxInstances || j.Instances[0].From < 0 || j.Instances[len(j.Instances)-1].To >= MaxInstances {
+		return j.bad("it has %d instances; want 1 to %d", n, MaxInstances)
+	}
+	c := j.Config
+	if c.Tier != Preferred && c.Tier != Preemptible && c.Tier != Revocable {
+		return j.bad("tier %.40q is not known; want preferred, preemptible or revocable", c.Tier)
+	}
+	if c.MaxTaskFailures < -1 || c.MaxTaskFailures == 0 {
+		return j.bad("max_task_failures is %d; want 1 or more, or -1 for ever", c.MaxTaskFailures)
+	}
+	if len(c.Metadata) > maxMetadata {
+		return j.bad("it has %d metadata; want at most %d", len(c.Metadata), maxMetadata)
+	}
+	for _, check := range []func() error{j.checkConstraints, j.checkTask, j.checkProcesses, j.checkArtifacts, j.checkHealth} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return c.Task.ValidatePlan()
+}
+
+func (j Job) bad(format string, args ...any) error {
+	return fault.Invalid.Errorf("job "+string(j.Key)+": "+format, args...)
+}
+
+func (j Job) checkConstraints() error {
+	if n := len(j.Config.Constraints); n > maxConstraint {
+		return j.bad("it has %d constraints; want at most %d", n, maxConstraint)
+	}
+	for _, c := range j.Config.Constraints {
+		switch {
+		case c.Attribute == "" || len(c.Attribute) > name.Max:
+			return j.bad("a constraint names attribute %.40q; want 1 to %d bytes", c.Attribute, name.Max)
+		case c.Limit < 0 || c.Limit == 0 && len(c.Values) == 0:
+			return j.bad("the constraint on %s has neither values nor a limit of 1 or more", c.Attribute)
+		case c.Limit > 0 && len(c.Values) > 0:
+			return j.bad("the constraint on %s has both values and a limit; want one of them", c.Attribute)
+		}
+	}
+	return nil
+}
+
+func (j Job) checkTask() error {
+	t := j.Config.Task
+	r := t.Resources
+	for _, m := range unit.Measures() {
+		low := int64(0)
+		if m == unit.CPU || m == unit.RAM || m == unit.Disk {
+			low = 1
+		}
+		if r.Of(m) < low || r.Of(m) > 1<<55 {
+			return j.bad("%v is %d; want %d to 2^55", m, r.Of(m), low)
+		}
+	}
+	if r != r.Whole() || r.RAM == 0 || r.Disk == 0 {
+		return j.bad("ram and disk are %d and %d bytes; want 1 MiB or more, in whole MiB", r.RAM, r.Disk)
+	}
+	if r.GPU > 1000 && r.GPU%1000 != 0 {
+		return j.bad("gpu is %s; want a share below 1 or whole GPUs", unit.GPU.Format(r.GPU))
+	}
+	if len(t.Ports) > maxPorts {
+		return j.bad("it names %d ports; want at most %d", len(t.Ports), maxPorts)
+	}
+	for i, p := range t.Ports {
+		if err := name.Valid("port", p); err != nil {
+			return j.bad("%w", err)
+		}
+		if slices.Contains(t.Ports[:i], p) {
+			return j.bad("it names port %s twice", p)
+		}
+	}
+	if t.User != "" {
+		if err := name.Valid("user", t.User); err != nil {
+			return j.bad("%w", err)
+		}
+	}
+	if t.FinalizationWait < 0 || t.FinalizationWait > maxSeconds || t.MaxFailures < 0 || t.MaxConcurrency < 0 || t.PidsLimit < 0 {
+		return j.bad("a count or a wait of its task is negative or beyond a year")
+	}
+	return nil
+}
+
+func (j Job) checkProcesses() error {
+	ps := j.Config.Task.Processes
+	if len(ps) == 0 || len(ps) > maxProcesses {
+		return j.bad("its task has %d processes; want 1 to %d", len(ps), maxProcesses)
+	}
+	for _, p := range ps {
+		if err := name.Valid("process name", p.Name); err != nil {
+			return j.bad("%w", err)
+		}
+		switch {
+		case strings.TrimSpace(p.Cmdline) == "":
+			return j.bad("process %s has no cmdline", p.Name)
+		case len(p.Cmdline) > maxCmdline:
+			return j.bad("process %s has a cmdline of %d bytes; want at most %d", p.Name, len(p.Cmdline), maxCmdline)
+		case strings.IndexByte(p.Cmdline, 0) >= 0:
+			return j.bad("process %s has a NUL byte in its cmdline", p.Name)
+		case p.MaxFailures < 0 || p.MinDuration < 0 || p.MinDuration > maxSeconds:
+			return j.bad("process %s has a negative count or duration", p.Name)
+		}
+	}
+	return nil
+}
+
+func (j Job) checkArtifacts() error {
+	as := j.Config.Task.Artifacts
+	if len(as) > maxArtifacts {
+		return j.bad("its task has %d artifacts; want at most %d", len(as), maxArtifacts)
+	}
+	for _, a := range as {
+		if a.URI == "" || len(a.URI) > maxText || len(a.Path) > maxText {
+			return j.bad("an artifact has no URI, or a URI or path of more than %d bytes", maxText)
+		}
+	}
+	return nil
+}
+
+func (j Job) checkHealth() error {
+	h := j.Config.Health
+	if h == nil {
+		return nil
+	}
+	switch {
+	case (h.HTTP == nil) == (h.Shell == nil):
+		return j.bad("its health check has both or neither of http and shell; want one")
+	case h.HTTP != nil && !slices.Contains(j.Config.Task.Ports, h.HTTP.Port):
+		return j.bad("its health check asks port %q, which the task does not name", h.HTTP.Port)
+	case h.EveryMilli < 1 || h.TimeoutMilli < 1 || h.InitialMilli < 0 || max(h.EveryMilli, h.TimeoutMilli, h.InitialMilli) > maxSeconds*1000:
+		return j.bad("its health check has a time that is not positive or beyond a year")
+	case h.MaxFailures < 0 || h.MinSuccesses < 0:
+		return j.bad("its health check has a negative count")
+	}
+	return nil
+}
