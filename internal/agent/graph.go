@@ -271,8 +271,8 @@ func (g *graph) stuck(final bool) string {
 	return why
 }
 
-// failed counts the ordinary processes that failed for good and are not
-// ephemeral.
+// failed counts the processes that failed for good and are not ephemeral. While
+// the task is active these are ordinary ones: the final ones did not run yet.
 func (g *graph) failed() int {
 	n := 0
 	for i := range g.procs {
@@ -284,7 +284,7 @@ func (g *graph) failed() int {
 }
 
 func (p *proc) counts() bool {
-	return p.State == ProcessFailed && !p.spec.Ephemeral && !p.spec.Final
+	return p.State == ProcessFailed && !p.spec.Ephemeral
 }
 
 // whyFailed names the processes that made the task fail.

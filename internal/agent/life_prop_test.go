@@ -190,6 +190,7 @@ func (w *world) happens(e event) {
 	case Exited:
 		b := w.procs[in.Process]
 		if !b.alive || in.Run != b.runs {
+			w.send(Tick{})
 			return
 		}
 		b.alive = false

@@ -9,8 +9,14 @@ import (
 
 func TestValidatePlan(t *testing.T) {
 	procs := []Process{
-		{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d", Daemon: true}, {Name: "e", Ephemeral: true},
-		{Name: "f", Final: true}, {Name: "g", Final: true}, {Name: "h", Ephemeral: true},
+		{Name: "a"},
+		{Name: "b"},
+		{Name: "c"},
+		{Name: "d", Daemon: true},
+		{Name: "e", Ephemeral: true},
+		{Name: "f", Final: true},
+		{Name: "g", Final: true},
+		{Name: "h", Ephemeral: true},
 	}
 	named := func(names ...string) Task {
 		t := Task{Name: "t"}
