@@ -115,9 +115,6 @@ func (j Job) checkProcesses() error {
 		return j.bad("its task has %d processes; want 1 to %d", len(ps), maxProcesses)
 	}
 	for _, p := range ps {
-		if err := name.Valid("process name", p.Name); err != nil {
-			return j.bad("%w", err)
-		}
 		switch {
 		case strings.TrimSpace(p.Cmdline) == "":
 			return j.bad("process %s has no cmdline", p.Name)
