@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/task"
+)
+
+// An Agent is the mind of one machine: which tasks there are, what the leader
+// wants of them, and what the leader has to be told. It holds nothing that a
+// new one could not learn from the machine and the leader, but for [Seen],
+// which the shell keeps on disk.
+type Agent struct {
+	uid   string
+	seen  Seen
+	tasks map[task.ID]task.Sighting
+	told  map[task.ID]task.State // what the leader was told in this session
+	n     uint64                 // the last orders taken in this session
+}
+
+// Seen is the highest term and revision that a machine has obeyed. It is how a
+// leader learns that its database was restored from a copy.
+type Seen struct {
+	Epoch machine.Epoch
+	Rev   uint64
+}
+
+// Orders is what a leader says. N counts them in a session, from 1; what comes
+// after a later one is dropped.
+type Orders struct {
+	UID    string
+	Epoch  machine.Epoch
+	Rev    uint64
+	N      uint64
+	Orders []task.Order
+}
+
+// A Deed is something for the machine to do.
+type Deed struct {
+	Verb   task.Verb
+	ID     task.ID
+	Config job.Hash
+	Ports  []uint16
+	Reason string
+}
+
+// New returns the mind of a machine of the cluster uid.
+func New(uid string, seen Seen) *Agent {
+	return &Agent{uid: uid, seen: seen, tasks: map[task.ID]task.Sighting{}, told: map[task.ID]task.State{}}
+}
+
+// Seen returns what to keep on disk.
+func (a *Agent) Seen() Seen { return a.seen }
+
+// See takes in what the machine shows of a task.
+func (a *Agent) See(s task.Sighting) {
+	if old, ok := a.tasks[s.ID]; ok && old.State.Terminal() {
+		return // an end is final
+	}
+	a.tasks[s.ID] = s
+}
+
+// Open begins a session: the leader has been told nothing.
+func (a *Agent) Open() {
+	a.told, a.n = map[task.ID]task.State{}, 0
+}
+
+// Report returns what the leader has not been told in this session, or
+// everything, in order of id.
+func (a *Agent) Report(full bool) []task.Sighting {
+	var out []task.Sighting
+	for _, id := range slices.SortedFunc(maps.Keys(a.tasks), task.ID.Compare) {
+		s := a.tasks[id]
+		if told, ok := a.told[id]; full || !ok || told != s.State {
+			out = append(out, s)
+			a.told[id] = s.State
+		}
+	}
+	return out
+}
+
+// Obey turns orders into deeds. It refuses a leader of another cluster and a
+// term earlier than one it has obeyed; it never takes the absence of a task
+// for an order to stop it.
+func (a *Agent) Obey(o Orders) ([]Deed, error) {
+	if o.UID != a.uid {
+		return nil, fault.Denied.Errorf("orders from the cluster with UID %s; this machine obeys %s only", o.UID, a.uid)
+	}
+	if o.Epoch.Compare(a.seen.Epoch) < 0 {
+		return nil, fault.Conflict.Errorf("orders of term %v; this machine has obeyed %v", o.Epoch, a.seen.Epoch)
+	}
+	if o.N <= a.n {
+		return nil, nil
+	}
+	a.n = o.N
+	if o.Epoch.Compare(a.seen.Epoch) > 0 || o.Rev > a.seen.Rev {
+		a.seen = Seen{o.Epoch, o.Rev}
+	}
+	var deeds []Deed
+	for _, x := range o.Orders {
+		if d, ok := a.obey(x); ok {
+			deeds = append(deeds, d)
+		}
+	}
+	return deeds, nil
+}
+
+func (a *Agent) obey(x task.Order) (Deed, bool) {
+	have, known := a.tasks[x.ID]
+	switch x.Verb {
+	case task.Run:
+		if known {
+			delete(a.told, x.ID) // the leader does not know: it is told again
+			return Deed{}, false
+		}
+		a.tasks[x.ID] = task.Sighting{ID: x.ID, Config: x.Config, Resources: x.Resources, Ports: x.Ports, State: task.Starting}
+		return Deed{Verb: task.Run, ID: x.ID, Config: x.Config, Ports: x.Ports}, true
+	case task.Stop:
+		switch {
+		case !known: // it never came here, or it ended and was forgotten
+			a.tasks[x.ID] = task.Sighting{ID: x.ID, State: task.Killed, Reason: "it was not on the machine"}
+			return Deed{}, false
+		case have.State.Terminal():
+			delete(a.told, x.ID)
+			return Deed{}, false
+		}
+		return Deed{Verb: task.Stop, ID: x.ID, Reason: x.Reason}, true
+	case task.Forget:
+		if !known || !have.State.Terminal() {
+			return Deed{}, false
+		}
+		delete(a.tasks, x.ID)
+		delete(a.told, x.ID)
+		return Deed{Verb: task.Forget, ID: x.ID}, true
+	default:
+		return Deed{}, false // a verb of a later version
+	}
+}
