@@ -51,7 +51,7 @@ type Loop struct {
 
 	converge *converge.Index
 	sched    *sched.Index
-	waits    map[task.ID]sched.Wait
+	waits    sched.Waits
 	todo     state.Delta // what the engines have not looked at yet
 	agents   map[machine.ID]*agent
 	leases   *btree.BTreeG[lease]
@@ -91,7 +91,7 @@ type Held struct {
 func New(s *state.Snapshot, e machine.Epoch, steady unit.Tick, cfg Config) *Loop {
 	l := &Loop{
 		cfg: cfg, epoch: e, snap: s, first: s.Rev,
-		converge: converge.NewIndex(s), sched: sched.NewIndex(s), waits: map[task.ID]sched.Wait{},
+		converge: converge.NewIndex(s), sched: sched.NewIndex(s),
 		agents: map[machine.ID]*agent{}, leases: leases(), retries: leases(), held: map[task.ID]Held{},
 	}
 	l.todo = everything(s)
@@ -130,14 +130,8 @@ func (l *Loop) Epoch() machine.Epoch {
 	return machine.Epoch{Incarnation: l.snap.Cluster.Incarnation, N: l.epoch.N}
 }
 
-// Wait returns why a task waits, if it does.
-func (l *Loop) Wait(id task.ID) (sched.Wait, bool) {
-	w, ok := l.waits[id]
-	return w, ok
-}
-
-// Explain works out in full why a task waits.
-func (l *Loop) Explain(id task.ID) sched.Wait { return sched.Explain(l.snap, l.sched, id) }
+// Waits returns why tasks wait, as of the last commit.
+func (l *Loop) Waits() sched.Waits { return l.waits }
 
 // Held returns the tasks that are left alone though nobody knows them, at
 // most limit of them.

@@ -25,7 +25,7 @@ type Turn struct {
 	snap  *state.Snapshot
 	delta state.Delta
 
-	waits       map[task.ID]sched.Wait
+	waits       sched.Waits
 	orders      map[machine.ID][]task.Order
 	acks        map[machine.ID]map[string]uint64
 	drop        []machine.ID
@@ -110,7 +110,7 @@ func (t *Turn) round(look state.Delta) (made state.Delta, more bool, err error) 
 	if err = t.all(changes); err != nil {
 		return made, false, err
 	}
-	t.waits = waits.ByTask
+	t.waits = waits
 	placed := t.draft.Changed()
 	l.converge.Fold(t.draft.Snapshot(), placed)
 	l.sched.Fold(t.draft.Snapshot(), placed)
@@ -124,13 +124,13 @@ func none(d state.Delta) bool {
 
 // all applies changes. An engine that decided on a row of this very draft
 // cannot be late, so a refusal is a bug and ends the turn.
-func (t *Turn) all(changes []state.Change) (int, error) {
-	for i, c := range changes {
+func (t *Turn) all(changes []state.Change) error {
+	for _, c := range changes {
 		if err := t.apply(c); err != nil {
-			return i, fault.Internal.Errorf("an engine's change was refused: %T: %w", c, err)
+			return fault.Internal.Errorf("an engine's change was refused: %T: %w", c, err)
 		}
 	}
-	return len(changes), nil
+	return nil
 }
 
 // expire takes machines whose agents are silent as out of reach.
@@ -174,14 +174,7 @@ type Result struct {
 // what goes out.
 func (l *Loop) Commit(t *Turn) Result {
 	l.snap = t.snap
-	for id := range l.waits {
-		if _, ok := t.waits[id]; !ok {
-			delete(l.waits, id)
-		}
-	}
-	for id, w := range t.waits {
-		l.waits[id] = w
-	}
+	l.waits = t.waits
 	for _, id := range t.unheld {
 		delete(l.held, id)
 	}
