@@ -1,0 +1,92 @@
+package sched
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+)
+
+// Audit compares x with an index made of s alone, and returns the first
+// difference in words, or nothing. Its cost is that of [NewIndex].
+func (x *Index) Audit(s *state.Snapshot) string {
+	y := NewIndex(s)
+	if x.largest != y.largest {
+		return fmt.Sprintf("the largest machine has %v; want %v", x.largest, y.largest)
+	}
+	if d := x.auditHosts(y); d != "" {
+		return d
+	}
+	for tree := range x.roots {
+		if got, want := x.inOrder(x.roots[tree]), y.inOrder(y.roots[tree]); !slices.Equal(got, want) {
+			return fmt.Sprintf("tree %d holds %v; want %v", tree, got, want)
+		}
+	}
+	for id := range y.waiting {
+		if x.waiting[id] != y.waiting[id] {
+			return fmt.Sprintf("task %s waits, and the index does not know", id)
+		}
+	}
+	for id := range x.waiting {
+		if _, ok := y.waiting[id]; !ok {
+			return fmt.Sprintf("task %s does not wait, and the index does not know", id)
+		}
+	}
+	return x.auditGroups(y)
+}
+
+func (x *Index) auditHosts(y *Index) string {
+	if len(x.slots) != len(y.slots) {
+		return fmt.Sprintf("it knows %d machines; want %d", len(x.slots), len(y.slots))
+	}
+	for id, n := range y.slots {
+		h, want := x.hosts[x.slots[id]], y.hosts[n]
+		if h.row.ID != id || h.row.Rev != want.row.Rev || h.free != want.free || h.left != want.left || h.attach != want.attach {
+			return fmt.Sprintf("machine %s has %v left at revision %d; want %v at %d", id, h.free, h.row.Rev, want.free, want.row.Rev)
+		}
+		if !slices.Equal(h.jobs, want.jobs) || !slices.Equal(h.ports, want.ports) || !slices.Equal(h.gpus, want.gpus) {
+			return fmt.Sprintf("machine %s holds %v with ports %v and gpus %v; want %v, %v, %v",
+				id, h.jobs, h.ports, h.gpus, want.jobs, want.ports, want.gpus)
+		}
+		for _, c := range x.classes {
+			if ok := c.shape.allows(&want.row.Machine); c.allowed[x.slots[id]] != ok || ok && !h.mask.has(c.bit) {
+				return fmt.Sprintf("machine %s is allowed to class %s: %t; want %t", id, c.key, !ok, ok)
+			}
+		}
+	}
+	return ""
+}
+
+func (x *Index) auditGroups(y *Index) string {
+	if len(x.groups) != len(y.groups) || len(x.tallies) != len(y.tallies) {
+		return fmt.Sprintf("it has %d groups and %d tallies; want %d and %d", len(x.groups), len(x.tallies), len(y.groups), len(y.tallies))
+	}
+	for key, want := range y.groups {
+		if g, ok := x.groups[key]; !ok || g.tasks.Len() != want.tasks.Len() {
+			return fmt.Sprintf("the group of %s differs", key.job)
+		}
+	}
+	for k, want := range y.tallies {
+		got, ok := x.tallies[k]
+		if !ok || got.groups != want.groups {
+			return fmt.Sprintf("the tally of %s is of other groups", k)
+		}
+		for attribute, n := range want.by {
+			if !maps.Equal(got.by[attribute], n) {
+				return fmt.Sprintf("tally of %s by %s is %v; want %v", k, attribute, got.by[attribute], n)
+			}
+		}
+	}
+	return ""
+}
+
+// inOrder returns the machines of a tree, best fit first.
+func (x *Index) inOrder(root int32) []machine.ID {
+	if root == 0 {
+		return nil
+	}
+	r := x.nodes[root]
+	return append(append(x.inOrder(r.left), x.hosts[root].row.ID), x.inOrder(r.right)...)
+}

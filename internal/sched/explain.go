@@ -1,0 +1,340 @@
+package sched
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A Wait says why a task is not placed. Those of a plan hold for every waiting
+// task of a job that runs the config.
+type Wait struct {
+	Task     task.ID // the first of them
+	Job      job.Key
+	Config   job.Hash
+	Tasks    int       // how many wait
+	Text     string    // for people, one line
+	Reasons  []Reason  // what rules machines out; one machine may lack several things
+	Nearest  *Verdict  // the machine that lacks least; nil when there is none
+	Machines []Verdict // each machine in order of id; by [Explain] only
+}
+
+// A Rule is what a machine may fail.
+type Rule string
+
+// The rules, in the order in which reasons are given.
+const (
+	CPU        Rule = "cpu"
+	RAM        Rule = "ram"
+	Disk       Rule = "disk"
+	GPU        Rule = "gpu"
+	Net        Rule = "net"
+	Ports      Rule = "ports"
+	Limit      Rule = "limit"
+	Attribute  Rule = "attribute" // a limit counts by one that it has not
+	Constraint Rule = "constraint"
+	Draining   Rule = "draining"
+	Drained    Rule = "drained"
+	Down       Rule = "down"
+	Dedicated  Rule = "dedicated"
+)
+
+var rules = [...]Rule{CPU, RAM, Disk, GPU, Net, Ports, Limit, Attribute, Constraint, Draining, Drained, Down, Dedicated}
+
+// A Lack is one rule that a machine fails. Need and Have are amounts in the
+// unit of the measure; for ports and limits, numbers. Have of a gpu may reach
+// Need: then no single GPU has that much.
+type Lack struct {
+	Rule   Rule
+	Detail string // the constraint, such as rack=a,b; the attribute; or whom it is dedicated to
+	Need   int64
+	Have   int64
+}
+
+// A Verdict is all that one machine lacks. It fits when it lacks nothing.
+type Verdict struct {
+	Machine machine.ID
+	Lacks   []Lack
+}
+
+// A Reason counts the machines that fail one rule. Best is the most that any
+// of them has, and Machine the first that has so much.
+type Reason struct {
+	Lack
+	Machines int
+	Machine  machine.ID
+}
+
+// judge returns what a host lacks for one more task of w. A host that is down
+// or in maintenance, or that no constraint lets w use, is not asked for room.
+func judge(h *host, w *shape, y *tally) []Lack {
+	m := &h.row.Machine
+	switch {
+	case !m.Up:
+		return []Lack{{Rule: Down}}
+	case m.Mode == machine.Draining:
+		return []Lack{{Rule: Draining}}
+	case treeOf(*m) == nowhere:
+		return []Lack{{Rule: Drained}}
+	case !w.mayUse(m):
+		return []Lack{{Rule: Dedicated, Detail: strings.Join(m.Values(dedicated), ",")}}
+	}
+	for _, c := range w.values {
+		if !matches(c, m) {
+			return []Lack{{Rule: Constraint, Detail: spell(c)}}
+		}
+	}
+	for _, c := range w.limits {
+		if !hasAny(m, c.Attribute) {
+			return []Lack{{Rule: Attribute, Detail: c.Attribute}}
+		}
+	}
+	for _, c := range w.limits {
+		for _, v := range m.Values(c.Attribute) {
+			if have := y.by[c.Attribute][v]; have >= c.Limit {
+				return []Lack{{Rule: Limit, Detail: c.Attribute, Need: int64(c.Limit), Have: int64(have)}}
+			}
+		}
+	}
+	return short(h, w, h.free, h.portsLeft(), h.gpus)
+}
+
+// short returns the measures in which w does not fit into what a machine has.
+func short(h *host, w *shape, free unit.Resources, ports int, gpus []int64) []Lack {
+	var lacks []Lack
+	for _, m := range w.need.Short(free) {
+		lacks = append(lacks, Lack{Rule: Rule(m.String()), Need: w.need.Of(m), Have: free.Of(m)})
+	}
+	if w.need.GPU > 0 && w.need.GPU <= free.GPU &&
+		!gpusHold(h.row.Allocatable().GPU, append(slices.Clip(gpus), w.need.GPU)) {
+		lacks = append(lacks, Lack{Rule: GPU, Need: w.need.GPU, Have: free.GPU})
+	}
+	if w.ports > ports {
+		lacks = append(lacks, Lack{Rule: Ports, Need: int64(w.ports), Have: int64(ports)})
+	}
+	return lacks
+}
+
+// spell writes a value constraint as configuration files do.
+func spell(c job.Constraint) string {
+	eq := "="
+	if c.Negated {
+		eq = "=!"
+	}
+	return c.Attribute + eq + strings.Join(c.Values, ",")
+}
+
+// A survey asks machines, one after another, why they do not take a task.
+type survey struct {
+	shape   *shape
+	tally   *tally
+	largest unit.Resources // the largest machine of the cluster
+	seen    int
+	fit     int // that take it
+	reasons map[[2]string]*Reason
+	nearest Verdict
+	score   int64
+	all     giant // every machine
+	allowed giant // those that the constraints allow
+}
+
+// giant remembers how large machines are when they are empty.
+type giant struct {
+	machines int
+	holds    bool // one of them would hold the task if it were empty
+	most     unit.Resources
+	ports    int
+}
+
+func (g *giant) see(h *host, w *shape) {
+	all := h.row.Allocatable()
+	g.machines++
+	g.most, g.ports = largestOf(g.most, all), max(g.ports, h.row.Ports.Len())
+	g.holds = g.holds || len(short(h, w, all, h.row.Ports.Len(), nil)) == 0
+}
+
+func newSurvey(w *shape, y *tally, largest unit.Resources) *survey {
+	return &survey{shape: w, tally: y, largest: largest, reasons: map[[2]string]*Reason{}}
+}
+
+// see asks one machine.
+func (v *survey) see(h *host) Verdict {
+	v.seen++
+	v.all.see(h, v.shape)
+	if v.shape.allows(&h.row.Machine) {
+		v.allowed.see(h, v.shape)
+	}
+	d := Verdict{h.row.ID, judge(h, v.shape, v.tally)}
+	if len(d.Lacks) == 0 {
+		v.fit++
+	}
+	for _, l := range d.Lacks {
+		v.note(l, d.Machine)
+	}
+	score := v.distance(d.Lacks)
+	if v.seen == 1 || score < v.score || score == v.score && d.Machine < v.nearest.Machine {
+		v.nearest, v.score = d, score
+	}
+	return d
+}
+
+func (v *survey) note(l Lack, m machine.ID) {
+	key := [2]string{string(l.Rule), l.Detail}
+	r, ok := v.reasons[key]
+	if !ok {
+		r = &Reason{Lack: l, Machine: m}
+		v.reasons[key] = r
+	}
+	r.Machines++
+	if l.Have > r.Have || l.Have == r.Have && m < r.Machine {
+		r.Have, r.Machine = l.Have, m
+	}
+}
+
+// distance says how far a machine is from taking the task: a shortage is
+// nearest, then a limit, a constraint, maintenance, and what others own
+// (Aurora S-14, S-15).
+func (v *survey) distance(lacks []Lack) int64 {
+	const step = 64 * scale
+	sum := int64(0)
+	for _, l := range lacks {
+		switch l.Rule {
+		case Dedicated:
+			sum += 5 * step
+		case Down:
+			sum += 4 * step
+		case Draining, Drained:
+			sum += 3 * step
+		case Constraint, Attribute:
+			sum += 2 * step
+		case Limit:
+			sum += step
+		case Ports:
+			sum += scale
+		case CPU, RAM, Disk, GPU, Net:
+			sum += v.shortage(l)
+		}
+	}
+	return sum
+}
+
+// shortage is how much is missing, as a part of what is needed.
+func (v *survey) shortage(l Lack) int64 {
+	missing := max(l.Need-max(l.Have, 0), 1)
+	return 1 + leftover(unit.Resources{CPU: missing}, unit.Resources{CPU: max(l.Need, 1)})
+}
+
+// wait sums the survey up.
+func (v *survey) wait() Wait {
+	w := Wait{Text: v.text(), Reasons: v.sorted()}
+	if v.seen > 0 {
+		w.Nearest = &v.nearest
+	}
+	return w
+}
+
+func (v *survey) sorted() []Reason {
+	out := make([]Reason, 0, len(v.reasons))
+	for _, r := range v.reasons {
+		out = append(out, *r)
+	}
+	slices.SortFunc(out, func(a, b Reason) int {
+		return cmp.Or(cmp.Compare(slices.Index(rules[:], a.Rule), slices.Index(rules[:], b.Rule)),
+			cmp.Compare(b.Machines, a.Machines), cmp.Compare(a.Detail, b.Detail))
+	})
+	return out
+}
+
+// explain says of every stuck group why it is stuck, as far as the limit of
+// looks allows. Groups of the same needs share one survey.
+func (p *planner) explain() {
+	known := map[need]Wait{}
+	looks := p.lim.Looks
+	for _, k := range p.stuck {
+		g := k.group
+		var w Wait
+		switch {
+		case g.shape == nil:
+			w.Text = lostConfig
+		default:
+			key := need{g.class, g.shape.need, g.shape.ports}
+			again, ok := known[key]
+			switch {
+			case ok && g.tally == nil:
+				w = again
+			case looks < len(p.x.slots):
+				w.Text = tooMany
+			default:
+				looks -= len(p.x.slots)
+				w = p.x.survey(g).wait()
+				known[key] = w
+			}
+		}
+		w.Task, w.Job, w.Config, w.Tasks = k.first, g.job, g.config, k.tasks
+		p.waits.Groups = append(p.waits.Groups, w)
+	}
+}
+
+func (x *Index) survey(g *group) *survey {
+	v := newSurvey(g.shape, g.tally, x.largest)
+	for n := 1; n < len(x.hosts); n++ {
+		if x.hosts[n].row.ID != "" {
+			v.see(&x.hosts[n])
+		}
+	}
+	return v
+}
+
+// Explain says why one task waits, looking at the whole snapshot and at no
+// index, so that it may be called from anywhere. It names up to limit machines.
+// An error of kind NotFound says that no such task is live.
+func Explain(s *state.Snapshot, id task.ID, limit int) (Wait, error) {
+	t, ok := s.Task(id)
+	if !ok {
+		return Wait{}, fault.NotFound.Errorf("there is no live task %s; job status lists those there are", id)
+	}
+	w := Wait{Task: id, Job: id.Job, Config: t.Config, Tasks: 1}
+	if t.State != task.Pending {
+		w.Text = "does not wait for a machine: it is " + t.State.String()
+		if t.Machine != "" {
+			w.Text += " on " + string(t.Machine)
+		}
+		return w, nil
+	}
+	cfg, ok := s.Config(t.Config)
+	if !ok {
+		w.Text = lostConfig
+		return w, nil
+	}
+	v := surveyOf(s, shapeOf(id.Job, cfg), id.Job)
+	for row := range s.Machines() {
+		h := look(s, row)
+		d := v.see(&h)
+		if len(w.Machines) < limit {
+			w.Machines = append(w.Machines, d)
+		}
+	}
+	found := v.wait()
+	w.Text, w.Reasons, w.Nearest = found.Text, found.Reasons, found.Nearest
+	return w, nil
+}
+
+// surveyOf starts a survey for a job without an index.
+func surveyOf(s *state.Snapshot, w *shape, k job.Key) *survey {
+	y := &tally{by: map[string]map[string]int32{}}
+	for _, c := range w.limits {
+		y.by[c.Attribute] = countBy(s, k, c.Attribute)
+	}
+	var largest unit.Resources
+	for row := range s.Machines() {
+		largest = largestOf(largest, row.Allocatable())
+	}
+	return newSurvey(w, y, largest)
+}

@@ -1,0 +1,182 @@
+package sched
+
+import (
+	"math"
+	"math/bits"
+	"slices"
+
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A host is what placing needs to know of one machine: its row, and what the
+// tasks on it have left of it. Its slices are only ever appended to, so that a
+// copy made earlier still holds what it held.
+type host struct {
+	row    state.Machine
+	free   unit.Resources
+	ports  []uint16  // given to the tasks on it, those of its range only
+	gpus   []int64   // the GPU amounts of the tasks on it, where not zero
+	jobs   []job.Key // of the tasks on it, one each
+	left   int64     // what it has left in all, as one number; see leftover
+	mask   bitmap    // the classes that allow it; may hold more, never less
+	attach int8      // which tree it is in: see treeOf
+}
+
+// Trees of hosts, in the order in which they are searched.
+const (
+	preferred int8 = iota // up, and no maintenance
+	lastly                // up, and maintenance is scheduled
+	trees
+	nowhere int8 = -1 // takes no task
+)
+
+// treeOf says which tree a machine belongs to.
+func treeOf(m machine.Machine) int8 {
+	switch {
+	case !m.Up:
+		return nowhere
+	case m.Mode == machine.None:
+		return preferred
+	case m.Mode == machine.Scheduled:
+		return lastly
+	default:
+		return nowhere
+	}
+}
+
+// look works a host out from its row and the tasks on it.
+func look(s *state.Snapshot, row state.Machine) host {
+	h := host{row: row, free: row.Allocatable(), attach: nowhere}
+	for t := range s.TasksOn(row.ID) {
+		h.take(t.ID.Job, t.Resources, t.Ports)
+	}
+	return h
+}
+
+// take gives a place on the host to one task.
+func (h *host) take(k job.Key, need unit.Resources, ports []uint16) {
+	h.free = h.free.Sub(need)
+	h.jobs = append(h.jobs, k)
+	if need.GPU > 0 {
+		h.gpus = append(h.gpus, need.GPU)
+	}
+	for _, p := range ports {
+		if p >= h.row.Ports.From && p <= h.row.Ports.To {
+			h.ports = append(h.ports, p)
+		}
+	}
+}
+
+// portsLeft returns how many dynamic ports nobody has.
+func (h *host) portsLeft() int { return h.row.Ports.Len() - len(h.ports) }
+
+// pickPorts returns n ports that nobody has, from place start of the range on
+// and round. There must be as many; see portsLeft.
+func (h *host) pickPorts(n int, start uint64) []uint16 {
+	if n == 0 {
+		return nil
+	}
+	size := uint64(h.row.Ports.Len())
+	out := make([]uint16, 0, n)
+	for i := uint64(0); i < size && len(out) < n; i++ {
+		p := h.row.Ports.From + uint16((start+i)%size)
+		if !slices.Contains(h.ports, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// oneGPU is a whole GPU, in thousandths.
+const oneGPU = 1000
+
+// gpusHold reports whether GPUs of total thousandths can hold every amount of
+// asked. An amount below one GPU sits on a single one together with others; a
+// larger amount takes whole ones, rounded up. total is so many whole GPUs and,
+// where others use a share of one, the rest of that one.
+//
+// A row does not say which GPU a task has, so the answer is that of packing
+// them all anew: whole ones first, then shares from the largest down, each
+// where it leaves the least.
+func gpusHold(total int64, asked []int64) bool {
+	if total < 0 {
+		return false
+	}
+	empty, shares := total/oneGPU, make([]int64, 0, 16)
+	for _, a := range asked {
+		if a >= oneGPU {
+			empty -= (a + oneGPU - 1) / oneGPU
+		} else {
+			shares = append(shares, a)
+		}
+	}
+	if empty < 0 {
+		return false
+	}
+	slices.SortFunc(shares, func(a, b int64) int { return int(b - a) })
+	open := append(make([]int64, 0, 16), total%oneGPU)
+	for _, a := range shares {
+		best := -1
+		for i, left := range open {
+			if left >= a && (best < 0 || left < open[best]) {
+				best = i
+			}
+		}
+		switch {
+		case best >= 0:
+			open[best] -= a
+		case empty > 0:
+			empty--
+			open = append(open, oneGPU-a)
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// fits reports whether the host has room for one task of shape w, whatever its
+// constraints say.
+func (h *host) fits(w *shape) bool {
+	return w.need.Fits(h.free) && w.ports <= h.portsLeft() && (w.need.GPU <= 0 || h.gpusFit(w.need.GPU))
+}
+
+func (h *host) gpusFit(amount int64) bool {
+	return gpusHold(h.row.Allocatable().GPU, append(slices.Clip(h.gpus), amount))
+}
+
+// scale is the leftover of a machine that is empty and, in that measure, the largest.
+const scale = 1 << 20
+
+// leftover sums what is free, each measure as a part of what the largest
+// machine of the cluster has. The least leftover is the best fit: the task
+// itself takes the same from each, so it need not be known.
+func leftover(free, largest unit.Resources) int64 {
+	sum := int64(0)
+	for _, p := range [...][2]int64{
+		{free.CPU, largest.CPU}, {free.RAM, largest.RAM}, {free.Disk, largest.Disk},
+		{free.GPU, largest.GPU}, {free.Net, largest.Net},
+	} {
+		if p[0] <= 0 || p[1] <= 0 {
+			continue
+		}
+		hi, lo := bits.Mul64(uint64(min(p[0], p[1])), scale)
+		q, _ := bits.Div64(hi, lo, uint64(p[1]))
+		sum += int64(q)
+	}
+	return sum
+}
+
+// largestOf returns the larger of a and b in each measure.
+func largestOf(a, b unit.Resources) unit.Resources {
+	return unit.Resources{
+		CPU: max(a.CPU, b.CPU), RAM: max(a.RAM, b.RAM), Disk: max(a.Disk, b.Disk),
+		GPU: max(a.GPU, b.GPU), Net: max(a.Net, b.Net),
+	}
+}
+
+// nothing is below every amount.
+var nothing = unit.Resources{CPU: math.MinInt64, RAM: math.MinInt64, Disk: math.MinInt64, GPU: math.MinInt64, Net: math.MinInt64}

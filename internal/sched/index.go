@@ -1,0 +1,311 @@
+package sched
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/google/btree"
+
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// An Index is what placing remembers of a snapshot so that its cost follows
+// the change: the machines in order of what they have left, and the tasks that
+// wait. It holds nothing that [NewIndex] could not work out from the snapshot
+// in one scan. It belongs to one goroutine.
+type Index struct {
+	slots   map[machine.ID]int32
+	hosts   []host // by slot; slot 0 is no host
+	nodes   []node // by slot
+	roots   [trees]int32
+	spare   []int32        // slots of machines that left
+	largest unit.Resources // the most that any machine may give, in each measure
+
+	groups  map[groupKey]*group
+	waiting map[task.ID]waiting // every pending task
+	classes map[string]*class
+	tallies map[job.Key]*tally
+	clock   uint64 // counts questions for classes
+}
+
+// A group is the pending tasks of one job that run the same config: all of
+// them fit on the same machines.
+type group struct {
+	groupKey
+	shape *shape // nil when the config is not stored
+	class *class
+	tally *tally // nil without limits
+	tasks *btree.BTreeG[waiter]
+}
+
+type groupKey struct {
+	job    job.Key
+	config job.Hash
+}
+
+// waiting says where a pending task is kept.
+type waiting struct {
+	group   groupKey
+	created unit.Tick
+}
+
+// A waiter is one pending task of a group.
+type waiter struct {
+	created unit.Tick
+	id      task.ID
+}
+
+func (a waiter) compare(b waiter) int {
+	return cmp.Or(cmp.Compare(a.created, b.created), a.id.Compare(b.id))
+}
+
+// A tally counts the tasks of a job on machines by the values of attributes.
+type tally struct {
+	groups int
+	by     map[string]map[string]int32 // attribute, value
+}
+
+// NewIndex works an index out from s alone.
+func NewIndex(s *state.Snapshot) *Index {
+	_, _, machines := s.Len()
+	x := &Index{
+		slots: make(map[machine.ID]int32, machines), hosts: make([]host, 1, machines+1), nodes: make([]node, 1, machines+1),
+		groups: map[groupKey]*group{}, waiting: map[task.ID]waiting{}, classes: map[string]*class{}, tallies: map[job.Key]*tally{},
+	}
+	for row := range s.Machines() {
+		x.hosts[x.slot(row.ID)] = look(s, row)
+		x.largest = largestOf(x.largest, row.Allocatable())
+	}
+	for n := range x.hosts[1:] {
+		x.put(int32(n + 1))
+	}
+	for t := range s.Tasks() {
+		x.foldTask(s, t.ID)
+	}
+	return x
+}
+
+// Fold brings the index up to s, which differs from the snapshot that it was
+// at in the keys of d, and in no other. It may name more.
+func (x *Index) Fold(s *state.Snapshot, d state.Delta) {
+	var changed []int32
+	rescale := false
+	for _, id := range slices.Sorted(maps.Keys(d.Machines)) {
+		n, r := x.foldMachine(s, id)
+		if n != 0 {
+			changed = append(changed, n)
+		}
+		rescale = rescale || r
+	}
+	if rescale && x.rescale() {
+		changed = nil
+	}
+	for _, n := range changed {
+		x.put(n)
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(d.Tasks), task.ID.Compare) {
+		x.foldTask(s, id)
+	}
+}
+
+// slot returns the slot of a machine, a new one if need be.
+func (x *Index) slot(id machine.ID) int32 {
+	n, ok := x.slots[id]
+	if ok {
+		return n
+	}
+	if last := len(x.spare) - 1; last >= 0 {
+		n, x.spare = x.spare[last], x.spare[:last]
+	} else {
+		n = int32(len(x.hosts))
+		x.hosts, x.nodes = append(x.hosts, host{attach: nowhere}), append(x.nodes, node{})
+	}
+	x.slots[id] = n
+	return n
+}
+
+// foldMachine takes one machine out of its tree and looks at it anew. It
+// returns the slot that must be put back, 0 if the machine is gone, and
+// whether the largest machine may be another one now.
+func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale bool) {
+	row, exists := s.Machine(id)
+	n, known := x.slots[id]
+	if !exists && !known {
+		return 0, false
+	}
+	n = x.slot(id)
+	old := x.hosts[n]
+	x.pick(n)
+	x.count(&old, -1)
+	var before unit.Resources
+	if known {
+		before = old.row.Allocatable()
+	}
+	if !exists {
+		x.hosts[n] = host{attach: nowhere}
+		x.reclass(n)
+		delete(x.slots, id)
+		x.spare = append(x.spare, n)
+		return 0, true
+	}
+	h := look(s, row)
+	x.count(&h, +1)
+	h.mask = old.mask
+	x.hosts[n] = h
+	if !known || !slices.Equal(old.row.Attributes, row.Attributes) {
+		x.reclass(n)
+	}
+	return n, !known || before != row.Allocatable()
+}
+
+// rescale looks for the largest machine again. If it is another one, every
+// host is put into its tree anew and rescale returns true.
+func (x *Index) rescale() bool {
+	var largest unit.Resources
+	for n := 1; n < len(x.hosts); n++ {
+		if x.hosts[n].row.ID != "" {
+			largest = largestOf(largest, x.hosts[n].row.Allocatable())
+		}
+	}
+	if largest == x.largest {
+		return false
+	}
+	x.largest, x.roots = largest, [trees]int32{}
+	for n := 1; n < len(x.hosts); n++ {
+		if x.hosts[n].row.ID != "" {
+			x.put(int32(n))
+		}
+	}
+	return true
+}
+
+// foldTask notes whether a task waits.
+func (x *Index) foldTask(s *state.Snapshot, id task.ID) {
+	t, ok := s.Task(id)
+	at, waited := x.waiting[id]
+	switch waits := ok && t.State == task.Pending; {
+	case waits && !waited:
+		at = waiting{groupKey{id.Job, t.Config}, t.Created}
+		x.waiting[id] = at
+		x.group(s, at.group).tasks.ReplaceOrInsert(waiter{t.Created, id})
+	case !waits && waited:
+		delete(x.waiting, id)
+		x.leave(at, id)
+	}
+}
+
+// group returns the group of a key, new or known.
+func (x *Index) group(s *state.Snapshot, key groupKey) *group {
+	if g, ok := x.groups[key]; ok {
+		return g
+	}
+	g := &group{groupKey: key, tasks: btree.NewG(16, func(a, b waiter) bool { return a.compare(b) < 0 })}
+	x.groups[key] = g
+	cfg, ok := s.Config(key.config)
+	if !ok {
+		return g
+	}
+	g.shape = shapeOf(key.job, cfg)
+	g.class = x.classOf(g.shape)
+	g.class.groups++
+	if len(g.shape.limits) > 0 {
+		g.tally = x.tallyOf(s, key.job, g.shape.limits)
+		g.tally.groups++
+	}
+	return g
+}
+
+// leave takes a task out of its group, and forgets a group that is empty.
+func (x *Index) leave(at waiting, id task.ID) {
+	g := x.groups[at.group]
+	g.tasks.Delete(waiter{at.created, id})
+	if g.tasks.Len() > 0 {
+		return
+	}
+	delete(x.groups, at.group)
+	if g.class != nil {
+		g.class.groups--
+	}
+	if g.tally == nil {
+		return
+	}
+	if g.tally.groups--; g.tally.groups == 0 {
+		delete(x.tallies, g.job)
+	}
+}
+
+// tallyOf returns the tally of a job, which counts by the limits' attributes.
+func (x *Index) tallyOf(s *state.Snapshot, k job.Key, limits []job.Constraint) *tally {
+	y, ok := x.tallies[k]
+	if !ok {
+		y = &tally{by: map[string]map[string]int32{}}
+		x.tallies[k] = y
+	}
+	for _, c := range limits {
+		if _, known := y.by[c.Attribute]; known {
+			continue
+		}
+		y.by[c.Attribute] = countBy(s, k, c.Attribute)
+	}
+	return y
+}
+
+// countBy counts the tasks of a job by the values of an attribute of the
+// machines on which they hold a place.
+func countBy(s *state.Snapshot, k job.Key, attribute string) map[string]int32 {
+	n := map[string]int32{}
+	for t := range s.TasksOf(k) {
+		if !t.State.Placed() {
+			continue
+		}
+		if m, ok := s.Machine(t.Machine); ok {
+			addValues(n, &m.Machine, attribute, +1)
+		}
+	}
+	return n
+}
+
+// count adds the tasks on a host to the tallies of their jobs, or takes them away.
+func (x *Index) count(h *host, by int32) {
+	for _, k := range h.jobs {
+		if y, ok := x.tallies[k]; ok {
+			y.add(&h.row.Machine, by)
+		}
+	}
+}
+
+// add counts one task on m.
+func (y *tally) add(m *machine.Machine, by int32) {
+	for attribute, n := range y.by {
+		addValues(n, m, attribute, by)
+	}
+}
+
+func addValues(n map[string]int32, m *machine.Machine, attribute string, by int32) {
+	for i, a := range m.Attributes {
+		if a.Name != attribute || i > 0 && m.Attributes[i-1] == a {
+			continue
+		}
+		if n[a.Value] += by; n[a.Value] == 0 {
+			delete(n, a.Value)
+		}
+	}
+}
+
+// below reports whether m may hold one more task by every limit of w.
+func (y *tally) below(w *shape, m *machine.Machine) bool {
+	for _, c := range w.limits {
+		n := y.by[c.Attribute]
+		for _, a := range m.Attributes {
+			if a.Name == c.Attribute && n[a.Value] >= c.Limit {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,297 @@
+// Package sched decides which machine each pending task gets, and says for
+// every task that gets none why that is so.
+//
+// [Plan] is a pure function of a snapshot, the [Index] folded up to it, and
+// limits. It takes the most urgent task first: by tier, by priority, by age;
+// gives it the machine on which the least is left over; and promises that a
+// task which still waits found no machine at its turn. A task that fits
+// nowhere holds nobody up. Nothing is stopped to make room: there is no
+// pre-emption here.
+package sched
+
+import (
+	"cmp"
+	"container/heap"
+
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// Limits bounds one [Plan]. Zero fields take their defaults.
+type Limits struct {
+	Placements int // tasks placed at most; 5,000
+	Looks      int // machines looked at at most to say why tasks wait; 200,000
+}
+
+const (
+	defaultPlacements = 5_000
+	defaultLooks      = 200_000
+)
+
+// Waits is what a plan leaves pending.
+type Waits struct {
+	Groups []Wait // one for each job and config of which no further task fits; most urgent first
+	More   bool   // the limit of placements was reached: fold the changes and plan again
+	Looked int    // machines, and groups of machines, that the search for places looked at
+}
+
+// Of returns why t waits. It is false for a task that does not wait, or whose
+// turn has not come because the limit of placements was reached.
+func (w Waits) Of(t task.Task) (Wait, bool) {
+	for _, g := range w.Groups {
+		if g.Job == t.ID.Job && g.Config == t.Config && t.State == task.Pending {
+			g.Task = t.ID
+			return g, true
+		}
+	}
+	return Wait{}, false
+}
+
+// Plan places pending tasks. x must have been folded up to s; it is the same
+// after the call as before, so that the changes may be applied, in part or
+// not at all: fold what became of them before planning again.
+func Plan(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) ([]state.Change, Waits) {
+	lim.Placements = cmp.Or(lim.Placements, defaultPlacements)
+	lim.Looks = cmp.Or(lim.Looks, defaultLooks)
+	p := &planner{s: s, x: x, now: now, lim: lim, saved: map[int32]host{}, full: map[need]bool{}}
+	p.run()
+	p.explain()
+	p.undo()
+	return p.changes, p.waits
+}
+
+// A planner is one run of Plan.
+type planner struct {
+	s       *state.Snapshot
+	x       *Index
+	now     unit.Tick
+	lim     Limits
+	changes []state.Change
+	placed  []placed
+	saved   map[int32]host // hosts as they were, by slot
+	full    map[need]bool  // what no machine can hold any more
+	stuck   []stuck
+	waits   Waits
+}
+
+// placed is one placement of this plan.
+type placed struct {
+	group *group
+	slot  int32
+}
+
+// stuck is a group of which no further task fits, and its first task that waits.
+type stuck struct {
+	group *group
+	first task.ID
+	tasks int
+}
+
+// need is all that tells whether a task without limits fits on some machine:
+// during a plan machines only get fuller.
+type need struct {
+	class *class
+	each  unit.Resources
+	ports int
+}
+
+func (p *planner) run() {
+	q := make(turns, 0, len(p.x.groups))
+	for _, g := range p.x.groups {
+		q = append(q, newTurn(g))
+	}
+	heap.Init(&q)
+	for len(q) > 0 {
+		if len(p.changes) >= p.lim.Placements {
+			p.waits.More = true
+			return
+		}
+		t := q[0]
+		if !p.place(t) {
+			p.stuck = append(p.stuck, stuck{t.group, t.head().id, t.group.tasks.Len() - t.taken})
+			heap.Pop(&q)
+			continue
+		}
+		if t.next() {
+			heap.Fix(&q, 0)
+		} else {
+			heap.Pop(&q)
+		}
+	}
+}
+
+// place finds a machine for the task whose turn it is. It reports false when
+// neither this task nor any other of its group fits anywhere.
+func (p *planner) place(t *turn) bool {
+	g := t.group
+	if g.shape == nil {
+		return false
+	}
+	row, ok := p.s.Task(t.head().id)
+	if !ok || row.State != task.Pending {
+		return true // the index is behind its snapshot: leave the task alone
+	}
+	n := p.best(g, p.avoided(row.ID))
+	if n == 0 {
+		return false
+	}
+	m := p.x.hosts[n].row.ID
+	ports := p.take(n, g)
+	p.changes = append(p.changes, state.StepTask{
+		ID: row.ID, Base: row.Rev,
+		Event: task.Event{To: task.Assigned, At: p.now, Machine: m, Ports: ports, Reason: "best fit of the machines that may run it"},
+	})
+	return true
+}
+
+// avoided returns the slot of the machine on which the instance failed or was
+// lost last, 0 if there is none.
+func (p *planner) avoided(id task.ID) int32 {
+	return p.x.slots[avoid(p.s, id)]
+}
+
+// avoid returns the machine on which the instance of a task failed or was lost
+// last, or nothing.
+func avoid(s *state.Snapshot, id task.ID) machine.ID {
+	in, ok := s.Instance(state.Slot{Job: id.Job, N: id.Instance})
+	if !ok || in.Last.State != task.Failed && in.Last.State != task.Lost {
+		return ""
+	}
+	return in.Last.Machine
+}
+
+// best returns the slot of the machine that a task of g gets, 0 if none takes
+// it: the best fit; but a machine scheduled for maintenance only if no other
+// fits, and the one to avoid last of all.
+func (p *planner) best(g *group, avoid int32) int32 {
+	key := need{g.class, g.shape.need, g.shape.ports}
+	if p.full[key] {
+		return 0
+	}
+	for _, root := range p.x.roots {
+		if n := p.x.first(root, g, avoid, &p.waits.Looked); n != 0 {
+			return n
+		}
+	}
+	if avoid != 0 && p.x.hosts[avoid].attach != nowhere && p.x.takes(avoid, g) {
+		return avoid
+	}
+	if g.tally == nil {
+		p.full[key] = true
+	}
+	return 0
+}
+
+// takes reports whether a host that takes tasks at all takes one more of g.
+func (x *Index) takes(n int32, g *group) bool {
+	h := &x.hosts[n]
+	return g.class.allowed[n] && h.fits(g.shape) && (g.tally == nil || g.tally.below(g.shape, &h.row.Machine))
+}
+
+// take gives a place on a host to a task of g, for the time of this plan, and
+// returns its ports. The first one moves on with the cluster's records, so
+// that a port that was just given up is not given out again at once.
+func (p *planner) take(n int32, g *group) []uint16 {
+	h := &p.x.hosts[n]
+	if _, ok := p.saved[n]; !ok {
+		p.saved[n] = *h
+	}
+	ports := h.pickPorts(g.shape.ports, uint64(p.s.Seq))
+	p.x.pick(n)
+	h.take(g.job, g.shape.need, ports)
+	p.x.put(n)
+	if y, ok := p.x.tallies[g.job]; ok {
+		y.add(&h.row.Machine, +1)
+	}
+	p.placed = append(p.placed, placed{g, n})
+	return ports
+}
+
+// undo leaves the index as the plan found it.
+func (p *planner) undo() {
+	for _, l := range p.placed {
+		if y, ok := p.x.tallies[l.group.job]; ok {
+			y.add(&p.x.hosts[l.slot].row.Machine, -1)
+		}
+	}
+	for n, h := range p.saved {
+		p.x.pick(n)
+		p.x.hosts[n] = h
+		p.x.put(n)
+	}
+}
+
+// A turn walks over the tasks of one group in order.
+type turn struct {
+	group *group
+	some  []waiter // the next ones
+	at    int      // in some
+	taken int      // walked over in all
+}
+
+// ahead is how many tasks of a group are looked up at a time.
+const ahead = 64
+
+func newTurn(g *group) *turn {
+	t := &turn{group: g}
+	g.tasks.Ascend(t.collect)
+	return t
+}
+
+func (t *turn) collect(w waiter) bool {
+	t.some = append(t.some, w)
+	return len(t.some) < ahead
+}
+
+func (t *turn) head() waiter { return t.some[t.at] }
+
+// next moves on to the group's next task, if there is one.
+func (t *turn) next() bool {
+	t.taken++
+	t.at++
+	if t.at < len(t.some) {
+		return true
+	}
+	last := t.some[len(t.some)-1]
+	t.some, t.at = t.some[:0], 0
+	t.group.tasks.AscendGreaterOrEqual(last, func(w waiter) bool {
+		return w == last || t.collect(w)
+	})
+	return len(t.some) > 0
+}
+
+// turns is a heap of groups, the most urgent task on top.
+type turns []*turn
+
+func (q turns) Len() int      { return len(q) }
+func (q turns) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *turns) Push(t any)   { *q = append(*q, t.(*turn)) }
+
+func (q *turns) Pop() any {
+	last := len(*q) - 1
+	t := (*q)[last]
+	*q = (*q)[:last]
+	return t
+}
+
+func (q turns) Less(i, j int) bool { return urgency(q[i], q[j]) < 0 }
+
+// urgency orders tasks: preferred before preemptible before revocable, then
+// the higher priority, then the older, then the lower id.
+func urgency(a, b *turn) int {
+	v, w := a.group.shape, b.group.shape
+	if v == nil || w == nil {
+		return cmp.Or(cmp.Compare(rankless(v), rankless(w)), a.head().compare(b.head()))
+	}
+	return cmp.Or(cmp.Compare(v.tier, w.tier), cmp.Compare(w.prio, v.prio), a.head().compare(b.head()))
+}
+
+// rankless puts groups without a config last.
+func rankless(w *shape) int {
+	if w == nil {
+		return 1
+	}
+	return 0
+}

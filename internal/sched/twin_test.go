@@ -1,0 +1,397 @@
+package sched
+
+import (
+	"cmp"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// The twin places by the same rules and scans everything for each task. It
+// shares no code with the package: what it needs it reads from the snapshot.
+type twin struct {
+	s     *state.Snapshot
+	extra map[machine.ID][]state.Task // placed by this plan
+}
+
+type choice struct {
+	Task    string
+	Machine machine.ID
+}
+
+// plan returns where each task goes, in order, and the tasks that found nothing.
+func (w *twin) plan() (placed []choice, waits []string) {
+	var pending []state.Task
+	for t := range w.s.Tasks() {
+		if t.State == task.Pending {
+			pending = append(pending, t)
+		}
+	}
+	tiers := map[string]int{job.Preferred: 1, job.Preemptible: 2, job.Revocable: 3}
+	slices.SortFunc(pending, func(a, b state.Task) int {
+		p, q := w.config(a), w.config(b)
+		return cmp.Or(tiers[p.Tier]-tiers[q.Tier], int(q.Priority)-int(p.Priority), cmp.Compare(a.Created, b.Created), a.ID.Compare(b.ID))
+	})
+	for _, t := range pending {
+		if m := w.best(t); m != "" {
+			placed = append(placed, choice{t.ID.String(), m})
+			w.extra[m] = append(w.extra[m], t)
+		} else {
+			waits = append(waits, t.ID.String())
+		}
+	}
+	return placed, waits
+}
+
+func (w *twin) config(t state.Task) *job.Config { c, _ := w.s.Config(t.Config); return c }
+
+func (w *twin) on(m machine.ID) []state.Task {
+	var ts []state.Task
+	for t := range w.s.Tasks() {
+		if t.Machine == m && t.State.Placed() {
+			ts = append(ts, t)
+		}
+	}
+	return append(ts, w.extra[m]...)
+}
+
+// best ranks every machine that fits: the one failed on last, maintenance
+// last but that, then the least left over, then the id.
+func (w *twin) best(t state.Task) machine.ID {
+	in, _ := w.s.Instance(state.Slot{Job: t.ID.Job, N: t.ID.Instance})
+	var top unit.Resources
+	for m := range w.s.Machines() {
+		a := m.Capacity.Sub(m.Overhead).Sub(m.Foreign)
+		top = unit.Resources{CPU: max(top.CPU, a.CPU), RAM: max(top.RAM, a.RAM), Disk: max(top.Disk, a.Disk), GPU: max(top.GPU, a.GPU), Net: max(top.Net, a.Net)}
+	}
+	var best machine.ID
+	var score [3]int64
+	for m := range w.s.Machines() {
+		if !w.fits(t, m) {
+			continue
+		}
+		var s [3]int64
+		if in.Last.Machine == m.ID && (in.Last.State == task.Failed || in.Last.State == task.Lost) {
+			s[0] = 1
+		}
+		s[1] = int64(m.Mode)
+		free := w.free(m)
+		for _, x := range unit.Measures() {
+			if f := free.Of(x); f > 0 && top.Of(x) > 0 {
+				s[2] += f * (1 << 20) / top.Of(x)
+			}
+		}
+		if best == "" || slices.Compare(s[:], score[:]) < 0 {
+			best, score = m.ID, s
+		}
+	}
+	return best
+}
+
+func (w *twin) free(m state.Machine) unit.Resources {
+	free := m.Capacity.Sub(m.Overhead).Sub(m.Foreign)
+	for _, t := range w.on(m.ID) {
+		free = free.Sub(t.Resources)
+	}
+	return free
+}
+
+func (w *twin) fits(t state.Task, m state.Machine) bool {
+	c := w.config(t)
+	if !m.Up || m.Mode > machine.Scheduled || !w.constrained(t, m) {
+		return false
+	}
+	free := w.free(m)
+	for _, x := range unit.Measures() {
+		if c.Task.Resources.Of(x) > free.Of(x) {
+			return false
+		}
+	}
+	ports, amounts := m.Ports.Len(), []int64{c.Task.Resources.GPU}
+	for _, o := range w.on(m.ID) {
+		if o.Machine == "" {
+			ports -= len(w.config(o).Task.Ports) // placed by this plan, its ports are not chosen
+		}
+		for _, p := range o.Ports {
+			if p >= m.Ports.From && p <= m.Ports.To {
+				ports--
+			}
+		}
+		amounts = append(amounts, o.Resources.GPU)
+	}
+	if len(c.Task.Ports) > ports {
+		return false
+	}
+	return amounts[0] == 0 || twinGPUs(m.Allocatable().GPU, amounts)
+}
+
+// twinGPUs deals amounts out to one bin for each GPU, the largest first, each
+// into the bin that it fills most.
+func twinGPUs(total int64, amounts []int64) bool {
+	var bins []int64
+	for ; total >= 1000; total -= 1000 {
+		bins = append(bins, 1000)
+	}
+	bins = append(bins, total)
+	sort.Slice(amounts, func(i, j int) bool { return amounts[i] > amounts[j] })
+	for _, a := range amounts {
+		for part := a; a > 0; a -= 1000 {
+			if part > 1000 {
+				part = 1000 // several are whole ones, rounded up
+			}
+			fit := -1
+			for i, b := range bins {
+				if b >= part && (fit < 0 || b < bins[fit]) {
+					fit = i
+				}
+			}
+			if fit < 0 {
+				return false
+			}
+			bins[fit] -= part
+		}
+	}
+	return true
+}
+
+func (w *twin) constrained(t state.Task, m state.Machine) bool {
+	role, _, _ := strings.Cut(string(t.ID.Job), "/")
+	kept, mine := false, false
+	for _, a := range m.Attributes {
+		kept = kept || a.Name == "dedicated"
+	}
+	for _, c := range w.config(t).Constraints {
+		have := map[string]bool{}
+		for _, a := range m.Attributes {
+			if a.Name == c.Attribute {
+				have[a.Value] = true
+			}
+		}
+		if c.Limit > 0 {
+			if len(have) == 0 || w.most(t.ID.Job, c.Attribute, have) >= int(c.Limit) {
+				return false
+			}
+			continue
+		}
+		hit := false
+		for _, v := range c.Values {
+			hit = hit || have[v]
+			if have[v] && c.Attribute == "dedicated" && !c.Negated && (strings.HasPrefix(v, role+"/") || strings.HasPrefix(v, "*/") || v == role) {
+				mine = true
+			}
+		}
+		if hit == c.Negated {
+			return false
+		}
+	}
+	return !kept || mine
+}
+
+// most counts the job's tasks for each of the values and returns the largest count.
+func (w *twin) most(k job.Key, attribute string, values map[string]bool) int {
+	count, top := map[string]int{}, 0
+	for m := range w.s.Machines() {
+		for _, t := range w.on(m.ID) {
+			for _, v := range slices.Compact(m.Values(attribute)) {
+				if t.ID.Job == k && values[v] {
+					count[v]++
+					top = max(top, count[v])
+				}
+			}
+		}
+	}
+	return top
+}
+
+// verify checks a plan by the rows that it leads to: every machine within its
+// means, every port given once, in its range, and as many as the config asks.
+func verify(t fatal, before *state.Snapshot, changes []state.Change) {
+	t.Helper()
+	d := state.NewDraft(before, before.At)
+	for _, c := range changes {
+		if err := d.Apply(c); err != nil {
+			t.Fatalf("a planned change is refused: %v", err)
+		}
+	}
+	s := d.Snapshot()
+	for _, c := range changes {
+		got, ok := s.Task(c.(state.StepTask).ID)
+		if !ok || got.State != task.Assigned {
+			t.Fatalf("task %s is %v after the plan; want ASSIGNED", got.ID, got.State)
+		}
+		cfg, _ := s.Config(got.Config)
+		if len(got.Ports) != len(cfg.Task.Ports) {
+			t.Fatalf("task %s has ports %v; want %d", got.ID, got.Ports, len(cfg.Task.Ports))
+		}
+		m, ok := s.Machine(got.Machine)
+		if !ok {
+			t.Fatalf("task %s is on machine %q, which does not exist", got.ID, got.Machine)
+		}
+		left, taken := m.Allocatable(), map[uint16]bool{}
+		for o := range s.TasksOn(m.ID) {
+			left = left.Sub(o.Resources)
+			for _, p := range o.Ports {
+				if taken[p] || p < m.Ports.From && o.State == task.Assigned {
+					t.Fatalf("port %d of %s is given twice or out of range %v", p, m.ID, m.Ports)
+				}
+				taken[p] = true
+			}
+		}
+		if !(unit.Resources{}).Fits(left) {
+			t.Fatalf("machine %s is left with %v after the plan", m.ID, left)
+		}
+	}
+}
+
+// TestTwin holds plans to the twin's over random clusters that change in
+// every way there is, and the index to a fresh one after each fold.
+func TestTwin(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld(rt)
+		for range rapid.IntRange(1, 8).Draw(rt, "machines") {
+			randomMachine(rt, w)
+		}
+		for range rapid.IntRange(5, 40).Draw(rt, "steps") {
+			randomStep(rt, w)
+			if d := w.x.Audit(w.s); d != "" {
+				rt.Fatalf("after a fold: %s", d)
+			}
+		}
+	})
+}
+
+func randomStep(t *rapid.T, w *world) {
+	switch rapid.IntRange(0, 9).Draw(t, "step") {
+	case 0:
+		randomMachine(t, w)
+	case 1, 2:
+		k := job.NewKey(rapid.SampledFrom([]string{"ads", "web"}).Draw(t, "role"), "prod", rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"))
+		w.submit(k, rapid.Int32Range(1, 5).Draw(t, "instances"), randomConfig(t))
+	case 3, 4, 5:
+		var all []state.Task
+		for x := range w.s.Tasks() {
+			all = append(all, x)
+		}
+		if len(all) == 0 {
+			return
+		}
+		x := rapid.SampledFrom(all).Draw(t, "task")
+		to := rapid.SampledFrom([]task.State{task.Failed, task.Lost, task.Killing, task.Running, task.Killed, task.Partitioned}).Draw(t, "to")
+		if next, _, res := task.Step(x.Task, task.Event{To: to}, task.Policy{}); res == task.Done && next.State == to {
+			w.step(x.ID, to)
+		}
+	case 6:
+		randomDrop(t, w)
+	default:
+		planBoth(t, w)
+	}
+}
+
+// planBoth plans with both, compares, and applies a part of the plan.
+func planBoth(t *rapid.T, w *world) {
+	lim := rapid.SampledFrom([]int{0, 0, 1, 3}).Draw(t, "limit")
+	changes, waits := Plan(w.s, w.x, w.now, Limits{Placements: lim})
+	if d := w.x.Audit(w.s); d != "" {
+		t.Fatalf("after a plan: %s", d)
+	}
+	var got []choice
+	for _, c := range changes {
+		s := c.(state.StepTask)
+		got = append(got, choice{s.ID.String(), s.Event.Machine})
+	}
+	want, left := (&twin{w.s, map[machine.ID][]state.Task{}}).plan()
+	if lim > 0 && len(want) > lim {
+		want = want[:lim]
+	}
+	if d := gocmp.Diff(want, got); d != "" {
+		t.Fatalf("placements (-twin +got):\n%s", d)
+	}
+	if !waits.More {
+		n := 0
+		for _, g := range waits.Groups {
+			n += g.Tasks
+			if g.Text == "" || !strings.Contains(g.Text, "no machine fits") && !strings.Contains(g.Text, "larger than any") {
+				t.Fatalf("%s waits because %q", g.Job, g.Text)
+			}
+		}
+		if n != len(left) {
+			t.Fatalf("%d tasks wait with a reason; want %d: %v", n, len(left), left)
+		}
+	}
+	verify(t, w.s, changes)
+	w.do(changes[:rapid.IntRange(0, len(changes)).Draw(t, "applied")]...)
+}
+
+func randomMachine(t *rapid.T, w *world) {
+	id := machine.ID(rapid.SampledFrom([]string{"m1", "m2", "m3", "m4", "m5", "m6", "m7"}).Draw(t, "machine"))
+	m := machine.Machine{ID: id, Up: rapid.IntRange(0, 5).Draw(t, "up") > 0, Attributes: []machine.Attribute{{Name: "host", Value: string(id)}}}
+	if rapid.IntRange(0, 3).Draw(t, "maintenance") == 0 {
+		m.Mode = rapid.SampledFrom([]machine.Mode{machine.Scheduled, machine.Draining, machine.Drained}).Draw(t, "mode")
+	}
+	m.Capacity = randomResources(t, 8)
+	m.Foreign = unit.Resources{CPU: rapid.SampledFrom([]int64{0, 0, 500, 1000}).Draw(t, "foreign")}
+	m.Ports = machine.PortRange{From: 31000, To: 31000 + rapid.Uint16Range(0, 6).Draw(t, "ports")}
+	for _, name := range []string{"disk", "rack"} {
+		for _, v := range []string{"a", "b"} {
+			if rapid.IntRange(0, 2).Draw(t, name) == 0 {
+				m.Attributes = append(m.Attributes, machine.Attribute{Name: name, Value: v})
+			}
+		}
+	}
+	if rapid.IntRange(0, 4).Draw(t, "keep") == 0 {
+		m.Attributes = append(m.Attributes, machine.Attribute{Name: "dedicated", Value: rapid.SampledFrom([]string{"ads/x", "*/x"}).Draw(t, "for")})
+	}
+	slices.SortFunc(m.Attributes, func(a, b machine.Attribute) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Value, b.Value))
+	})
+	w.put(m)
+}
+
+func randomResources(t *rapid.T, n int64) unit.Resources {
+	return unit.Resources{
+		CPU:  500 * rapid.Int64Range(0, n).Draw(t, "cpu"),
+		RAM:  gib * rapid.Int64Range(0, n).Draw(t, "ram"),
+		Disk: gib * rapid.Int64Range(0, n).Draw(t, "disk"),
+		GPU:  rapid.SampledFrom([]int64{0, 0, 0, 300, 500, 700, 1000, 2000, 3000}).Draw(t, "gpu"),
+		Net:  1e6 * rapid.SampledFrom([]int64{0, 0, n}).Draw(t, "net"),
+	}
+}
+
+func randomConfig(t *rapid.T) job.Config {
+	c := asks(randomResources(t, 2), rapid.IntRange(0, 2).Draw(t, "ports"))
+	if c.Task.Resources.Net > 0 {
+		c.Task.Resources.Net = 3e6
+	}
+	c.Tier = rapid.SampledFrom([]string{job.Preferred, job.Preemptible, job.Revocable}).Draw(t, "tier")
+	c.Priority = rapid.Int32Range(0, 2).Draw(t, "priority")
+	c.Constraints = rapid.SliceOfN(rapid.SampledFrom([]job.Constraint{
+		is("rack", "a"), is("rack", "a", "b"), not("rack", "a"), is("disk", "b"), not("disk", "a", "b"), is("host", "m1", "m2"),
+		most("host", 1), most("host", 2), most("rack", 1), most("rack", 2), most("disk", 3),
+		is("dedicated", "ads/x"), is("dedicated", "*/x", "ads/x"), not("dedicated", "ads/x"),
+	}), 0, 2).Draw(t, "constraints")
+	return c
+}
+
+// randomDrop forgets a machine that is empty.
+func randomDrop(t *rapid.T, w *world) {
+	var empty []state.Machine
+	for m := range w.s.Machines() {
+		if len((&twin{s: w.s}).on(m.ID)) == 0 {
+			empty = append(empty, m)
+		}
+	}
+	if len(empty) > 0 {
+		m := rapid.SampledFrom(empty).Draw(t, "gone")
+		w.do(state.DropMachine{ID: m.ID, Base: m.Rev})
+	}
+}
