@@ -8,6 +8,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 // A Hello opens an agent's session.
@@ -29,8 +30,9 @@ type Seen struct {
 // order: N counts them, and what comes after a later one is dropped.
 type Message struct {
 	Session   string
-	N         uint64 // from 1
-	Full      bool   // the sightings are everything that is on the machine
+	N         uint64           // from 1
+	Machine   *machine.Machine // what is allocatable has changed; nil: it has not
+	Full      bool             // the sightings are everything that is on the machine
 	Sightings []task.Sighting
 	Facts     []state.Fact
 }
@@ -53,27 +55,39 @@ func (t *Turn) Hello(h Hello) error {
 			return err
 		}
 	}
-	old, exists := s.Machine(h.Machine.ID)
-	m := h.Machine
-	m.Up = true
-	if exists {
-		m.Mode = old.Mode
+	if err := t.machine(h.Machine); err != nil {
+		return err
 	}
-	if !exists || !sameMachine(old.Machine, m) {
-		if err := t.apply(state.PutMachine{Machine: m, Base: old.Rev}); err != nil {
-			return err
-		}
-	}
-	l.hear(m.ID, t.steady)
-	l.vanish.up(m.ID)
-	a := l.agents[m.ID]
+	id := h.Machine.ID
+	l.hear(id, t.steady)
+	l.vanish.up(id)
+	a := l.agents[id]
 	a.session, a.n = h.Session, 0
-	for k, held := range l.held {
-		if held.Machine == m.ID {
-			delete(l.held, k)
-		}
-	}
+	l.letGo(id, nil)
+	t.orders[id] = append([]task.Order(nil), t.orders[id]...) // a welcome, also when there is nothing to do
 	return nil
+}
+
+// machine takes in what an agent says of its machine. What an operator wants
+// of it stays.
+func (t *Turn) machine(m machine.Machine) error {
+	old, exists := t.draft.Snapshot().Machine(m.ID)
+	m.Up, m.Mode = true, old.Mode
+	if exists && sameMachine(old.Machine, m) {
+		return nil
+	}
+	return t.apply(state.PutMachine{Machine: m, Base: old.Rev})
+}
+
+// Heartbeat prolongs the lease of a session without a turn. It is false when
+// there is no such session: the agent must say hello again.
+func (l *Loop) Heartbeat(from machine.ID, session string, steady unit.Tick) bool {
+	a := l.agents[from]
+	if a == nil || a.session == "" || a.session != session {
+		return false
+	}
+	l.hear(from, steady)
+	return true
 }
 
 // restored reports whether an agent has seen a later life of this cluster than
@@ -105,6 +119,14 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 	}
 	a.n = m.N
 	l.hear(from, t.steady)
+	if m.Machine != nil && m.Machine.ID == from {
+		if err := m.Machine.Validate(); err != nil {
+			return err
+		}
+		if err := t.machine(*m.Machine); err != nil {
+			return err
+		}
+	}
 	for _, f := range m.Facts {
 		if err := t.fact(from, f); err != nil {
 			return err
@@ -115,7 +137,7 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 	}
 	if m.Full {
 		t.missing(from, m.Sightings)
-		l.trimHeld(from, m.Sightings)
+		l.letGo(from, m.Sightings)
 	}
 	return nil
 }
@@ -260,8 +282,8 @@ func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
 	}
 }
 
-// trimHeld lets go of what a machine no longer shows.
-func (l *Loop) trimHeld(from machine.ID, seen []task.Sighting) {
+// letGo forgets what is held on a machine that does not show it any more.
+func (l *Loop) letGo(from machine.ID, seen []task.Sighting) {
 	there := make(map[task.ID]bool, len(seen))
 	for _, s := range seen {
 		there[s.ID] = true

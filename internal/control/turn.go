@@ -210,11 +210,7 @@ func (l *Loop) forgetAgent(id machine.ID) {
 		l.leases.Delete(lease{a.until, id})
 		delete(l.agents, id)
 	}
-	for k, h := range l.held {
-		if h.Machine == id {
-			delete(l.held, k)
-		}
-	}
+	l.letGo(id, nil)
 }
 
 // order works out what the machines must be told about the tasks that this

@@ -156,7 +156,7 @@ func (c NewTask) apply(d *Draft) error {
 	}
 	e := task.Event{To: task.Pending, At: d.snap.At}
 	if in.Due > d.snap.At {
-		e.To, e.Reason = task.Throttled, throttled(in)
+		e.To, e.Reason = task.Throttled, throttled(in, d.snap.At)
 	}
 	next, _, _ := task.Step(t, e, policy(cfg))
 	in.Live, in.Open = true, false
@@ -315,6 +315,7 @@ const (
 	earlyDeath    = 5 * unit.Hour / 60
 	firstThrottle = unit.Hour / 3600
 	maxThrottle   = 5 * unit.Hour / 60
+	refusedDelay  = unit.Hour / 3600
 )
 
 // delay returns how long a slot waits after its streak of early deaths: not at

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
@@ -209,6 +210,8 @@ func (d *Draft) end(t Task, effects []task.Effect) {
 func (d *Draft) streak(in *Instance, t Task) {
 	byItself := t.State == task.Failed || t.State == task.Finished || t.State == task.Killed && !t.Wanted
 	switch {
+	case t.State == task.Lost && t.Ran == 0 && t.Machine != "":
+		in.Due = d.snap.At + refusedDelay // its machine would not have it: not at once again
 	case !byItself || !in.Open:
 	case t.Ran != 0 && t.Since-t.Ran >= earlyDeath:
 		in.Streak, in.Due = 0, 0
@@ -251,6 +254,10 @@ func lostConfig(k job.Key) error {
 	return fault.Internal.Errorf("job %s: its config is not stored; restore the database from a backup", k)
 }
 
-func throttled(in Instance) string {
-	return fmt.Sprintf("ended early %d times in a row; waits %v", in.Streak, delay(in.Streak).Duration().Round(1e9))
+func throttled(in Instance, now unit.Tick) string {
+	wait := (in.Due - now).Duration().Round(time.Second)
+	if in.Streak < 2 {
+		return fmt.Sprintf("its last machine did not start it; waits %v", wait)
+	}
+	return fmt.Sprintf("ended early %d times in a row; waits %v", in.Streak, wait)
 }
