@@ -39,18 +39,18 @@ type Attribute struct{ Name, Value string }
 
 // A Machine is what the cluster knows of one computer.
 type Machine struct {
-	ID          ID
-	Host        string         // where its tasks' ports are reached
-	Attributes  []Attribute    // sorted by name, then value; always holds host
-	Capacity    unit.Resources // what the computer has: what it costs
-	Overhead    unit.Resources // kept back for the agent and the supervisors
-	Foreign     unit.Resources // used by others than this cluster
-	Ports       PortRange      // dynamic ports to give out
-	Mode        Mode
-	Up          bool     // its agent's lease holds
-	Boot        string   // the computer's boot id, new at every boot
-	Incarnation uint64   // of the leader that it last obeyed
-	Limits      []string // guarantees that its agent cannot give, for people
+	ID         ID
+	Host       string         // where its tasks' ports are reached
+	Attributes []Attribute    // sorted by name, then value; always holds host
+	Capacity   unit.Resources // what the computer has: what it costs
+	Overhead   unit.Resources // kept back for the agent and the supervisors
+	Foreign    unit.Resources // used by others than this cluster
+	Ports      PortRange      // dynamic ports to give out
+	Mode       Mode
+	Up         bool   // its agent's lease holds
+	Boot       string // the computer's boot id, new at every boot
+
+	Limits []string // guarantees that its agent cannot give, for people
 }
 
 // A PortRange is the ports From to To, both included. The zero range is empty.

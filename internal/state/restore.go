@@ -23,7 +23,20 @@ func Restore(rows func(yield func(Row) error) error, head Head) (*Snapshot, erro
 	if err != nil {
 		return nil, err
 	}
+	s.account()
 	return s, nil
+}
+
+// account works out what every machine has left. From then on it is kept up
+// step by step.
+func (s *Snapshot) account() {
+	for m := range s.Machines() {
+		left := m.Allocatable()
+		for t := range s.TasksOn(m.ID) {
+			left = left.Sub(t.Resources)
+		}
+		s.free.ReplaceOrInsert(free{m.ID, left})
+	}
 }
 
 // restore adds one row.
