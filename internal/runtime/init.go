@@ -1,0 +1,297 @@
+package runtime
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"golang.org/x/sys/unix"
+	"syscall"
+)
+
+// An Env is what main hands to [SuperviseMain] and [InitMain].
+type Env struct {
+	Args   []string // after the name of the program and of the command
+	Stdin  *os.File
+	Stdout *os.File
+	Stderr *os.File
+}
+
+// The descriptors that an init is started with.
+const (
+	initSocketFD = 3
+	initPlanFD   = 4
+)
+
+// InitMain is process 1 of a task's namespaces. It puts together the file
+// system that the task sees, starts processes when the supervisor says so,
+// reaps everything, and when the supervisor is gone ends, which ends all.
+// It returns the exit code of the program.
+func InitMain(env Env) int {
+	unix.CloseOnExec(initSocketFD)
+	unix.CloseOnExec(initPlanFD)
+	_ = unix.CloseRange(initPlanFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) // all of Go's own are already; this is for strangers'
+	p, err := packetsOf(os.NewFile(initSocketFD, "supervisor"))
+	if err != nil {
+		_, _ = fmt.Fprintln(env.Stderr, "init:", err)
+		return 1
+	}
+	in := &initProcess{sup: p, live: map[int]order{}, kick: make(chan struct{}, 1)}
+	if err := in.prepare(); err != nil {
+		_ = p.send(note{Op: "fault", Why: err.Error()})
+		return 1
+	}
+	if p.send(note{Op: "ready"}) != nil {
+		return 1
+	}
+	go in.reap()
+	in.obey()
+	if !in.plan.Isolated {
+		in.killAll()
+	}
+	return 0
+}
+
+// initProcess is the state of an init.
+type initProcess struct {
+	sup     *packets
+	plan    initPlan
+	spawner spawner
+	null    *os.File
+	kick    chan struct{} // a child was started
+
+	mu    sync.Mutex
+	live  map[int]order // by pid
+	ended bool
+}
+
+// prepare does all that needs privileges.
+func (in *initProcess) prepare() error {
+	f := os.NewFile(initPlanFD, "plan")
+	err := json.NewDecoder(io.LimitReader(f, maxRecord)).Decode(&in.plan)
+	if err2 := f.Close(); err == nil {
+		err = err2
+	}
+	if err != nil {
+		return fault.Internal.Errorf("plan: %w", err)
+	}
+	unix.Umask(0o022)
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fault.Unavailable.Errorf("no core dumps: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fault.Unavailable.Errorf("not dumpable: %w", err)
+	}
+	if in.plan.Isolated {
+		if err := buildRoot(&in.plan); err != nil {
+			return err
+		}
+	} else if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fault.Unavailable.Errorf("become reaper: %w", err)
+	}
+	if in.null, err = os.OpenFile("/dev/null", os.O_RDWR, 0); err != nil {
+		return fault.Unavailable.Errorf("%w", err)
+	}
+	in.spawner, err = newSpawner(in.plan.Login)
+	return err
+}
+
+// obey carries out orders until the supervisor is gone.
+func (in *initProcess) obey() {
+	buf := make([]byte, maxPacket)
+	for {
+		var o order
+		fds, err := in.sup.receive(&o, buf)
+		if err != nil {
+			closeAll(fds)
+			return
+		}
+		switch o.Op {
+		case "spawn", "check":
+			in.spawn(o, fds)
+		case "signal":
+			in.signal(o)
+		case "signal-all":
+			in.signalAll(unix.Signal(o.Sig))
+		}
+		closeAll(fds)
+	}
+}
+
+func (in *initProcess) spawn(o order, fds []int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	about := note{Name: o.Name, Run: o.Run, Check: o.Op == "check", pidfd: -1}
+	argv, err := in.argv(o)
+	if err == nil && len(fds) != 2 {
+		err = fault.Internal.Errorf("a spawn came with %d descriptors; want 2", len(fds))
+	}
+	var pid, pidfd int
+	if err == nil {
+		pid, pidfd, err = in.spawner.start(command{
+			argv: argv, env: in.plan.Env, dir: in.plan.inside(),
+			files:  []uintptr{in.null.Fd(), uintptr(fds[0]), uintptr(fds[1])},
+			orphan: !in.plan.Isolated,
+		})
+	}
+	if err != nil {
+		about.Op, about.Why = "failed", err.Error()
+		_ = in.sup.send(about) // its loss is seen by obey
+		return
+	}
+	// When memory is short the kernel should choose the task's processes, not its init.
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("500"), 0o644) //nolint:gosec // a file of the kernel's
+	in.live[pid] = o
+	about.Op = "started"
+	var rights []int
+	if pidfd >= 0 {
+		rights = []int{pidfd}
+	}
+	_ = in.sup.send(about, rights...)
+	closeAll(rights)
+	select {
+	case in.kick <- struct{}{}:
+	default:
+	}
+}
+
+// argv returns what to execute for an order.
+func (in *initProcess) argv(o order) ([]string, error) {
+	cmdline, ok := in.plan.ShellCheck, o.Op == "check"
+	for _, p := range in.plan.Processes {
+		if o.Op == "spawn" && p.Name == o.Name {
+			cmdline, ok = p.Cmdline, true
+		}
+	}
+	if !ok {
+		return nil, fault.Internal.Errorf("no process %q in the plan", o.Name)
+	}
+	shell := in.plan.Shell
+	if inline(cmdline) {
+		return []string{shell, "-c", profile + cmdline}, nil
+	}
+	script, err := in.script(o, cmdline)
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(cmdline, "#!") {
+		return []string{shell, "-c", profile + `exec "$0"`, script}, nil
+	}
+	return []string{shell, "-c", profile + `. "$0"`, script}, nil
+}
+
+// script writes a command line into a file that the task can run, not change.
+func (in *initProcess) script(o order, cmdline string) (string, error) {
+	dir := "/run"
+	if !in.plan.Isolated {
+		dir = in.plan.Scratch
+	}
+	path := filepath.Join(dir, fmt.Sprintf("process-%d-%d", in.index(o), o.Run))
+	if err := os.WriteFile(path, []byte(cmdline), 0o755); err != nil { //nolint:gosec // executable by the task
+		return "", fault.Unavailable.Errorf("script: %w", err)
+	}
+	return path, os.Chmod(path, 0o755) //nolint:gosec // whatever the umask
+}
+
+func (in *initProcess) index(o order) int {
+	for i, p := range in.plan.Processes {
+		if o.Op == "spawn" && p.Name == o.Name {
+			return i
+		}
+	}
+	return -1
+}
+
+// reap waits for every child, also for those that others left behind.
+func (in *initProcess) reap() {
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			<-in.kick
+		default:
+			in.reaped(pid, ws)
+		}
+	}
+}
+
+func (in *initProcess) reaped(pid int, ws syscall.WaitStatus) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	o, ok := in.live[pid]
+	if !ok {
+		return
+	}
+	delete(in.live, pid)
+	n := note{Op: "exited", Name: o.Name, Run: o.Run, Check: o.Op == "check"}
+	if ws.Signaled() {
+		n.Signal = int(ws.Signal())
+	} else {
+		n.Code = ws.ExitStatus()
+	}
+	_ = in.sup.send(n) // its loss is seen by obey
+}
+
+// signal sends a signal to a process's tree: its group, and whatever below it
+// has left that.
+func (in *initProcess) signal(o order) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for pid, l := range in.live {
+		if l.Name == o.Name && (l.Op == "check") == (o.Name == "") && (o.Run == 0 || l.Run == o.Run) {
+			signalTree(pid, unix.Signal(o.Sig))
+		}
+	}
+}
+
+func signalTree(pid int, sig unix.Signal) {
+	below := descendants(pid, allProcesses())
+	_ = unix.Kill(-pid, sig) // gone is as good
+	for _, p := range below {
+		if p.session != pid {
+			_ = unix.Kill(p.pid, sig)
+		}
+	}
+}
+
+// signalAll sends a signal to everything below init.
+func (in *initProcess) signalAll(sig unix.Signal) {
+	if in.plan.Isolated {
+		_ = unix.Kill(-1, sig) // all of the namespace but process 1
+		return
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, p := range descendants(os.Getpid(), allProcesses()) {
+		_ = unix.Kill(p.pid, sig)
+	}
+}
+
+// killAll ends what is left when no namespace does it for us. Whatever is
+// orphaned comes to this process, so nothing can hide; it gives up when
+// something forks faster than it can be shot for five seconds.
+func (in *initProcess) killAll() {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		left := 0
+		for _, p := range descendants(os.Getpid(), allProcesses()) {
+			if !p.zombie {
+				left++
+				kill(p.pid)
+			}
+		}
+		if left == 0 {
+			return
+		}
+		goruntime.Gosched()
+	}
+}

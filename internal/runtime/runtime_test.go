@@ -1,0 +1,218 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// The test binary is its own supervisor and init, as covey is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		env := Env{Args: os.Args[2:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+		switch os.Args[1] {
+		case SuperviseArg:
+			os.Exit(SuperviseMain(env))
+		case InitArg:
+			os.Exit(InitMain(env))
+		}
+	}
+	os.Exit(m.Run())
+}
+
+const patience = 20 * time.Second
+
+var serial atomic.Int64
+
+// world is one runtime under test.
+type world struct {
+	t   testing.TB
+	cfg Config
+	r   *Runtime
+	n   int32
+}
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: needs root for cgroups and namespaces")
+	}
+}
+
+func newWorld(t testing.TB, change ...func(*Config)) *world {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As under a home directory that nobody else may enter.
+	closed := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{
+		Dir: filepath.Join(closed, "data"), Self: self,
+		CgroupRoot: fmt.Sprintf("/covey/test-%d/m%d", os.Getpid(), serial.Add(1)),
+		Log:        slog.New(slog.NewTextHandler(testLog{t}, nil)),
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	w := &world{t: t, cfg: cfg}
+	w.open()
+	t.Cleanup(w.close)
+	return w
+}
+
+type testLog struct{ t testing.TB }
+
+func (l testLog) Write(b []byte) (int, error) {
+	l.t.Logf("%s", b)
+	return len(b), nil
+}
+
+func (w *world) open() {
+	w.t.Helper()
+	r, err := New(w.cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.r = r
+}
+
+// close ends every task and checks that the kernel holds nothing of them.
+func (w *world) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	all, _ := w.r.List(ctx)
+	for _, s := range all {
+		if !s.Ended {
+			if err := w.r.Kill(ctx, s.ID, "end of test"); err != nil {
+				w.t.Error(err)
+			}
+		}
+	}
+	if got := w.r.groups.names(); len(got) != 0 {
+		w.t.Errorf("cgroups left: %v", got)
+	}
+	w.r.Close()
+	for _, p := range allProcesses() {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+		if strings.Contains(string(b), w.cfg.Dir) {
+			w.t.Errorf("process left: %d %q", p.pid, b)
+		}
+	}
+	if b, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(b), w.cfg.Dir) {
+		w.t.Errorf("mounts left:\n%s", b)
+	}
+	if w.r.groups.off() {
+		return
+	}
+	root := group{m: w.r.groups.m, path: w.cfg.CgroupRoot}
+	if err := w.r.groups.of(overheadName).remove(patience); err != nil {
+		w.t.Error(err)
+	}
+	if err := root.remove(patience); err != nil {
+		w.t.Error(err)
+	}
+	_ = group{m: root.m, path: filepath.Dir(root.path)}.remove(0) // when the last test is through
+}
+
+func (w *world) id() task.ID {
+	w.n++
+	return task.ID{Job: job.NewKey("covey-role", "test", "job"), Instance: w.n, Attempt: 1}
+}
+
+// spec runs each command line as a process p0, p1, ... at once.
+func (w *world) spec(cmdlines ...string) Spec {
+	s := Spec{ID: w.id(), ClusterUID: "u1", Hostname: "here", Config: job.Config{Task: job.Task{
+		Name: "t", Resources: unit.Resources{CPU: 1000, RAM: 128 << 20, Disk: 64 << 20}, MaxFailures: 1, FinalizationWait: 2,
+	}}}
+	for i, c := range cmdlines {
+		s.Config.Task.Processes = append(s.Config.Task.Processes, job.Process{Name: "p" + strconv.Itoa(i), Cmdline: c, MaxFailures: 1, MinDuration: 1})
+	}
+	return s
+}
+
+func (w *world) start(s Spec) task.ID {
+	w.t.Helper()
+	if err := w.r.Start(w.t.Context(), s); err != nil {
+		w.t.Fatal(err)
+	}
+	return s.ID
+}
+
+func (w *world) status(id task.ID) Status {
+	w.t.Helper()
+	all, err := w.r.List(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, s := range all {
+		if s.ID == id {
+			return s
+		}
+	}
+	w.t.Fatalf("task %v is not listed", id)
+	return Status{}
+}
+
+// wait polls until ok says so.
+func (w *world) wait(id task.ID, what string, ok func(Status) bool) Status {
+	w.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		s := w.status(id)
+		if ok(s) {
+			return s
+		}
+		if time.Now().After(deadline) {
+			b, _ := os.ReadFile(filepath.Join(w.r.liveDir(id), stderrFile))
+			w.t.Fatalf("task %v is not %s after %v: %+v\nsupervisor says: %s", id, what, patience, s, b)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func (w *world) end(id task.ID) Status {
+	w.t.Helper()
+	return w.wait(id, "ended", func(s Status) bool { return s.Ended })
+}
+
+func (w *world) running(id task.ID) Status {
+	w.t.Helper()
+	return w.wait(id, "running", func(s Status) bool { return s.State == task.Running && len(s.Processes) > 0 && s.Processes[0].Pid > 0 })
+}
+
+func (w *world) output(id task.ID, process string) string {
+	w.t.Helper()
+	b, err := os.ReadFile(filepath.Join(w.r.liveDir(id), sandboxDir, logsDir, process, "1", Stdout))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestHello(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("echo hello from $USER in $PWD"))
+	got := w.end(id)
+	if got.State != task.Finished || got.ExitCode != 0 || !got.Known {
+		t.Errorf("got %+v; want FINISHED with status 0", got)
+	}
+	if got, want := w.output(id, "p0"), "hello from covey-role in /sandbox\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -1,0 +1,103 @@
+package runtime
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/covey-platform/covey/internal/agent"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+const (
+	sampleEvery = time.Second
+	diskEvery   = 2 * time.Second
+	diskWithin  = 5 * time.Second // one walk of a sandbox takes at most this
+	diskShare   = 20              // a walk may take one part in so many of the time
+)
+
+// sample looks at what no event tells of, until the task ends.
+func (s *supervisor) sample() {
+	t := time.NewTicker(sampleEvery)
+	defer t.Stop()
+	next := time.Now()
+	for {
+		var got sampled
+		if now := time.Now(); !now.Before(next) {
+			got.disk, got.measured = measure(s.plan.Sandbox, s.group.procs(), now.Add(diskWithin)), true
+			took := time.Since(now)
+			next = now.Add(max(diskEvery, took*diskShare))
+		}
+		if s.group.none() && s.init != nil {
+			got.ram, got.cpu = treeUse(s.init.pid)
+		}
+		s.send(got)
+		select {
+		case <-t.C:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// sampled holds the task to the limits that the kernel does not hold it to.
+func (s *supervisor) sampled(e sampled) {
+	if s.begun {
+		s.checkOOM("")
+	}
+	r := s.rec.Config.Task.Resources
+	s.status.MaxRAM = max(s.status.MaxRAM, e.ram)
+	s.status.CPUNanos = max(s.status.CPUNanos, e.cpu)
+	if r.RAM > 0 && e.ram > r.RAM {
+		s.step(agent.Violated{Reason: overRAM(r.RAM, "used "+unit.RAM.Format(e.ram))})
+	}
+	if !e.measured {
+		return
+	}
+	moved := e.disk.bytes/unit.MiB != s.status.Disk/unit.MiB
+	s.status.Disk = e.disk.bytes
+	switch {
+	case e.disk.tooDeep:
+		s.step(agent.Violated{Reason: fmt.Sprintf("sandbox has directories nested deeper than %d", maxDepth)})
+	case r.Disk > 0 && e.disk.bytes > r.Disk:
+		s.step(agent.Violated{Reason: fmt.Sprintf("disk limit %s exceeded: used %s", unit.Disk.Format(r.Disk), unit.Disk.Format(e.disk.bytes))})
+	}
+	if moved || e.cpu > 0 {
+		s.changed()
+	}
+}
+
+// checkOOM ends the task when the kernel has killed any of its processes for
+// want of memory. process names the suspect, if there is one.
+func (s *supervisor) checkOOM(process string) {
+	n := s.group.oomKills()
+	if n <= s.ooms {
+		return
+	}
+	s.ooms = n
+	s.status.OOM = true
+	how := "out-of-memory kill inside the task"
+	if process != "" {
+		how = "out-of-memory kill of process " + process
+	}
+	s.step(agent.Violated{Reason: overRAM(s.rec.Config.Task.Resources.RAM, how)})
+}
+
+// clockTick is the unit of cpu times in /proc: 1/100 s on every Linux that Go
+// runs on.
+const clockTick = 10 * time.Millisecond
+
+// treeUse adds up what init and everything below it use, where no cgroup does.
+// Children that were waited for are in their parents' figures.
+func treeUse(pid int) (ram, cpuNanos int64) {
+	top, ok := readStat(pid)
+	if !ok {
+		return 0, 0
+	}
+	ticks := top.ticks
+	for _, p := range descendants(pid, allProcesses()) {
+		ram += p.rssPages * int64(os.Getpagesize())
+		ticks += p.ticks
+	}
+	return ram, ticks * int64(clockTick)
+}

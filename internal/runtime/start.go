@@ -1,0 +1,156 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/covey-platform/covey/internal/agent"
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/task"
+	"golang.org/x/sys/unix"
+)
+
+// An entry is a task that is not forgotten. [Runtime.mu] guards it.
+type entry struct {
+	dir    string
+	rec    taskRecord
+	status Status
+	conn   net.Conn      // to its supervisor; nil when there is none now
+	stop   string        // the reason of a stop that was asked for; empty when none was
+	killed bool          // the supervisor was killed by us
+	over   chan struct{} // closed when status is Ended
+}
+
+func (e *entry) hangUp() {
+	if e.conn != nil {
+		_ = e.conn.Close()
+	}
+}
+
+// Start begins a task and returns as soon as its supervisor lives; what comes
+// of it is told by [Runtime.Watch]. It does nothing when the id is known, also
+// when it has ended: an id runs once. Kind Invalid: it could never run.
+func (r *Runtime) Start(ctx context.Context, spec Spec) error {
+	rec, err := r.record(spec)
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fault.Timeout.Errorf("start %v: %w", spec.ID, err)
+	}
+	e := &entry{dir: r.liveDir(spec.ID), rec: rec, over: make(chan struct{})}
+	e.status = Status{Version: version, ID: spec.ID, Task: rec.ID, Boot: r.boot, StartedAt: time.Now()}
+	e.status.set(task.Starting, "")
+	r.mu.Lock()
+	_, known := r.tasks[spec.ID]
+	if _, err := os.Lstat(r.endedDir(spec.ID)); err == nil {
+		known = true
+	}
+	if !known {
+		r.tasks[spec.ID] = e
+	}
+	r.mu.Unlock()
+	if known {
+		return nil
+	}
+	pid, err := r.launch(e)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		delete(r.tasks, spec.ID)
+		return errors.Join(err, os.RemoveAll(e.dir))
+	}
+	if st, ok := readStat(pid); ok && e.status.Supervisor == 0 {
+		e.status.Supervisor, e.status.SupervisorStart = pid, st.start
+	}
+	r.background(func() { r.attend(e) })
+	return nil
+}
+
+// record makes the task's record and refuses what could never run.
+func (r *Runtime) record(spec Spec) (taskRecord, error) {
+	if err := spec.ID.Job.Validate(); err != nil {
+		return taskRecord{}, err
+	}
+	if id, err := task.ParseID(spec.ID.String()); err != nil || id != spec.ID {
+		return taskRecord{}, fault.Invalid.Errorf("task id %v is none", spec.ID)
+	}
+	user := spec.Config.Task.User
+	if user == "" {
+		user = spec.ID.Job.Role()
+	}
+	c, err := agent.Expand(spec.Config, agent.Runtime{
+		TaskID: spec.ID.String(), Instance: spec.ID.Instance, User: user, Hostname: spec.Hostname, Ports: spec.Ports,
+	})
+	if err != nil {
+		return taskRecord{}, err
+	}
+	if _, err := agent.NewLife(agent.LifeSpec{Task: c.Task, Health: c.Health, Lifecycle: c.Lifecycle, Ports: spec.Ports}); err != nil {
+		return taskRecord{}, err
+	}
+	if err := checkArtifacts(c.Task.Artifacts); err != nil {
+		return taskRecord{}, err
+	}
+	return taskRecord{
+		Version: version, ID: spec.ID.String(), ClusterUID: spec.ClusterUID, Config: c, Ports: spec.Ports, Hostname: spec.Hostname,
+		CgroupRoot: r.cfg.CgroupRoot, Hide: append(slices.Clone(r.cfg.Hide), r.cfg.Dir),
+		Reduced: r.able.reduced, Isolated: r.able.namespaces, User: user, Zone: r.cfg.Zone,
+	}, nil
+}
+
+// launch makes the task's directory and starts its supervisor, which holds the
+// lock from before it exists until after it is gone.
+func (r *Runtime) launch(e *entry) (pid int, err error) {
+	if err := os.Mkdir(e.dir, 0o700); err != nil {
+		return 0, fault.Unavailable.Errorf("directory of task %s: %w", e.rec.ID, err)
+	}
+	lock, err := takeLock(e.dir)
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close() //nolint:errcheck // the supervisor has it too
+	if err := writeJSON(filepath.Join(e.dir, taskFile), e.rec, false); err != nil {
+		return 0, err
+	}
+	socket, err := listen(e.dir)
+	if err != nil {
+		return 0, err
+	}
+	defer socket.Close() //nolint:errcheck // the supervisor has it too
+	said, err := os.OpenFile(filepath.Join(e.dir, stderrFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, durableFile)
+	if err != nil {
+		return 0, fault.Unavailable.Errorf("%w", err)
+	}
+	defer said.Close()                                   //nolint:errcheck // the supervisor has it too
+	cmd := exec.Command(r.cfg.Self, SuperviseArg, e.dir) //nolint:gosec // our own binary
+	cmd.Args[0] = "covey"
+	cmd.Dir = "/"
+	cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
+	cmd.Stderr = said
+	cmd.ExtraFiles = []*os.File{socket, lock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, fault.Unavailable.Errorf("start supervisor of task %s: %w", e.rec.ID, err)
+	}
+	go cmd.Wait() //nolint:errcheck // reaps it; how a task ended stands in its directory
+	return cmd.Process.Pid, nil
+}
+
+// takeLock locks a task's directory. Kind Conflict: a supervisor lives.
+func takeLock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, durableFile) //nolint:gosec // a path of our own making
+	if err != nil {
+		return nil, fault.Unavailable.Errorf("%w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fault.Conflict.Errorf("task directory %s is in use: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
