@@ -90,7 +90,7 @@ func (a *Agent) Obey(o Orders) ([]Deed, error) {
 	if o.UID != a.uid {
 		return nil, fault.Denied.Errorf("orders from the cluster with UID %s; this machine obeys %s only", o.UID, a.uid)
 	}
-	if o.Epoch.Compare(a.seen.Epoch) < 0 {
+	if o.Epoch.Compare(a.seen.Epoch) < 0 && !fault.Planted("stale-epoch") {
 		return nil, fault.Conflict.Errorf("orders of term %v; this machine has obeyed %v", o.Epoch, a.seen.Epoch)
 	}
 	if o.N <= a.n {
@@ -100,7 +100,7 @@ func (a *Agent) Obey(o Orders) ([]Deed, error) {
 	if o.Epoch.Compare(a.seen.Epoch) > 0 || o.Rev > a.seen.Rev {
 		a.seen = Seen{o.Epoch, o.Rev}
 	}
-	var deeds []Deed
+	deeds := a.plantedAbsence(o)
 	for _, x := range o.Orders {
 		if d, ok := a.obey(x); ok {
 			deeds = append(deeds, d)
@@ -113,7 +113,7 @@ func (a *Agent) obey(x task.Order) (Deed, bool) {
 	have, known := a.tasks[x.ID]
 	switch x.Verb {
 	case task.Run:
-		if known {
+		if known && !fault.Planted("double-start") {
 			delete(a.told, x.ID) // the leader does not know: it is told again
 			return Deed{}, false
 		}
@@ -139,4 +139,19 @@ func (a *Agent) obey(x task.Order) (Deed, bool) {
 	default:
 		return Deed{}, false // a verb of a later version
 	}
+}
+
+// plantedAbsence is a bug on purpose: it takes the absence of a task from the
+// first orders of a session for an order to stop it.
+func (a *Agent) plantedAbsence(o Orders) []Deed {
+	if !fault.Planted("absence-is-an-order") || o.N != 1 {
+		return nil
+	}
+	var deeds []Deed
+	for _, s := range a.Report(true) {
+		if !s.State.Terminal() {
+			deeds = append(deeds, Deed{Verb: task.Stop, ID: s.ID, Reason: "planted"})
+		}
+	}
+	return deeds
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/task"
@@ -150,6 +151,9 @@ func (c NewTask) apply(d *Draft) error {
 		return lostConfig(j.Key)
 	}
 	in.Attempt = max(in.Attempt+1, firstAttempt(d.snap.Cluster.Incarnation))
+	if fault.Planted("reused-id") && in.Last.State == task.Lost {
+		in.Attempt = in.Last.Attempt
+	}
 	t := task.Task{
 		ID:     task.ID{Job: c.Job, Instance: c.N, Attempt: in.Attempt},
 		Config: j.Config, Resources: cfg.Task.Resources, Created: d.snap.At, Failures: in.Failures,
@@ -282,11 +286,14 @@ func (c PutCluster) apply(d *Draft) error {
 
 func (c TakeFact) apply(d *Draft) error {
 	last := d.snap.Source(c.Fact.Source)
-	if c.Fact.Seq <= last {
+	if c.Fact.Seq <= last && !fault.Planted("doubled-fact") {
 		return nil // it was taken in before
 	}
 	d.snap.sources.ReplaceOrInsert(source{c.Fact.Source, c.Fact.Seq})
 	d.dirty[rowKey{SourceTable, SourceKey(c.Fact.Source)}] = true
+	if fault.Planted("dropped-fact") && c.Fact.Seq%7 == 0 {
+		return nil
+	}
 	f := c.Fact
 	d.record(Record{Kind: FactRecord, Fact: &f})
 	return nil

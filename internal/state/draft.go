@@ -37,6 +37,9 @@ func NewDraft(s *Snapshot, now unit.Tick) *Draft {
 	d := &Draft{base: s, snap: s.clone(), dirty: map[rowKey]bool{}, tasks: map[task.ID]bool{}, slots: map[Slot]bool{}}
 	d.snap.Rev = s.Rev + 1
 	d.snap.At = max(now, s.At+1)
+	if fault.Planted("time-goes-back") {
+		d.snap.At = now
+	}
 	d.delta, d.fresh = NewDelta(), NewDelta()
 	return d
 }
@@ -158,7 +161,7 @@ func (d *Draft) putTask(before task.State, t Task, by string) {
 	if t.Machine != "" {
 		at := place{t.Machine, t.ID}
 		if t.State.Placed() {
-			if _, held := d.snap.on.ReplaceOrInsert(at); !held {
+			if _, held := d.snap.on.ReplaceOrInsert(at); !held && !fault.Planted("overcommit") {
 				d.giveBack(t.Machine, unit.Resources{}.Sub(t.Resources))
 			}
 		} else if _, held := d.snap.on.Delete(at); held {

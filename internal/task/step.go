@@ -3,6 +3,7 @@ package task
 import (
 	"fmt"
 
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -167,7 +168,7 @@ func (a again) holds(t Task, p Policy) bool {
 	case ifAllowed:
 		return p.Service || p.MaxFailures == -1 || t.Failures < p.MaxFailures
 	case ifUnwanted:
-		return !t.Wanted
+		return !t.Wanted && !fault.Planted("lost-forever")
 	case never:
 	}
 	return false
