@@ -24,6 +24,9 @@ func (x *Index) Audit(s *state.Snapshot) string {
 			return fmt.Sprintf("tree %d holds %v; want %v", tree, got, want)
 		}
 	}
+	if d := x.auditFronts(); d != "" {
+		return d
+	}
 	for id := range y.waiting {
 		if x.waiting[id] != y.waiting[id] {
 			return fmt.Sprintf("task %s waits, and the index does not know", id)
@@ -76,6 +79,34 @@ func (x *Index) auditGroups(y *Index) string {
 		for attribute, n := range want.by {
 			if !maps.Equal(got.by[attribute], n) {
 				return fmt.Sprintf("tally of %s by %s is %v; want %v", k, attribute, got.by[attribute], n)
+			}
+		}
+	}
+	return ""
+}
+
+// auditFronts looks for hosts that a front passed over and that take its need.
+func (x *Index) auditFronts() string {
+	for k, fs := range x.fronts {
+		g := &group{class: k.class, shape: &shape{need: k.each, ports: k.ports}}
+		for tree, f := range fs {
+			if x.puts-f.seen > logged {
+				continue // it starts again
+			}
+			aside := map[int32]bool{}
+			for _, n := range f.some {
+				aside[n] = true
+			}
+			for i := f.seen; i < x.puts; i++ {
+				aside[x.log[i%logged]] = true
+			}
+			for n := range x.hosts {
+				n := int32(n)
+				looked := 0
+				q := search{x: x, group: g, looked: &looked}
+				if x.hosts[n].attach == int8(tree) && n != 0 && !aside[n] && x.isBefore(n, f.from) && q.takes(n) {
+					return fmt.Sprintf("the search for %v passed over machine %s", k.each, x.hosts[n].row.ID)
+				}
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,6 +196,7 @@ func (x *Index) forgetClasses() {
 	for _, c := range idle[:len(idle)/2] {
 		delete(x.classes, c.key)
 	}
+	maps.DeleteFunc(x.fronts, func(k need, _ *[trees]front) bool { return x.classes[k.class.key] != k.class })
 }
 
 // reclass works out anew which classes allow a host.

@@ -264,7 +264,7 @@ func (p *planner) explain() {
 		case g.shape == nil:
 			w.Text = lostConfig
 		default:
-			key := need{g.class, g.shape.need, g.shape.ports}
+			key := g.need()
 			again, ok := known[key]
 			switch {
 			case ok && g.tally == nil:

@@ -31,6 +31,10 @@ type Index struct {
 	classes map[string]*class
 	tallies map[job.Key]*tally
 	clock   uint64 // counts questions for classes
+
+	fronts map[need]*[trees]front
+	log    [logged]int32 // the slots that were put into trees last
+	puts   uint64        // how many there were
 }
 
 // A group is the pending tasks of one job that run the same config: all of
@@ -76,6 +80,7 @@ func NewIndex(s *state.Snapshot) *Index {
 	x := &Index{
 		slots: make(map[machine.ID]int32, machines), hosts: make([]host, 1, machines+1), nodes: make([]node, 1, machines+1),
 		groups: map[groupKey]*group{}, waiting: map[task.ID]waiting{}, classes: map[string]*class{}, tallies: map[job.Key]*tally{},
+		fronts: map[need]*[trees]front{},
 	}
 	for row := range s.Machines() {
 		x.hosts[x.slot(row.ID)] = look(s, row)
@@ -176,6 +181,7 @@ func (x *Index) rescale() bool {
 		return false
 	}
 	x.largest, x.roots = largest, [trees]int32{}
+	clear(x.fronts) // every mark is of the old scale
 	for n := 1; n < len(x.hosts); n++ {
 		if x.hosts[n].row.ID != "" {
 			x.put(int32(n))

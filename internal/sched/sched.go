@@ -12,6 +12,7 @@ package sched
 import (
 	"cmp"
 	"container/heap"
+	"slices"
 
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
@@ -55,7 +56,7 @@ func (w Waits) Of(t task.Task) (Wait, bool) {
 func Plan(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) ([]state.Change, Waits) {
 	lim.Placements = cmp.Or(lim.Placements, defaultPlacements)
 	lim.Looks = cmp.Or(lim.Looks, defaultLooks)
-	p := &planner{s: s, x: x, now: now, lim: lim, saved: map[int32]host{}, full: map[need]bool{}}
+	p := &planner{s: s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}}
 	p.run()
 	p.explain()
 	p.undo()
@@ -70,8 +71,8 @@ type planner struct {
 	lim     Limits
 	changes []state.Change
 	placed  []placed
-	saved   map[int32]host // hosts as they were, by slot
-	full    map[need]bool  // what no machine can hold any more
+	saved   map[int32]host           // hosts as they were, by slot
+	limited map[*group]*[trees]front // of groups with limits
 	stuck   []stuck
 	waits   Waits
 }
@@ -87,14 +88,6 @@ type stuck struct {
 	group *group
 	first task.ID
 	tasks int
-}
-
-// need is all that tells whether a task without limits fits on some machine:
-// during a plan machines only get fuller.
-type need struct {
-	class *class
-	each  unit.Resources
-	ports int
 }
 
 func (p *planner) run() {
@@ -166,28 +159,41 @@ func avoid(s *state.Snapshot, id task.ID) machine.ID {
 // it: the best fit; but a machine scheduled for maintenance only if no other
 // fits, and the one to avoid last of all.
 func (p *planner) best(g *group, avoid int32) int32 {
-	key := need{g.class, g.shape.need, g.shape.ports}
-	if p.full[key] {
-		return 0
-	}
-	for _, root := range p.x.roots {
-		if n := p.x.first(root, g, avoid, &p.waits.Looked); n != 0 {
+	q := search{x: p.x, group: g, avoid: avoid, limits: g.tally != nil, looked: &p.waits.Looked}
+	fs := p.fronts(g)
+	for tree := range fs {
+		if n := q.next(&fs[tree], int8(tree)); n != 0 {
 			return n
 		}
 	}
-	if avoid != 0 && p.x.hosts[avoid].attach != nowhere && p.x.takes(avoid, g) {
+	if avoid != 0 && p.x.hosts[avoid].attach != nowhere && q.takes(avoid) {
 		return avoid
-	}
-	if g.tally == nil {
-		p.full[key] = true
 	}
 	return 0
 }
 
-// takes reports whether a host that takes tasks at all takes one more of g.
-func (x *Index) takes(n int32, g *group) bool {
-	h := &x.hosts[n]
-	return g.class.allowed[n] && h.fits(g.shape) && (g.tally == nil || g.tally.below(g.shape, &h.row.Machine))
+// fronts returns how far the search for machines for g has come. Fronts of
+// needs outlive the plan. A limit may let go without any change of the
+// machine that it ruled out, but never within a plan: a group with limits
+// goes on from its need's front and forgets its own with the plan.
+func (p *planner) fronts(g *group) *[trees]front {
+	fs := p.x.frontsOf(g.need())
+	if g.tally == nil {
+		return fs
+	}
+	own, ok := p.limited[g]
+	if ok {
+		return own
+	}
+	own = &[trees]front{}
+	q := search{x: p.x, group: g, looked: &p.waits.Looked}
+	for tree := range fs {
+		f := &fs[tree]
+		q.next(f, int8(tree))
+		own[tree] = front{from: f.from, some: slices.Clone(f.some), seen: f.seen}
+	}
+	p.limited[g] = own
+	return own
 }
 
 // take gives a place on a host to a task of g, for the time of this plan, and

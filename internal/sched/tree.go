@@ -42,6 +42,8 @@ func (x *Index) put(n int32) {
 	x.nodes[n].rank = mix(uint32(n))
 	x.pull(n)
 	x.roots[h.attach] = x.insert(x.roots[h.attach], n)
+	x.log[x.puts%logged] = n
+	x.puts++
 }
 
 // pick takes a host out of its tree. Nothing of it may have changed since put.
@@ -148,26 +150,6 @@ func (x *Index) pullAll(root int32) {
 	x.pullAll(x.nodes[root].left)
 	x.pullAll(x.nodes[root].right)
 	x.pull(root)
-}
-
-// first returns the first host below root that takes a task of g and is not
-// avoid, or 0. looked counts the nodes that it had to look at.
-func (x *Index) first(root int32, g *group, avoid int32, looked *int) int32 {
-	if root == 0 {
-		return 0
-	}
-	*looked++
-	r := &x.nodes[root]
-	if !r.mask.has(g.class.bit) || g.shape.ports > r.ports || !g.shape.need.Fits(r.most) {
-		return 0
-	}
-	if n := x.first(r.left, g, avoid, looked); n != 0 {
-		return n
-	}
-	if root != avoid && x.takes(root, g) {
-		return root
-	}
-	return x.first(r.right, g, avoid, looked)
 }
 
 // mix scatters slot numbers: it makes the shape of the trees, and decides nothing.

@@ -1,0 +1,169 @@
+package sched
+
+import (
+	"math"
+
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A need is all that tells whether a task without limits fits on a machine.
+type need struct {
+	class *class
+	each  unit.Resources
+	ports int
+}
+
+func (g *group) need() need { return need{g.class, g.shape.need, g.shape.ports} }
+
+// A mark is a place in the order of a tree.
+type mark struct {
+	left int64
+	id   machine.ID
+}
+
+var (
+	start = mark{left: -1}
+	end   = mark{left: math.MaxInt64}
+)
+
+func (x *Index) markOf(n int32) mark {
+	if n == 0 {
+		return end
+	}
+	return mark{x.hosts[n].left, x.hosts[n].row.ID}
+}
+
+// isBefore reports whether host n stands before m in its tree.
+func (x *Index) isBefore(n int32, m mark) bool {
+	h := &x.hosts[n]
+	return h.left < m.left || h.left == m.left && h.row.ID < m.id
+}
+
+// A front remembers how far the search for one need has come in a tree, so
+// that the next search does not look at the same full machines again: no host
+// before from takes a task, but for some and for those that were put anew
+// since seen. A front that has fallen behind starts again.
+type front struct {
+	from mark
+	some []int32
+	seen uint64 // of Index.puts
+}
+
+const (
+	logged      = 1 << 10 // puts remembered, for fronts to catch up
+	someAtMost  = 16      // hosts kept aside by a front before it goes back
+	frontsAtOne = 1 << 10 // fronts kept in all
+)
+
+// A search looks for hosts that take one more task of a group.
+type search struct {
+	x      *Index
+	group  *group
+	limits bool  // holds hosts to the group's limits as well
+	avoid  int32 // never found
+	looked *int
+}
+
+func (q search) takes(n int32) bool {
+	*q.looked++
+	h, g := &q.x.hosts[n], q.group
+	return g.class.allowed[n] && h.fits(g.shape) && (!q.limits || g.tally.below(g.shape, &h.row.Machine))
+}
+
+// first returns the first host below root, from a mark on, that takes the
+// task, or 0.
+func (q search) first(root int32, from mark) int32 {
+	if root == 0 {
+		return 0
+	}
+	*q.looked++
+	r, g := &q.x.nodes[root], q.group
+	if !r.mask.has(g.class.bit) || g.shape.ports > r.ports || !g.shape.need.Fits(r.most) {
+		return 0
+	}
+	if !q.x.isBefore(root, from) {
+		if n := q.first(r.left, from); n != 0 {
+			return n
+		}
+		if root != q.avoid && q.takes(root) {
+			return root
+		}
+	}
+	return q.first(r.right, from)
+}
+
+// catchUp takes note of the hosts that were put into a tree since the front
+// was last used.
+func (q search) catchUp(f *front, tree int8) {
+	x := q.x
+	if x.puts-f.seen > logged {
+		f.from, f.some = start, f.some[:0]
+	} else {
+		for ; f.seen < x.puts; f.seen++ {
+			if n := x.log[f.seen%logged]; x.isBefore(n, f.from) {
+				f.add(n)
+			}
+		}
+	}
+	f.seen = x.puts
+	kept := f.some[:0]
+	for _, n := range f.some {
+		if x.hosts[n].attach == tree && x.isBefore(n, f.from) && q.takes(n) {
+			kept = append(kept, n)
+		}
+	}
+	f.some = kept
+	if len(f.some) > someAtMost {
+		for _, n := range f.some {
+			if x.isBefore(n, f.from) {
+				f.from = x.markOf(n)
+			}
+		}
+		f.some = f.some[:0]
+	}
+}
+
+func (f *front) add(n int32) {
+	for _, m := range f.some {
+		if m == n {
+			return
+		}
+	}
+	f.some = append(f.some, n)
+}
+
+// next returns the best fit in a tree, or 0, and moves the front up to it.
+func (q search) next(f *front, tree int8) int32 {
+	q.catchUp(f, tree)
+	best := int32(0)
+	for _, n := range f.some {
+		if n != q.avoid && (best == 0 || q.x.before(n, best)) {
+			best = n
+		}
+	}
+	if best != 0 {
+		return best
+	}
+	n := q.first(q.x.roots[tree], f.from)
+	if q.avoid == 0 {
+		f.from = q.x.markOf(n)
+	}
+	return n
+}
+
+// fronts returns the fronts of a need, one for each tree.
+func (x *Index) frontsOf(k need) *[trees]front {
+	fs, ok := x.fronts[k]
+	if !ok {
+		if len(x.fronts) >= frontsAtOne {
+			clear(x.fronts)
+		}
+		fs = &[trees]front{}
+		for i := range fs {
+			fs[i] = front{from: start, seen: x.puts}
+		}
+		x.fronts[k] = fs
+	}
+	return fs
+}
