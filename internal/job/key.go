@@ -39,13 +39,13 @@ func (k Key) Validate() error {
 	if n := strings.Count(string(k), "/"); n != 2 {
 		return fault.Invalid.Errorf("job key %.80q has %d parts; want role/env/name", string(k), n+1)
 	}
-	if err := name.Valid("role", k.Role()); err != nil {
+	if err := named("role", k.Role()); err != nil {
 		return err
 	}
 	if err := validEnv(k.Env()); err != nil {
 		return err
 	}
-	return name.Valid("job name", k.Name())
+	return named("job name", k.Name())
 }
 
 // validEnv holds environments to Aurora's default list (S: -allowed_job_environments).
@@ -65,7 +65,7 @@ func ParseKey(s string) (cluster string, k Key, err error) {
 	if !ok || strings.Count(rest, "/") != 2 {
 		return "", "", fault.Invalid.Errorf("job key %.80q has %d parts; want cluster/role/env/name, such as dev/www-data/prod/hello", s, strings.Count(s, "/")+1)
 	}
-	if err := name.Valid("cluster", cluster); err != nil {
+	if err := named("cluster", cluster); err != nil {
 		return "", "", err
 	}
 	k = Key(rest)
@@ -74,3 +74,11 @@ func ParseKey(s string) (cluster string, k Key, err error) {
 
 // Compare orders keys.
 func (k Key) Compare(o Key) int { return cmp.Compare(k, o) }
+
+// named is [name.Valid] with the blame where it belongs.
+func named(what, s string) error {
+	if err := name.Valid(what, s); err != nil {
+		return fault.Invalid.Errorf("%w", err)
+	}
+	return nil
+}

@@ -87,7 +87,7 @@ func (m Machine) Values(name string) []string {
 // Validate reports the first reason for which no agent may register as m.
 func (m Machine) Validate() error {
 	if err := name.Valid("machine id", string(m.ID)); err != nil {
-		return err
+		return fault.Invalid.Errorf("%w", err)
 	}
 	for _, q := range []struct {
 		what string

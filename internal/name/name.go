@@ -3,9 +3,8 @@
 package name
 
 import (
+	"fmt"
 	"strings"
-
-	"github.com/covey-platform/covey/internal/fault"
 )
 
 // Max bounds a name, in bytes: four of them with their separators must fit
@@ -14,19 +13,20 @@ const Max = 64
 
 // Valid reports what is wrong with the name s of a thing called what, if
 // anything: a name is 1 to 64 of A-Z a-z 0-9 _ - . and is neither "." nor
-// "..". The characters are Aurora's (its identifiers match ^[\w\-\.]+$).
+// "..". The characters are Aurora's (its identifiers match ^[\w\-\.]+$). The
+// error has no kind: the caller knows whose fault it is.
 func Valid(what, s string) error {
 	switch {
 	case s == "":
-		return fault.Invalid.Errorf("%s is empty; want letters, digits, '_', '-' or '.'", what)
+		return fmt.Errorf("%s is empty; want letters, digits, '_', '-' or '.'", what)
 	case len(s) > Max:
-		return fault.Invalid.Errorf("%s %.20q... has %d bytes; want at most %d", what, s, len(s), Max)
+		return fmt.Errorf("%s %.20q... has %d bytes; want at most %d", what, s, len(s), Max)
 	case s == "." || s == "..":
-		return fault.Invalid.Errorf("%s %q is a path, not a name; choose another", what, s)
+		return fmt.Errorf("%s %q is a path, not a name; choose another", what, s)
 	}
 	for i := range len(s) {
 		if !ok(s[i]) {
-			return fault.Invalid.Errorf("%s %q holds %q at byte %d; want only letters, digits, '_', '-' or '.'", what, s, s[i], i+1)
+			return fmt.Errorf("%s %q holds %q at byte %d; want only letters, digits, '_', '-' or '.'", what, s, s[i], i+1)
 		}
 	}
 	return nil
