@@ -1,0 +1,177 @@
+package spec
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/covey-platform/covey/internal/name"
+	"github.com/covey-platform/covey/internal/spec/pyx"
+)
+
+// portSet holds the named ports of a job: what each name stands for after the
+// announcer's aliases, and which ports must be found on the machine.
+type portSet struct {
+	alias   map[string]string // name -> the name or the number that it stands for
+	dynamic []string          // sorted
+}
+
+// meaning returns the port that a name stands for, and whether it is a number.
+func (p portSet) meaning(n string) (string, bool) {
+	if to, ok := p.alias[n]; ok {
+		n = to
+	}
+	_, err := strconv.Atoi(n)
+	return n, err == nil
+}
+
+// checkPorts finds the job's ports: those that templates name and those that
+// the announcer publishes, less those that the port map makes static.
+func (l *lowering) checkPorts() error {
+	l.ports.alias = map[string]string{}
+	if a := l.j.get("announce"); a != nil {
+		if err := l.portmap(a); err != nil {
+			return err
+		}
+	}
+	found := map[string]bool{}
+	for _, to := range l.ports.alias {
+		found[to] = true
+	}
+	if err := l.referenced(l.j, "", found); err != nil {
+		return err
+	}
+	for n := range found {
+		if to, static := l.ports.meaning(n); !static && !slices.Contains(l.ports.dynamic, to) {
+			l.ports.dynamic = append(l.ports.dynamic, to)
+		}
+	}
+	slices.Sort(l.ports.dynamic)
+	for _, n := range l.ports.dynamic {
+		if err := name.Valid("port", n); err != nil {
+			return fail("announce.portmap", l.j.where("announce"), "names a port that is wrong: %s", err)
+		}
+	}
+	return nil
+}
+
+// portmap follows the announcer's aliases to their ends.
+func (l *lowering) portmap(a *object) error {
+	raw := map[string]string{}
+	var order []string
+	if m := a.get("portmap"); m != nil {
+		for _, p := range m.pairs {
+			k, _ := p.key.val.(string)
+			v, _ := p.val.val.(string)
+			raw[k] = v
+			order = append(order, k)
+		}
+	}
+	for _, k := range order {
+		to, seen := raw[k], map[string]bool{k: true}
+		for {
+			next, ok := raw[to]
+			if !ok || next == to {
+				break
+			}
+			if seen[to] {
+				return fail("announce.portmap", a.where("portmap"), "goes in a circle at %s", show(to))
+			}
+			seen[to] = true
+			to = next
+		}
+		if n, err := strconv.Atoi(strings.TrimSpace(to)); err == nil {
+			if n < 1 || n > 65535 {
+				return fail("announce.portmap", a.where("portmap"), "maps %s to %d; a port is 1 to 65535", show(k), n)
+			}
+			to = strconv.Itoa(n)
+			if !l.dedicated() {
+				return fail("announce.portmap", a.where("portmap"), "maps %s to the static port %d; only jobs with a dedicated constraint may: constraints = {'dedicated': 'ROLE/NAME'}", show(k), n)
+			}
+		}
+		l.ports.alias[k] = to
+	}
+	return nil
+}
+
+func (l *lowering) dedicated() bool {
+	if c := l.j.get("constraints"); c != nil {
+		for _, p := range c.pairs {
+			if p.key.val == "dedicated" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// referenced collects the ports that the templates of an object name.
+func (l *lowering) referenced(o *object, path string, found map[string]bool) error {
+	switch o.typ.kind {
+	case kStruct:
+		for i, s := range o.data {
+			if s.o != nil {
+				if err := l.referenced(s.o, strings.TrimPrefix(path+"."+o.typ.fields[i].name, "."), found); err != nil {
+					return err
+				}
+			}
+		}
+	case kList:
+		for i, x := range o.items {
+			if err := l.referenced(x, path+"["+itoa(i)+"]", found); err != nil {
+				return err
+			}
+		}
+	case kMap:
+		for _, p := range o.pairs {
+			if err := l.referenced(p.val, path, found); err != nil {
+				return err
+			}
+		}
+	default:
+		s, ok := o.val.(string)
+		if !ok || !strings.Contains(s, "{{thermos.ports") {
+			return nil
+		}
+		chunks, err := split(s)
+		if err != nil {
+			return err
+		}
+		for _, c := range chunks {
+			if len(c.ref) == 3 && c.ref[1] == ".ports" {
+				n := strings.Trim(c.ref[2], "[]")
+				if err := name.Valid("port", n); err != nil {
+					return fail(path, o.at, "names a port that is wrong: %s", err)
+				}
+				found[n] = true
+			}
+		}
+	}
+	return nil
+}
+
+// portText replaces the names of ports that stand for others or for numbers.
+func (l *lowering) portText(s string) string {
+	if len(l.ports.alias) == 0 || !strings.Contains(s, "{{thermos.ports") {
+		return s
+	}
+	chunks, err := split(s)
+	if err != nil {
+		return s
+	}
+	var b strings.Builder
+	for _, c := range chunks {
+		if len(c.ref) == 3 && c.ref[1] == ".ports" {
+			to, static := l.ports.meaning(strings.Trim(c.ref[2], "[]"))
+			c.text = "{{thermos.ports[" + to + "]}}"
+			if static {
+				c.text = to
+			}
+		}
+		b.WriteString(c.text)
+	}
+	return b.String()
+}
+
+// similarPort suggests a port for a name that none has.
+func (l *lowering) similarPort(n string) string { return pyx.Suggest(n, l.ports.dynamic) }
