@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -45,7 +46,7 @@ func (r *Runtime) adopt(id task.ID) error {
 	if fault.Of(err) == fault.Conflict {
 		return err
 	}
-	if fault.Of(err) == fault.NotFound && gone(dir, Status{}, r.boot) {
+	if cutOff(dir) && gone(dir, Status{}, r.boot) {
 		r.log.Info("a start that was cut off is forgotten; nothing ran", "task", id)
 		return os.RemoveAll(dir)
 	}
@@ -71,6 +72,17 @@ func (r *Runtime) adopt(id task.ID) error {
 	}
 	r.background(func() { r.attend(e) })
 	return nil
+}
+
+// cutOff reports whether a directory is that of a start that never came to its
+// supervisor: the socket is made before it, and by nobody else.
+func cutOff(dir string) bool {
+	for _, f := range []string{stateFile, exitFile, socketFile} {
+		if _, err := os.Lstat(filepath.Join(dir, f)); !errors.Is(err, os.ErrNotExist) {
+			return false
+		}
+	}
+	return true
 }
 
 // sweepGroups removes cgroups that nobody is in. One with living processes
@@ -245,7 +257,7 @@ func (r *Runtime) conclude(e *entry) {
 	}
 	st.Ended, st.Known, st.EndedAt = true, false, time.Now()
 	for {
-		err := writeJSON(filepath.Join(e.dir, exitFile), st, true)
+		err := writeExit(e.dir, st)
 		if err == nil || r.ctx.Err() != nil {
 			break
 		}

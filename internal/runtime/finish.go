@@ -1,14 +1,9 @@
 package runtime
 
 import (
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"time"
 
-	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/task"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -16,7 +11,6 @@ const (
 	drainWithin = 2 * time.Second  // for the last output to be written
 	groupWithin = 5 * time.Second  // for the empty cgroup to be removed
 	exitWithin  = 10 * time.Minute // for the end to get onto a full disk
-	exitSpace   = 256 << 10        // bytes kept for it from the start
 )
 
 // finish ends everything of the task, and only then writes down how it ended.
@@ -91,65 +85,14 @@ func (s *supervisor) count() {
 	}
 }
 
-// reserveExit takes the space that the end will need while there is some: a
-// task that fills the disk must not keep its own end from being written.
-func (s *supervisor) reserveExit() {
-	f, err := os.OpenFile(filepath.Join(s.dir, exitFile+".new"), os.O_CREATE|os.O_WRONLY, durableFile)
-	if err != nil {
-		s.log.Warn("no space reserved", "error", err)
-		return
-	}
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, exitSpace); err != nil {
-		s.log.Warn("no space reserved", "error", err)
-	}
-	_ = f.Close()
-}
-
 // writeExit makes the end durable. On a disk that stays full it tries for ten
 // minutes.
 func (s *supervisor) writeExit() error {
-	b, err := json.Marshal(s.status)
-	if err != nil {
-		return fault.Internal.Errorf("encode end: %w", err)
-	}
-	deadline := time.Now().Add(exitWithin)
-	for {
-		err := s.replaceExit(b)
-		if err == nil {
-			return nil
-		}
-		s.log.Error("the end cannot be written", "error", err)
-		if time.Now().After(deadline) {
+	for deadline := time.Now().Add(exitWithin); ; time.Sleep(time.Second) {
+		err := writeExit(s.dir, s.status)
+		if err == nil || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(time.Second)
+		s.log.Error("the end cannot be written", "error", err)
 	}
-}
-
-func (s *supervisor) replaceExit(b []byte) error {
-	to := filepath.Join(s.dir, exitFile)
-	f, err := os.OpenFile(to+".new", os.O_CREATE|os.O_WRONLY, durableFile) //nolint:gosec // a path of our own making
-	if err != nil {
-		return fault.Unavailable.Errorf("%w", err)
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = f.Truncate(int64(len(b)))
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err2 := f.Close(); err == nil {
-		err = err2
-	}
-	if err == nil {
-		err = os.Rename(to+".new", to)
-	}
-	if err == nil {
-		err = syncDir(s.dir)
-	}
-	if err != nil {
-		return fault.Unavailable.Errorf("write %s: %w", to, err)
-	}
-	return nil
 }

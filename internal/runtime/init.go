@@ -38,7 +38,7 @@ const (
 func InitMain(env Env) int {
 	unix.CloseOnExec(initSocketFD)
 	unix.CloseOnExec(initPlanFD)
-	_ = unix.CloseRange(initPlanFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) // all of Go's own are already; this is for strangers'
+	closeStrangers(initPlanFD)
 	p, err := packetsOf(os.NewFile(initSocketFD, "supervisor"))
 	if err != nil {
 		_, _ = fmt.Fprintln(env.Stderr, "init:", err)
@@ -193,6 +193,9 @@ func (in *initProcess) script(o order, cmdline string) (string, error) {
 	dir := "/run"
 	if !in.plan.Isolated {
 		dir = in.plan.Scratch
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return "", fault.Unavailable.Errorf("script: %w", err)
+		}
 	}
 	path := filepath.Join(dir, fmt.Sprintf("process-%d-%d", in.index(o), o.Run))
 	if err := os.WriteFile(path, []byte(cmdline), 0o755); err != nil { //nolint:gosec // executable by the task

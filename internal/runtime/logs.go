@@ -139,7 +139,6 @@ func newLogFile(root *os.Root, dir, stream string, p jobProcess) *logFile {
 		}
 		l.backups = min(l.backups, maxBackups)
 	}
-	l.open()
 	return l
 }
 
@@ -161,7 +160,7 @@ func (l *logFile) open() {
 }
 
 func (l *logFile) write(b []byte) {
-	for len(b) > 0 {
+	for len(b) > 0 { // a stream that says nothing has no file
 		n := len(b)
 		if l.limit > 0 {
 			if l.size >= l.limit {

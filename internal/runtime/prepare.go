@@ -37,9 +37,9 @@ func (s *supervisor) makePlan() initPlan {
 	c := s.rec.Config.Task
 	p := initPlan{
 		Isolated: s.rec.Isolated,
-		Root:     filepath.Join(s.dir, rootDir),
+		Root:     s.rec.Root,
 		Sandbox:  filepath.Join(s.dir, sandboxDir),
-		Scratch:  filepath.Join(s.dir, rootDir),
+		Scratch:  filepath.Join(s.dir, scratchDir),
 		Hide:     s.rec.Hide,
 		ShmBytes: c.Resources.RAM,
 		Shell:    shell(),
@@ -141,7 +141,6 @@ func (s *supervisor) makeSandbox() error {
 		mode os.FileMode
 		own  bool
 	}{
-		{s.plan.Root, 0o755, false},
 		{s.plan.Sandbox, 0o700, true},
 		{filepath.Join(s.plan.Sandbox, logsDir), 0o755, false},
 		{filepath.Join(s.plan.Sandbox, tmpDir), 0o777 | os.ModeSticky, true},

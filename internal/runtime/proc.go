@@ -107,6 +107,25 @@ func killSession(leader int, start uint64) {
 	}
 }
 
+// closeStrangers closes what a parent has let through: every descriptor after
+// last that would survive an exec. Our own never would.
+func closeStrangers(last int) {
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, n := range names {
+		fd, err := strconv.Atoi(n.Name())
+		if err != nil || fd <= last {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
 // kill sends SIGKILL; that the process is gone already is as good.
 func kill(pid int) bool {
 	err := unix.Kill(pid, unix.SIGKILL)

@@ -11,24 +11,23 @@ import (
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/task"
+	"golang.org/x/sys/unix"
 )
 
 // The files of a task's directory. The directory is a format with a version
 // (docs/design/runtime.md): what an agent of the version before or after has
 // written is read, and fields that are not known are left alone.
 const (
-	taskFile    = "task.json"      // what to run; written by the agent before the supervisor starts
-	stateFile   = "state.json"     // a [Status]; written by the supervisor at each change
-	exitFile    = "exit.json"      // a [Status] that is Ended, durable
-	lockFile    = "lock"           // locked while a supervisor lives
-	socketFile  = "socket"         // where the supervisor listens
-	stderrFile  = "supervisor.log" // what the supervisor has to say
-	sandboxDir  = "sandbox"        // the task's own
-	rootDir     = "root"           // where its root file system is put together
-	version     = 1
-	maxVersion  = version + 1
-	maxRecord   = 16 << 20 // bytes of one record
-	durableFile = 0o600
+	taskFile   = "task.json"  // what to run; written by the agent, then locked while a supervisor lives
+	stateFile  = "state.json" // a [Status]; written by the supervisor soon after a change
+	exitFile   = "exit.json"  // a [Status] that is Ended, durable; empty or torn: it has not ended
+	socketFile = "socket"     // where the supervisor listens
+	sandboxDir = "sandbox"    // the task's own
+	scratchDir = "scratch"    // scripts, where /run is not the task's own
+	version    = 1
+	maxVersion = version + 1
+	maxRecord  = 16 << 20 // bytes of one record
+	fileMode   = 0o600
 )
 
 // A Spec is one task to run. Its templates may still be in place.
@@ -49,6 +48,7 @@ type taskRecord struct {
 	Ports      map[string]uint16 `json:"ports,omitzero"`
 	Hostname   string            `json:"hostname,omitzero"`
 	CgroupRoot string            `json:"cgroup_root"`
+	Root       string            `json:"root"` // an empty directory to mount on
 	Hide       []string          `json:"hide,omitzero"`
 	Reduced    bool              `json:"reduced,omitzero"`  // no cgroups and no other user
 	Isolated   bool              `json:"isolated,omitzero"` // in namespaces of its own
@@ -181,30 +181,15 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// writeJSON replaces a record in one step. A durable one survives a power cut
-// once writeJSON has returned.
-func writeJSON(path string, v any, durable bool) error {
+// writeJSON replaces a record in one step.
+func writeJSON(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fault.Internal.Errorf("encode %s: %w", path, err)
 	}
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, durableFile) //nolint:gosec // a path of our own making
-	if err != nil {
-		return fault.Unavailable.Errorf("%w", err)
-	}
-	_, err = f.Write(b)
-	if err == nil && durable {
-		err = f.Sync()
-	}
-	if err2 := f.Close(); err == nil {
-		err = err2
-	}
+	err = os.WriteFile(path+".new", b, fileMode)
 	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err == nil && durable {
-		err = syncDir(filepath.Dir(path))
+		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
 		return fault.Unavailable.Errorf("write %s: %w", path, err)
@@ -212,11 +197,44 @@ func writeJSON(path string, v any, durable bool) error {
 	return nil
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // a path of our own making
+// exitSpace is what the end of a task may take, in bytes.
+const exitSpace = 64 << 10
+
+// reserveExit takes the space for the end while there is some: a task that
+// fills the disk must not keep its own end from being written.
+func reserveExit(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, exitFile), os.O_CREATE|os.O_WRONLY, fileMode) //nolint:gosec // a path of our own making
 	if err != nil {
 		return err
 	}
-	defer d.Close() //nolint:errcheck // only read
-	return d.Sync()
+	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, exitSpace)
+	return errors.Join(err, f.Close())
+}
+
+// writeExit writes the end. Once it has returned, the end survives a power
+// cut; if it is torn by one, it does not parse and the task has not ended.
+func writeExit(dir string, st Status) error {
+	b, err := json.Marshal(st)
+	if err != nil {
+		return fault.Internal.Errorf("encode end: %w", err)
+	}
+	path := filepath.Join(dir, exitFile)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, fileMode) //nolint:gosec // a path of our own making
+	if err != nil {
+		return fault.Unavailable.Errorf("%w", err)
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		err = f.Truncate(int64(len(b)))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err2 := f.Close(); err == nil {
+		err = err2
+	}
+	if err != nil {
+		return fault.Unavailable.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }

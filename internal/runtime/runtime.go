@@ -74,9 +74,9 @@ func New(cfg Config) (*Runtime, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, liveDir), filepath.Join(cfg.Dir, endedDir)} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fault.Unavailable.Errorf("task directory %s cannot be made: %w; give the agent a directory that it may write", d, err)
+	for _, d := range []string{"", liveDir, endedDir, rootDir} {
+		if err := os.MkdirAll(filepath.Join(cfg.Dir, d), 0o700); err != nil {
+			return nil, fault.Unavailable.Errorf("task directory %s cannot be made: %w; give the agent a directory that it may write", cfg.Dir, err)
 		}
 	}
 	dir, err := filepath.EvalSymlinks(cfg.Dir)
@@ -137,8 +137,10 @@ func (r *Runtime) Abilities() []string { return slices.Clone(r.able.missing) }
 
 // The directories inside [Config.Dir].
 const (
-	liveDir  = "tasks" // not yet forgotten
-	endedDir = "ended" // forgotten; kept for their logs until they are collected
+	liveDir  = "tasks"           // not yet forgotten
+	endedDir = "ended"           // forgotten; kept for their logs until they are collected
+	rootDir  = "root"            // empty: each task mounts its root on it, in its own namespace
+	saidFile = "supervisors.log" // what supervisors have to say
 )
 
 func (r *Runtime) liveDir(id task.ID) string {

@@ -107,11 +107,11 @@ func (w *world) close() {
 		w.t.Errorf("cgroups left: %v", got)
 	}
 	w.r.Close()
-	for _, p := range allProcesses() {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
-		if strings.Contains(string(b), w.cfg.Dir) {
-			w.t.Errorf("process left: %d %q", p.pid, b)
-		}
+	for deadline := time.Now().Add(patience); w.processesLeft() != "" && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond) // a supervisor that has told the end is about to go
+	}
+	if left := w.processesLeft(); left != "" {
+		w.t.Errorf("process left: %s", left)
 	}
 	if b, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(b), w.cfg.Dir) {
 		w.t.Errorf("mounts left:\n%s", b)
@@ -127,6 +127,16 @@ func (w *world) close() {
 		w.t.Error(err)
 	}
 	_ = group{m: root.m, path: filepath.Dir(root.path)}.remove(0) // when the last test is through
+}
+
+func (w *world) processesLeft() string {
+	for _, p := range allProcesses() {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+		if strings.Contains(string(b), w.cfg.Dir) {
+			return fmt.Sprintf("%d %q", p.pid, b)
+		}
+	}
+	return ""
 }
 
 func (w *world) id() task.ID {
@@ -178,7 +188,7 @@ func (w *world) wait(id task.ID, what string, ok func(Status) bool) Status {
 			return s
 		}
 		if time.Now().After(deadline) {
-			b, _ := os.ReadFile(filepath.Join(w.r.liveDir(id), stderrFile))
+			b, _ := os.ReadFile(filepath.Join(w.cfg.Dir, saidFile))
 			w.t.Fatalf("task %v is not %s after %v: %+v\nsupervisor says: %s", id, what, patience, s, b)
 		}
 		time.Sleep(2 * time.Millisecond)

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -100,7 +101,7 @@ func (r *Runtime) record(spec Spec) (taskRecord, error) {
 	}
 	return taskRecord{
 		Version: version, ID: spec.ID.String(), ClusterUID: spec.ClusterUID, Config: c, Ports: spec.Ports, Hostname: spec.Hostname,
-		CgroupRoot: r.cfg.CgroupRoot, Hide: append(slices.Clone(r.cfg.Hide), r.cfg.Dir),
+		CgroupRoot: r.cfg.CgroupRoot, Root: filepath.Join(r.cfg.Dir, rootDir), Hide: append(slices.Clone(r.cfg.Hide), r.cfg.Dir),
 		Reduced: r.able.reduced, Isolated: r.able.namespaces, User: user, Zone: r.cfg.Zone,
 	}, nil
 }
@@ -111,22 +112,26 @@ func (r *Runtime) launch(e *entry) (pid int, err error) {
 	if err := os.Mkdir(e.dir, 0o700); err != nil {
 		return 0, fault.Unavailable.Errorf("directory of task %s: %w", e.rec.ID, err)
 	}
+	b, err := json.Marshal(e.rec)
+	if err != nil {
+		return 0, fault.Internal.Errorf("encode task %s: %w", e.rec.ID, err)
+	}
+	if err := os.WriteFile(filepath.Join(e.dir, taskFile), b, fileMode); err != nil {
+		return 0, fault.Unavailable.Errorf("record of task %s: %w", e.rec.ID, err)
+	}
 	lock, err := takeLock(e.dir)
 	if err != nil {
 		return 0, err
 	}
 	defer lock.Close() //nolint:errcheck // the supervisor has it too
-	if err := writeJSON(filepath.Join(e.dir, taskFile), e.rec, false); err != nil {
-		return 0, err
-	}
 	socket, err := listen(e.dir)
 	if err != nil {
 		return 0, err
 	}
 	defer socket.Close() //nolint:errcheck // the supervisor has it too
-	said, err := os.OpenFile(filepath.Join(e.dir, stderrFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, durableFile)
+	said, err := r.openSaid()
 	if err != nil {
-		return 0, fault.Unavailable.Errorf("%w", err)
+		return 0, err
 	}
 	defer said.Close()                                   //nolint:errcheck // the supervisor has it too
 	cmd := exec.Command(r.cfg.Self, SuperviseArg, e.dir) //nolint:gosec // our own binary
@@ -143,9 +148,27 @@ func (r *Runtime) launch(e *entry) (pid int, err error) {
 	return cmd.Process.Pid, nil
 }
 
-// takeLock locks a task's directory. Kind Conflict: a supervisor lives.
+// maxSaid bounds the supervisors' log, in bytes, when one more begins.
+const maxSaid = 16 << 20
+
+func (r *Runtime) openSaid() (*os.File, error) {
+	path := filepath.Join(r.cfg.Dir, saidFile)
+	if st, err := os.Lstat(path); err == nil && st.Size() > maxSaid {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, fault.Unavailable.Errorf("%w", err)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, fileMode) //nolint:gosec // a path of our own making
+	if err != nil {
+		return nil, fault.Unavailable.Errorf("%w", err)
+	}
+	return f, nil
+}
+
+// takeLock locks a task's directory. Kinds Conflict: a supervisor lives;
+// Unavailable: nobody can tell.
 func takeLock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, durableFile) //nolint:gosec // a path of our own making
+	f, err := os.OpenFile(filepath.Join(dir, taskFile), os.O_RDWR, 0) //nolint:gosec // a path of our own making
 	if err != nil {
 		return nil, fault.Unavailable.Errorf("%w", err)
 	}

@@ -33,8 +33,10 @@ func SuperviseMain(env Env) int {
 		log.Error("supervisor: want one argument, the directory of a task")
 		return 2
 	}
+	log = log.With("task", filepath.Base(env.Args[0]))
 	unix.CloseOnExec(listenerFD)
 	unix.CloseOnExec(lockFD)
+	closeStrangers(lockFD)
 	_ = os.Chdir("/")
 	unix.Umask(0o022)
 	s, err := newSupervisor(env.Args[0], log)
@@ -78,6 +80,7 @@ type supervisor struct {
 	decisive *Process // whose exit decided a failure
 	begun    bool
 	ended    *agent.End
+	saveDue  <-chan time.Time // nil: nothing to save
 }
 
 // The events, beside [note].
@@ -132,8 +135,9 @@ func newSupervisor(dir string, log *slog.Logger) (*supervisor, error) {
 // run goes from start to end. An error means that the end is not on disk.
 func (s *supervisor) run() error {
 	defer s.cancel()
-	s.save()
-	s.reserveExit()
+	if err := reserveExit(s.dir); err != nil {
+		s.log.Warn("no space reserved", "error", err)
+	}
 	l, err := net.FileListener(os.NewFile(listenerFD, "listener"))
 	if err != nil {
 		return fault.Internal.Errorf("listener: %w", err)
@@ -154,6 +158,8 @@ func (s *supervisor) run() error {
 			s.handle(e)
 		case <-tick.C:
 			s.step(agent.Tick{})
+		case <-s.saveDue:
+			s.save()
 		}
 	}
 	return s.finish()
@@ -344,10 +350,16 @@ func (s *supervisor) initGone(e initGone) {
 	}
 }
 
-// changed brings the status up to date, saves it and tells the agents.
+// saveAfter is how long a change may wait to be saved together with the next.
+const saveAfter = 50 * time.Millisecond
+
+// changed brings the status up to date, tells the agents, and sees that it is
+// saved.
 func (s *supervisor) changed() {
 	s.collect()
-	s.save()
+	if s.saveDue == nil {
+		s.saveDue = time.After(saveAfter)
+	}
 	s.lines.publish(s.status)
 }
 
@@ -364,7 +376,8 @@ func (s *supervisor) collect() {
 // save keeps the status for an agent that comes later. That it cannot be
 // written, as on a full disk, ends nothing.
 func (s *supervisor) save() {
-	if err := writeJSON(filepath.Join(s.dir, stateFile), s.status, false); err != nil {
+	s.saveDue = nil
+	if err := writeJSON(filepath.Join(s.dir, stateFile), s.status); err != nil {
 		s.log.Warn("status not saved", "error", err)
 	}
 }
