@@ -1,0 +1,106 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/covey-platform/covey/api/covey/v1"
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/machine"
+)
+
+// maxAnswers bounds the questions that an agent works on at once.
+const maxAnswers = 8
+
+// Look answers the server's questions about a machine's tasks until ctx ends
+// or the connection breaks, and says why. answer is called by up to eight
+// goroutines at once, with a context that ends with the question; its error
+// goes to who asked, with its kind.
+func (a *Agent) Look(ctx context.Context, m machine.ID, answer func(context.Context, Question) (LookAnswer, error)) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(errClosed)
+	idle := time.AfterFunc(Silence, func() {
+		end(fault.Timeout.Errorf("the server was silent for %v", Silence))
+	})
+	defer idle.Stop()
+	stream := a.client.Look(ctx)
+	stream.RequestHeader().Set("Authorization", "Bearer "+a.cfg.Credential)
+	l := &looker{stream: stream, end: end, answer: answer}
+	_ = l.send(&pb.LookRequest{Machine: string(m)}) // Receive says why it failed
+	go l.beat(ctx)
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	slots := make(chan struct{}, maxAnswers)
+	for {
+		q, err := stream.Receive()
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			} else if errors.Is(err, io.EOF) {
+				err = fault.Unavailable.Errorf("the server ended the stream of questions")
+			}
+			end(err)
+			return FromWire(err)
+		}
+		idle.Reset(Silence)
+		if q.GetId() == 0 {
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			continue
+		}
+		busy.Go(func() {
+			defer func() { <-slots }()
+			l.reply(ctx, q)
+		})
+	}
+}
+
+// looker is the open stream. Many goroutines answer, one at a time sends.
+type looker struct {
+	stream *connect.BidiStreamForClient[pb.LookRequest, pb.LookResponse]
+	end    context.CancelCauseFunc
+	answer func(context.Context, Question) (LookAnswer, error)
+	mu     sync.Mutex
+}
+
+func (l *looker) reply(ctx context.Context, p *pb.LookResponse) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	q, err := questionFromWire(p)
+	var a LookAnswer
+	if err == nil {
+		a, err = l.answer(ctx, q)
+	}
+	_ = l.send(answerToWire(p.GetId(), a, err)) // a broken stream is noticed by who receives
+}
+
+func (l *looker) send(m *pb.LookRequest) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	late := time.AfterFunc(sendLimit, func() {
+		l.end(fault.Timeout.Errorf("the server took nothing in for %v", sendLimit))
+	})
+	defer late.Stop()
+	return l.stream.Send(m)
+}
+
+func (l *looker) beat(ctx context.Context) {
+	t := time.NewTicker(Heartbeat)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			_ = l.send(&pb.LookRequest{}) // as above
+		}
+	}
+}
