@@ -124,6 +124,7 @@ func (e *encoder) task(c *TaskChange, at unit.Tick) {
 	w.int(13, int64(t.Failures))
 	w.flag(14, t.Wanted)
 	e.word(w, 15, t.Reason)
+	w.resources(16, c.Free)
 }
 
 func (e *encoder) job(c *JobChange) {
@@ -146,6 +147,7 @@ func (e *encoder) machine(c *MachineChange) {
 		}
 	}
 	w.flag(5, c.Left)
+	w.resources(6, c.Free)
 }
 
 // word appends a field that says s by its number, or s itself if it is long.
@@ -305,6 +307,8 @@ func (d *decoder) task(r *reader, at unit.Tick) *TaskChange {
 			t.Wanted = in.flag()
 		case 15:
 			t.Reason = d.word(in)
+		case 16:
+			c.Free = in.resources()
 		}
 	}
 	r.err = in.err
@@ -348,6 +352,8 @@ func (d *decoder) machine(r *reader) *MachineChange {
 			in.known(&c.After)
 		case 5:
 			c.Left = in.flag()
+		case 6:
+			c.Free = in.resources()
 		}
 	}
 	r.err = in.err
