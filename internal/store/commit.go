@@ -132,10 +132,10 @@ func (w *writer) ended(ended []task.Task) error {
 	}, 5, args)
 }
 
-// known reports whether a COMMIT that failed with err did nothing for certain:
+// undone reports whether a COMMIT that failed with err did nothing for certain:
 // then the log was not written to its end. After any other error the end may
 // be there, and be found after a crash.
-func (s *SQLite) known(err error) bool {
+func undone(err error) bool {
 	switch code(err) & 0xff {
 	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY:
 		return true

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -13,8 +14,15 @@ import (
 	"github.com/covey-platform/covey/internal/unit"
 )
 
+// chunk is how many rows are read ahead at a time, and ahead how many chunks.
+const (
+	chunk = 256
+	ahead = 8
+)
+
 // Load yields every row, in the order of [state.Tables] and keys, and returns
-// where the store stands, all as of one moment.
+// where the store stands, all as of one moment. It reads ahead while yield
+// works: a new leader has nothing else to do with its other core.
 func (s *SQLite) Load(ctx context.Context, yield func(state.Row) error) (state.Head, error) {
 	conn, err := s.read.Conn(ctx)
 	if err != nil {
@@ -30,46 +38,85 @@ func (s *SQLite) Load(ctx context.Context, yield func(state.Row) error) (state.H
 	if err != nil {
 		return state.Head{}, err
 	}
-	for _, t := range state.Tables() {
-		err := conn.Raw(func(dc any) error { return s.loadTable(ctx, dc, t, yield) })
-		if err != nil {
-			return state.Head{}, err
+	rows := make(chan []state.Row, ahead)
+	stop := make(chan struct{})
+	var broken error // of the reading; written before rows is closed
+	go func() {
+		defer close(rows)
+		broken = conn.Raw(func(dc any) error { return s.loadTables(ctx, dc, rows, stop) })
+	}()
+	for some := range rows {
+		for i := 0; err == nil && i < len(some); i++ {
+			if err = yield(some[i]); err != nil {
+				close(stop)
+			}
 		}
+	}
+	if err = cmp.Or(err, broken); err != nil {
+		return state.Head{}, err
 	}
 	return head, nil
 }
 
-// loadTable yields the rows of one table. It reads from the driver itself,
-// which is twice as fast.
-func (s *SQLite) loadTable(ctx context.Context, dc any, t state.Table, yield func(state.Row) error) error {
-	doing := "load table " + t.String()
+// loadTables sends the rows of every table, until stop is closed. It reads
+// from the driver itself, which is twice as fast as through database/sql.
+func (s *SQLite) loadTables(ctx context.Context, dc any, to chan<- []state.Row, stop <-chan struct{}) error {
 	c, ok := dc.(driver.QueryerContext)
 	if !ok {
-		return fault.Internal.Errorf("%s: the SQLite driver cannot query", doing)
+		return fault.Internal.Errorf("the SQLite driver cannot query")
 	}
-	rows, err := c.QueryContext(ctx, "SELECT key, value FROM "+t.String()+" ORDER BY key", nil)
-	if err != nil {
-		return s.explain(doing, err)
-	}
-	defer func() { _ = rows.Close() }()
-	seal := newSealer()
-	dest := make([]driver.Value, 2)
-	for {
-		if err := rows.Next(dest); errors.Is(err, io.EOF) {
+	for _, t := range state.Tables() {
+		select {
+		case <-stop:
 			return nil
-		} else if err != nil {
+		default:
+		}
+		doing := "load table " + t.String()
+		rows, err := c.QueryContext(ctx, "SELECT key, value FROM "+t.String()+" ORDER BY key", nil)
+		if err != nil {
 			return s.explain(doing, err)
 		}
-		key, _ := dest[0].([]byte)
-		sealed, _ := dest[1].([]byte)
-		value, err := seal.open(key, sealed)
-		if err != nil {
-			return s.damaged(doing, fault.Internal.Errorf("row %.100q: %w", key, err))
+		err = s.loadTable(doing, t, rows, to, stop)
+		if e := rows.Close(); err == nil && e != nil {
+			err = s.explain(doing, e)
 		}
-		if err := yield(state.Row{Table: t, Key: string(key), Value: value}); err != nil {
+		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+func (s *SQLite) loadTable(doing string, t state.Table, rows driver.Rows, to chan<- []state.Row, stop <-chan struct{}) error {
+	seal := newSealer()
+	dest := make([]driver.Value, 2)
+	some := make([]state.Row, 0, chunk)
+	for whole := false; !whole; {
+		switch err := rows.Next(dest); {
+		case errors.Is(err, io.EOF):
+			whole = true
+		case err != nil:
+			return s.explain(doing, err)
+		default:
+			key, _ := dest[0].([]byte)
+			sealed, _ := dest[1].([]byte)
+			value, err := seal.open(key, sealed)
+			if err != nil {
+				return s.damaged(doing, fault.Internal.Errorf("row %.100q: %w", key, err))
+			}
+			some = append(some, state.Row{Table: t, Key: string(key), Value: value})
+		}
+		if len(some) < chunk && !whole {
+			continue
+		}
+		select {
+		case to <- some:
+			some = make([]state.Row, 0, chunk)
+		case <-stop:
+			return nil
+		}
+	}
+	return nil
 }
 
 // head reads where the store stands and the first record that is kept.

@@ -133,7 +133,7 @@ func (s *SQLite) open(ctx context.Context) error {
 	}
 	s.write = w
 	// Nobody else has the lock, so whoever led is gone.
-	if err := w.free(ctx); err != nil {
+	if err := w.free(); err != nil {
 		return s.explain("give up the lease of the last run", err)
 	}
 	s.read, err = s.pool(readers, "query_only(1)", "cache_size(-4096)")

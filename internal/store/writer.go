@@ -169,7 +169,7 @@ func (w *writer) setTerm(t state.Term) error {
 }
 
 // free ends the lease, whoever holds it.
-func (w *writer) free(context.Context) error {
+func (w *writer) free() error {
 	_, err := w.exec("UPDATE meta SET holder = '' WHERE id = 1 AND holder <> ''")
 	return err
 }
@@ -203,7 +203,7 @@ func (s *SQLite) transact(ctx context.Context, doing string, f func(w *writer) e
 	}
 	if _, err := w.exec("COMMIT"); err != nil {
 		s.undo()
-		if s.known(err) {
+		if undone(err) {
 			return s.explain(doing, err)
 		}
 		return fault.Timeout.Errorf("%s: nobody knows whether it happened: %w; the database %s must be loaded again", doing, err, s.cfg.Path)

@@ -1,0 +1,347 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/store"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+func open(t *testing.T, path string) *store.SQLite {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Config{Path: path, Now: time.Now})
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// refused checks the kind and the words of an error.
+func refused(t *testing.T, err error, kind fault.Kind, words ...string) {
+	t.Helper()
+	if err == nil || fault.Of(err) != kind {
+		t.Fatalf("error %v of kind %v, want kind %v", err, fault.Of(err), kind)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q, want it to say %q", err, w)
+		}
+	}
+}
+
+func openErr(path string) error {
+	s, err := store.Open(context.Background(), store.Config{Path: path, Now: time.Now})
+	if err == nil {
+		_ = s.Close()
+	}
+	return err
+}
+
+func TestOpenDirectory(t *testing.T) {
+	dir := t.TempDir()
+	refused(t, openErr(filepath.Join(dir, "none", "c.db")), fault.Denied, filepath.Join(dir, "none"), "create it")
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, openErr(filepath.Join(file, "c.db")), fault.Denied, file)
+	refused(t, openErr(dir), fault.Denied, dir, "no file")
+}
+
+// TestOpenReadOnly needs a directory that even root cannot write to.
+func TestOpenReadOnly(t *testing.T) {
+	dir := mount(t, "64k")
+	if err := unix.Mount("none", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "size=64k"); err != nil {
+		t.Skipf("cannot make a read-only mount here: %v", err)
+	}
+	refused(t, openErr(filepath.Join(dir, "c.db")), fault.Denied, dir, "cannot be written", "give it to the user")
+}
+
+func TestOpenTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	s := open(t, path)
+	refused(t, openErr(path), fault.Conflict, filepath.Dir(path), fmt.Sprintf("pid %d", os.Getpid()), "stop it")
+	shut(t, s)
+	shut(t, s)
+	open(t, path)
+}
+
+// edit changes a database behind the store's back.
+func edit(t *testing.T, path string, statements ...string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range statements {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOpenNewer opens databases that a newer program has upgraded: what is one
+// version ahead works as it is.
+func TestOpenNewer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	s := open(t, path)
+	first := commitOne(t, s, machine.Epoch{}, state.Head{}, "before")
+	shut(t, s)
+	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (2, 1)",
+		"CREATE TABLE added (x)", "ALTER TABLE meta ADD COLUMN added", "ALTER TABLE job ADD COLUMN added")
+	s = open(t, path)
+	commitOne(t, s, machine.Epoch{}, first, "after")
+	if got := rows(t, s); len(got) != 2 {
+		t.Errorf("%d rows, want 2: %v", len(got), got)
+	}
+	shut(t, s)
+	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (3, 1)")
+	refused(t, openErr(path), fault.Invalid, path, "version 3", "wants 1", "start a newer one")
+}
+
+func TestOpenForeign(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	edit(t, path, "CREATE TABLE bookmarks (url TEXT)")
+	refused(t, openErr(path), fault.Invalid, path, "some other program")
+}
+
+// commitOne commits one row and record and returns where the store stands.
+// Without an epoch it takes the lead first.
+func commitOne(t *testing.T, s *store.SQLite, e machine.Epoch, h state.Head, key string) state.Head {
+	t.Helper()
+	if e == (machine.Epoch{}) {
+		var err error
+		if e, err = s.Acquire(t.Context(), "test"); err != nil {
+			t.Fatalf("Acquire: %v", err)
+		}
+	}
+	b := one(e, h, key, []byte("value of "+key))
+	if err := s.Commit(t.Context(), b); err != nil {
+		t.Fatalf("Commit: %v", err)
+	}
+	return state.Head{Rev: b.Rev, Seq: h.Seq + 1, At: b.At}
+}
+
+func one(e machine.Epoch, h state.Head, key string, value []byte) *state.Batch {
+	return &state.Batch{
+		Epoch: e, Base: h.Rev, Rev: h.Rev + 1, At: h.At + 1,
+		Rows:    []state.Row{{Table: state.JobTable, Key: key, Value: value}},
+		Records: []state.Record{{Seq: h.Seq + 1, At: h.At + 1, Kind: state.JobRecord, Job: &state.JobChange{Reason: key}}},
+	}
+}
+
+func rows(t *testing.T, s *store.SQLite) map[string][]byte {
+	t.Helper()
+	got := make(map[string][]byte)
+	if _, err := s.Load(t.Context(), func(r state.Row) error { got[r.Key] = r.Value; return nil }); err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	return got
+}
+
+// TestDamage flips bits of a database at rest: none may be served.
+func TestDamage(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.db")
+	s := open(t, path)
+	value := bytes.Repeat([]byte("all work and no play "), 20)
+	e, err := s.Acquire(t.Context(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), one(e, state.Head{}, "the key", value)); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, s)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(whole, value[:40])
+	if at < 0 {
+		t.Fatal("the value is not in the file")
+	}
+	damage := func(name string, change func(b []byte) []byte) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, change(bytes.Clone(whole)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	refused(t, openErr(damage("header", func(b []byte) []byte { copy(b, "garbage"); return b })), fault.Internal, "damaged", "restore")
+	refused(t, openErr(damage("noise", func(b []byte) []byte { return bytes.Repeat([]byte{0xa5}, len(b)) })), fault.Internal, "damaged", "restore")
+
+	s = open(t, damage("bit", func(b []byte) []byte { b[at+100] ^= 1; return b }))
+	_, err = s.Load(t.Context(), func(state.Row) error { return nil })
+	refused(t, err, fault.Internal, "damaged", `"the key"`, "checksum", "restore")
+	shut(t, s)
+
+	// Every page but the first in turn is overwritten: open, load or read
+	// fails, or the page held nothing that they give.
+	for page := 4096; page+4096 <= len(whole); page += 4096 {
+		p := damage("page", func(b []byte) []byte { copy(b[page:], bytes.Repeat([]byte{0xa5}, 4096)); return b })
+		if got, err := everything(p); err == nil && got != string(value)+"the key" {
+			t.Errorf("page %d overwritten: served %.80q", page/4096, got)
+		} else if err != nil && fault.Of(err) != fault.Internal {
+			t.Errorf("page %d overwritten: error %v of kind %v, want internal", page/4096, err, fault.Of(err))
+		}
+		_ = os.Remove(p + "-wal")
+		_ = os.Remove(p + "-shm")
+	}
+}
+
+// everything reads the only row and record of a database.
+func everything(path string) (string, error) {
+	s, err := store.Open(context.Background(), store.Config{Path: path, Now: time.Now})
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = s.Close() }()
+	var out string
+	if _, err := s.Load(context.Background(), func(r state.Row) error { out += string(r.Value); return nil }); err != nil {
+		return "", err
+	}
+	records, err := s.Records(context.Background(), 0, 10)
+	for _, r := range records {
+		out += r.Job.Reason
+	}
+	return out, err
+}
+
+// mount returns a directory on a file system of its own.
+func mount(t *testing.T, size string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("cannot mount a tmpfs here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+// TestDiskFull fills the disk, at many different points of a commit, and makes
+// room again.
+func TestDiskFull(t *testing.T) {
+	dir := mount(t, "4m")
+	path := filepath.Join(dir, "c.db")
+	s := open(t, path)
+	e, err := s.Acquire(t.Context(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make(map[string][]byte)
+	var head state.Head
+	try := func(key string, size int) error {
+		b := one(e, head, key, bytes.Repeat([]byte{byte(size)}, size))
+		err := s.Commit(t.Context(), b)
+		if err == nil {
+			want[key] = b.Rows[0].Value
+			head = state.Head{Rev: b.Rev, Seq: head.Seq + 1, At: b.At}
+		}
+		return err
+	}
+	for i := range 20 {
+		if err := try(fmt.Sprint("before", i), 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ballast := filepath.Join(dir, "ballast")
+	fulls := 0
+	for round := range 12 {
+		fill(t, ballast, round*5000)
+		for i := range 4 {
+			switch err := try(fmt.Sprint("full", round, i), 3000+9000*i); {
+			case err == nil:
+			case fault.Of(err) == fault.Exhausted:
+				fulls++
+				refused(t, err, fault.Exhausted, "disk", dir, "full", "room")
+			default:
+				t.Fatalf("round %d: %v of kind %v, want exhausted", round, err, fault.Of(err))
+			}
+		}
+		got := rows(t, s)
+		compare(t, fmt.Sprint("round ", round), want, got)
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+		if err := try(fmt.Sprint("after", round), 2000); err != nil {
+			t.Fatalf("round %d: after making room: %v", round, err)
+		}
+	}
+	if fulls == 0 {
+		t.Error("no commit met the full disk")
+	}
+	shut(t, s)
+	s = open(t, path)
+	compare(t, "after all", want, rows(t, s))
+	records, err := s.Records(t.Context(), 0, 1000)
+	if err != nil || len(records) != len(want) {
+		t.Errorf("%d records, %v, want %d", len(records), err, len(want))
+	}
+}
+
+func compare(t *testing.T, what string, want, got map[string][]byte) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Errorf("%s: %d rows, want %d", what, len(got), len(want))
+	}
+	for k, v := range want {
+		if !bytes.Equal(got[k], v) {
+			t.Errorf("%s: row %s has %d bytes, want %d", what, k, len(got[k]), len(v))
+		}
+	}
+}
+
+// fill writes a file until the disk is full but for spare bytes.
+func fill(t *testing.T, path string, spare int) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(0)
+	for block := make([]byte, 1<<10); err == nil; {
+		var n int
+		n, err = f.Write(block)
+		size += int64(n)
+	}
+	if err := f.Truncate(max(0, size-int64(spare))); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestClosed sees that a closed store says so.
+func TestClosed(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "c.db"))
+	shut(t, s)
+	_, err := s.Acquire(t.Context(), "test")
+	refused(t, err, fault.Unavailable, "closed")
+	refused(t, s.Commit(t.Context(), &state.Batch{Rev: 1, At: unit.Hour}), fault.Unavailable, "closed")
+}
