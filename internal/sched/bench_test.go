@@ -1,38 +1,51 @@
 package sched
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
-// BenchmarkPlace places a whole workload, 5,000 tasks a plan. It reports tasks
-// per second of planning and folding alone, and of all of it with the rows applied.
+// BenchmarkPlace places a whole workload, 5,000 tasks a plan: tasks per second
+// over all, with the rows applied to a draft, and of the engine alone (index,
+// plans and folds).
 func BenchmarkPlace(b *testing.B) {
 	for _, name := range []string{"w1k", "w10k"} {
 		b.Run(name, func(b *testing.B) {
 			machines, jobs := workload(b, name, 1)
 			s := load(b, machines, jobs)
-			placed, looked := 0, 0
+			var all placing
 			for b.Loop() {
-				placed, looked = placeAll(b, s)
+				placeAll(b, s, &all)
 			}
-			each := b.Elapsed().Seconds() / float64(b.N) / float64(placed)
-			b.ReportMetric(1/each, "tasks/s")
-			b.ReportMetric(float64(looked)/float64(placed), "looks/task")
+			b.ReportMetric(float64(all.placed)/float64(b.N), "placed")
+			b.ReportMetric(float64(all.placed)/b.Elapsed().Seconds(), "tasks/s")
+			b.ReportMetric(float64(all.placed)/all.engine.Seconds(), "engine-tasks/s")
+			b.ReportMetric(float64(all.looked)/float64(all.placed), "looks/task")
 		})
 	}
 }
 
-// placeAll plans until nothing more is left and returns how many tasks it
-// placed and how many nodes it looked at.
-func placeAll(t testing.TB, s *state.Snapshot) (placed, looked int) {
+// placing is what placing cost.
+type placing struct {
+	placed, looked int
+	engine         time.Duration
+}
+
+// placeAll plans until nothing more is left.
+func placeAll(t testing.TB, s *state.Snapshot, all *placing) {
 	t.Helper()
+	at := time.Now()
 	x := NewIndex(s)
 	for more := true; more; {
 		changes, waits := Plan(s, x, unit.Hour, Limits{})
-		placed, looked, more = placed+len(changes), looked+waits.Looked, waits.More
+		all.engine += time.Since(at)
+		all.placed, all.looked, more = all.placed+len(changes), all.looked+waits.Looked, waits.More
 		d := state.NewDraft(s, unit.Hour)
 		for _, c := range changes {
 			if err := d.Apply(c); err != nil {
@@ -40,7 +53,48 @@ func placeAll(t testing.TB, s *state.Snapshot) (placed, looked int) {
 			}
 		}
 		s = d.Snapshot()
+		at = time.Now()
 		x.Fold(s, d.Changed())
 	}
-	return placed, looked
+	all.engine += time.Since(at)
+}
+
+// BenchmarkOne places one task of a job in a cluster that is full of others,
+// and folds it: what a single restart costs.
+func BenchmarkOne(b *testing.B) {
+	for _, copies := range []int{1, 5} {
+		b.Run(fmt.Sprintf("%d0k", copies), func(b *testing.B) {
+			machines, jobs := workload(b, "w10k", copies)
+			s := load(b, machines, jobs)
+			x := NewIndex(s)
+			for more := true; more; {
+				s, more = planOnce(b, s, x)
+			}
+			r := rand.New(rand.NewPCG(1, 2))
+			var spent []time.Duration
+			for b.Loop() {
+				s = churn(b, s, x, r, 1)
+				at := time.Now()
+				s, _ = planOnce(b, s, x)
+				spent = append(spent, time.Since(at))
+			}
+			slices.Sort(spent)
+			b.ReportMetric(float64(spent[len(spent)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(spent[len(spent)*99/100].Microseconds()), "p99-µs")
+		})
+	}
+}
+
+// planOnce plans once, applies it and folds it.
+func planOnce(t testing.TB, s *state.Snapshot, x *Index) (*state.Snapshot, bool) {
+	t.Helper()
+	changes, waits := Plan(s, x, s.At, Limits{})
+	d := state.NewDraft(s, s.At)
+	for _, c := range changes {
+		if err := d.Apply(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x.Fold(d.Snapshot(), d.Changed())
+	return d.Snapshot(), waits.More
 }

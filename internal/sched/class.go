@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ type shape struct {
 	tier   int8 // rank: the most urgent is 0
 	prio   int32
 	need   unit.Resources
+	room   chart // where need may fit
 	ports  int
 	values []job.Constraint
 	limits []job.Constraint
@@ -24,6 +26,7 @@ type shape struct {
 
 func shapeOf(k job.Key, c *job.Config) *shape {
 	w := &shape{role: k.Role(), tier: tierRank(c.Tier), prio: c.Priority, need: c.Task.Resources, ports: len(c.Task.Ports)}
+	w.room = chartFrom(w.need)
 	for _, con := range c.Constraints {
 		if con.Limit > 0 {
 			w.limits = append(w.limits, con)
@@ -53,11 +56,7 @@ const dedicated = "dedicated"
 func (w *shape) classKey() string {
 	parts := make([]string, 0, 1+len(w.values)+len(w.limits))
 	for _, c := range w.values {
-		p := strconv.Quote(c.Attribute) + strconv.FormatBool(c.Negated)
-		for _, v := range c.Values {
-			p += strconv.Quote(v)
-		}
-		parts = append(parts, p)
+		parts = append(parts, fmt.Sprintf("%q %t %q", c.Attribute, c.Negated, c.Values))
 		if c.Attribute == dedicated && !c.Negated {
 			parts = append(parts, "role"+strconv.Quote(w.role))
 		}

@@ -258,28 +258,29 @@ func (p *planner) explain() {
 	known := map[need]Wait{}
 	looks := p.lim.Looks
 	for _, k := range p.stuck {
-		g := k.group
-		var w Wait
-		switch {
-		case g.shape == nil:
-			w.Text = lostConfig
-		default:
-			key := g.need()
-			again, ok := known[key]
-			switch {
-			case ok && g.tally == nil:
-				w = again
-			case looks < len(p.x.slots):
-				w.Text = tooMany
-			default:
-				looks -= len(p.x.slots)
-				w = p.x.survey(g).wait()
-				known[key] = w
-			}
+		w := Wait{Text: lostConfig}
+		if k.group.shape != nil {
+			w = p.why(k.group, known, &looks)
 		}
-		w.Task, w.Job, w.Config, w.Tasks = k.first, g.job, g.config, k.tasks
+		w.Task, w.Job, w.Config, w.Tasks = k.first, k.group.job, k.group.config, k.tasks
 		p.waits.Groups = append(p.waits.Groups, w)
 	}
+}
+
+// why says why a group is stuck, from what is known of others or by a survey.
+func (p *planner) why(g *group, known map[need]Wait, looks *int) Wait {
+	if w, ok := known[g.need()]; ok && g.tally == nil {
+		return w
+	}
+	if *looks < len(p.x.slots) {
+		return Wait{Text: tooMany}
+	}
+	*looks -= len(p.x.slots)
+	w := p.x.survey(g).wait()
+	if g.tally == nil {
+		known[g.need()] = w
+	}
+	return w
 }
 
 func (x *Index) survey(g *group) *survey {

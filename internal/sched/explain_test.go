@@ -33,20 +33,28 @@ func TestTexts(t *testing.T) {
 			w.add("m0", cpu(4000))
 			w.edit("m0", func(m *machine.Machine) { m.Up = false })
 		}, asks(cpu(4000), 0), "no machine fits: 2 of 4 lack cpu (need 4, nearest m2 has 2.5), 1 is draining, 1 is down"},
-		{"two measures", func(w *world) {
-			w.add("m1", big)
-			w.submit("r/prod/x", 1, asks(unit.Resources{CPU: 3000, RAM: 7 * gib}, 0))
-		}, asks(unit.Resources{CPU: 2000, RAM: 2 * gib}, 0),
-			"no machine fits: 1 of 1 lacks cpu (need 2, nearest m1 has 1), 1 lacks ram (need 2 GiB, nearest m1 has 1 GiB)"},
-		{"a giant", func(w *world) {
-			w.add("m1", big)
-			w.add("m2", unit.Resources{CPU: 1000, RAM: 23*gib + gib/2, Disk: gib})
+		{
+			"two measures", func(w *world) {
+				w.add("m1", big)
+				w.submit("r/prod/x", 1, asks(unit.Resources{CPU: 3000, RAM: 7 * gib}, 0))
+			}, asks(unit.Resources{CPU: 2000, RAM: 2 * gib}, 0),
+			"no machine fits: 1 of 1 lacks cpu (need 2, nearest m1 has 1), 1 lacks ram (need 2 GiB, nearest m1 has 1 GiB)",
 		},
-			asks(unit.Resources{CPU: 1000, RAM: 64 * gib}, 0), "larger than any machine: needs ram 64 GiB, the largest has 23.5 GiB"},
-		{"a giant in sum", func(w *world) { w.add("m1", big); w.add("m2", unit.Resources{CPU: 1000, RAM: 16 * gib}) },
-			asks(unit.Resources{CPU: 4000, RAM: 16 * gib}, 1), "larger than any machine: needs cpu 4, ram 16 GiB, 1 port together, and no machine has all of it"},
-		{"a giant where it may go", func(w *world) { w.add("m1", big); w.add("m2", cpu(1000), "rack", "a") },
-			asks(cpu(2000), 0, is("rack", "a")), "larger than any machine that its constraints allow: needs cpu 2, the largest has 1"},
+		{
+			"a giant", func(w *world) {
+				w.add("m1", big)
+				w.add("m2", unit.Resources{CPU: 1000, RAM: 23*gib + gib/2, Disk: gib})
+			},
+			asks(unit.Resources{CPU: 1000, RAM: 64 * gib}, 0), "larger than any machine: needs ram 64 GiB, the largest has 23.5 GiB",
+		},
+		{
+			"a giant in sum", func(w *world) { w.add("m1", big); w.add("m2", unit.Resources{CPU: 1000, RAM: 16 * gib}) },
+			asks(unit.Resources{CPU: 4000, RAM: 16 * gib}, 1), "larger than any machine: needs cpu 4, ram 16 GiB, 1 port together, and no machine has all of it",
+		},
+		{
+			"a giant where it may go", func(w *world) { w.add("m1", big); w.add("m2", cpu(1000), "rack", "a") },
+			asks(cpu(2000), 0, is("rack", "a")), "larger than any machine that its constraints allow: needs cpu 2, the largest has 1",
+		},
 		{"ports", func(w *world) {
 			w.add("m1", big)
 			w.submit("r/prod/x", 1, asks(cpu(1), 8))

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"math"
+	"slices"
 
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/unit"
@@ -51,7 +52,7 @@ type front struct {
 }
 
 const (
-	logged      = 1 << 10 // puts remembered, for fronts to catch up
+	logged      = 1 << 6  // puts remembered, for fronts to catch up
 	someAtMost  = 16      // hosts kept aside by a front before it goes back
 	frontsAtOne = 1 << 10 // fronts kept in all
 )
@@ -78,8 +79,8 @@ func (q search) first(root int32, from mark) int32 {
 		return 0
 	}
 	*q.looked++
-	r, g := &q.x.nodes[root], q.group
-	if !r.mask.has(g.class.bit) || g.shape.ports > r.ports || !g.shape.need.Fits(r.most) {
+	r := &q.x.nodes[root]
+	if !r.mayHold(q.group) {
 		return 0
 	}
 	if !q.x.isBefore(root, from) {
@@ -125,12 +126,9 @@ func (q search) catchUp(f *front, tree int8) {
 }
 
 func (f *front) add(n int32) {
-	for _, m := range f.some {
-		if m == n {
-			return
-		}
+	if !slices.Contains(f.some, n) {
+		f.some = append(f.some, n)
 	}
-	f.some = append(f.some, n)
 }
 
 // next returns the best fit in a tree, or 0, and moves the front up to it.
@@ -146,13 +144,14 @@ func (q search) next(f *front, tree int8) int32 {
 		return best
 	}
 	n := q.first(q.x.roots[tree], f.from)
-	if q.avoid == 0 {
-		f.from = q.x.markOf(n)
+	f.from = q.x.markOf(n)
+	if q.avoid != 0 && q.x.isBefore(q.avoid, f.from) {
+		f.add(q.avoid) // it was passed over, and others may get it
 	}
 	return n
 }
 
-// fronts returns the fronts of a need, one for each tree.
+// frontsOf returns the fronts of a need, one for each tree.
 func (x *Index) frontsOf(k need) *[trees]front {
 	fs, ok := x.fronts[k]
 	if !ok {

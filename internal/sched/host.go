@@ -1,7 +1,6 @@
 package sched
 
 import (
-	"math"
 	"math/bits"
 	"slices"
 
@@ -157,8 +156,11 @@ const scale = 1 << 20
 func leftover(free, largest unit.Resources) int64 {
 	sum := int64(0)
 	for _, p := range [...][2]int64{
-		{free.CPU, largest.CPU}, {free.RAM, largest.RAM}, {free.Disk, largest.Disk},
-		{free.GPU, largest.GPU}, {free.Net, largest.Net},
+		{free.CPU, largest.CPU},
+		{free.RAM, largest.RAM},
+		{free.Disk, largest.Disk},
+		{free.GPU, largest.GPU},
+		{free.Net, largest.Net},
 	} {
 		if p[0] <= 0 || p[1] <= 0 {
 			continue
@@ -177,6 +179,3 @@ func largestOf(a, b unit.Resources) unit.Resources {
 		GPU: max(a.GPU, b.GPU), Net: max(a.Net, b.Net),
 	}
 }
-
-// nothing is below every amount.
-var nothing = unit.Resources{CPU: math.MinInt64, RAM: math.MinInt64, Disk: math.MinInt64, GPU: math.MinInt64, Net: math.MinInt64}

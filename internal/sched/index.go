@@ -139,7 +139,7 @@ func (x *Index) slot(id machine.ID) int32 {
 // whether the largest machine may be another one now.
 func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale bool) {
 	row, exists := s.Machine(id)
-	n, known := x.slots[id]
+	_, known := x.slots[id]
 	if !exists && !known {
 		return 0, false
 	}
@@ -217,13 +217,31 @@ func (x *Index) group(s *state.Snapshot, key groupKey) *group {
 		return g
 	}
 	g.shape = shapeOf(key.job, cfg)
+	x.join(s, g)
+	return g
+}
+
+// join finds what a group needs to be placed: its class and its job's tally.
+func (x *Index) join(s *state.Snapshot, g *group) {
 	g.class = x.classOf(g.shape)
 	g.class.groups++
 	if len(g.shape.limits) > 0 {
-		g.tally = x.tallyOf(s, key.job, g.shape.limits)
+		g.tally = x.tallyOf(s, g.job, g.shape.limits)
 		g.tally.groups++
 	}
-	return g
+}
+
+// part is the opposite of join.
+func (x *Index) part(g *group) {
+	if g.class != nil {
+		g.class.groups--
+	}
+	if g.tally == nil {
+		return
+	}
+	if g.tally.groups--; g.tally.groups == 0 {
+		delete(x.tallies, g.job)
+	}
 }
 
 // leave takes a task out of its group, and forgets a group that is empty.
@@ -234,15 +252,7 @@ func (x *Index) leave(at waiting, id task.ID) {
 		return
 	}
 	delete(x.groups, at.group)
-	if g.class != nil {
-		g.class.groups--
-	}
-	if g.tally == nil {
-		return
-	}
-	if g.tally.groups--; g.tally.groups == 0 {
-		delete(x.tallies, g.job)
-	}
+	x.part(g)
 }
 
 // tallyOf returns the tally of a job, which counts by the limits' attributes.

@@ -28,10 +28,16 @@ func TestRules(t *testing.T) {
 		want  []string
 	}{
 		{"no machine", func(*world) {}, 1, asks(cpu(1000), 0), []string{"-"}},
-		{"it fills one machine, then the next", func(w *world) { w.add("m1", cpu(2000)); w.add("m2", cpu(2000)) },
-			5, asks(cpu(1000), 0), []string{"m1", "m1", "m2", "m2", "-"}},
-		{"the fullest first", func(w *world) { w.add("m1", cpu(4000)); w.add("m2", cpu(2000)) },
-			2, asks(cpu(2000), 0), []string{"m2", "m1"}},
+		{
+			"it fills one machine, then the next", func(w *world) { w.add("m1", cpu(2000)); w.add("m2", cpu(2000)) },
+			5, asks(cpu(1000), 0),
+			[]string{"m1", "m1", "m2", "m2", "-"},
+		},
+		{
+			"the fullest first", func(w *world) { w.add("m1", cpu(4000)); w.add("m2", cpu(2000)) },
+			2, asks(cpu(2000), 0),
+			[]string{"m2", "m1"},
+		},
 		{"every measure counts", func(w *world) {
 			w.add("m1", unit.Resources{CPU: 8000, RAM: gib})
 			w.add("m2", unit.Resources{CPU: 8000, RAM: 8 * gib})
@@ -44,16 +50,25 @@ func TestRules(t *testing.T) {
 			w.add("m1", unit.Resources{CPU: 2000, Net: 5})
 			w.edit("m1", func(m *machine.Machine) { m.Foreign = unit.Resources{Net: 6} })
 		}, 1, asks(cpu(1000), 0), []string{"-"}},
-		{"bandwidth", func(w *world) { w.add("m1", unit.Resources{CPU: 4000, Net: 100e6}) },
-			2, asks(unit.Resources{CPU: 1, Net: 60e6}, 0), []string{"m1", "-"}},
+		{
+			"bandwidth", func(w *world) { w.add("m1", unit.Resources{CPU: 4000, Net: 100e6}) },
+			2, asks(unit.Resources{CPU: 1, Net: 60e6}, 0),
+			[]string{"m1", "-"},
+		},
 		{"ports", func(w *world) {
 			w.add("m1", big)
 			w.edit("m1", func(m *machine.Machine) { m.Ports.To = m.Ports.From + 4 })
 		}, 3, asks(cpu(1), 2), []string{"m1", "m1", "-"}},
-		{"shares sit on one GPU", func(w *world) { w.add("m1", unit.Resources{GPU: 2000}) },
-			3, asks(unit.Resources{GPU: 600}, 0), []string{"m1", "m1", "-"}},
-		{"several GPUs are whole ones", func(w *world) { w.add("m1", unit.Resources{GPU: 3000}) },
-			2, asks(unit.Resources{GPU: 1500}, 0), []string{"m1", "-"}},
+		{
+			"shares sit on one GPU", func(w *world) { w.add("m1", unit.Resources{GPU: 2000}) },
+			3, asks(unit.Resources{GPU: 600}, 0),
+			[]string{"m1", "m1", "-"},
+		},
+		{
+			"several GPUs are whole ones", func(w *world) { w.add("m1", unit.Resources{GPU: 3000}) },
+			2, asks(unit.Resources{GPU: 1500}, 0),
+			[]string{"m1", "-"},
+		},
 		{"down, draining and drained never; scheduled last", func(w *world) {
 			for i, mode := range []machine.Mode{machine.None, machine.Draining, machine.Drained, machine.Scheduled, machine.None} {
 				id := machine.ID("m" + strconv.Itoa(i))
@@ -71,8 +86,10 @@ func TestRules(t *testing.T) {
 		{"none of several values; a missing attribute passes", racks, 3, asks(big, 0, not("rack", "b", "c")), []string{"m", "ma", "-"}},
 		{"constraints add up", racks, 2, asks(big, 0, is("rack", "b"), not("rack", "c")), []string{"mb", "-"}},
 		{"at most one per host", racks, 5, asks(cpu(1), 0, most("host", 1)), []string{"m", "ma", "mb", "mbc", "-"}},
-		{"at most two per rack; no rack is no place", racks, 7, asks(cpu(1), 0, most("rack", 2)),
-			[]string{"ma", "ma", "mb", "mb", "-", "-", "-"}},
+		{
+			"at most two per rack; no rack is no place", racks, 7, asks(cpu(1), 0, most("rack", 2)),
+			[]string{"ma", "ma", "mb", "mb", "-", "-", "-"},
+		},
 		{"several values count for each", racks, 4, asks(cpu(1), 0, most("rack", 1), is("host", "mbc", "mb")), []string{"mb", "-", "-", "-"}},
 		{"a dedicated machine refuses others", kept, 2, asks(big, 0), []string{"m1", "-"}},
 		{"a dedicated machine takes those who ask", kept, 2, asks(big, 0, is("dedicated", "www/x")), []string{"m2", "-"}},
@@ -322,5 +339,36 @@ func TestAudit(t *testing.T) {
 		if w.x.Audit(d.Snapshot()) == "" {
 			t.Errorf("%s: a missed change was not found", name)
 		}
+	}
+}
+
+// TestFit: what would fit is what does fit when it is asked for.
+func TestFit(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		asks job.Config
+		want int
+	}{
+		{"by resources", asks(cpu(1500), 0), 8},
+		{"by limit, less the one there is", asks(cpu(1), 0, most("host", 1)), 3},
+		{"by ports", asks(cpu(1), 3), 12},
+		{"up to what is asked", asks(cpu(1), 0), 40},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			racks(w)
+			w.submit(web, 1, asks(cpu(1), 0))
+			w.plan()
+			if got := Fit(w.s, w.x, web, &c.asks, 40); got != c.want {
+				t.Errorf("Fit is %d; want %d", got, c.want)
+			}
+			if d := w.x.Audit(w.s); d != "" {
+				t.Errorf("Fit changed the index: %s", d)
+			}
+			w.submit(web, 41, c.asks)
+			if changes, _ := Plan(w.s, w.x, w.now, Limits{}); min(len(changes), 40) != c.want {
+				t.Errorf("%d of 40 more were placed; want %d", len(changes), c.want)
+			}
+		})
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"container/heap"
 	"slices"
 
+	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -54,13 +55,30 @@ func (w Waits) Of(t task.Task) (Wait, bool) {
 // after the call as before, so that the changes may be applied, in part or
 // not at all: fold what became of them before planning again.
 func Plan(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) ([]state.Change, Waits) {
-	lim.Placements = cmp.Or(lim.Placements, defaultPlacements)
-	lim.Looks = cmp.Or(lim.Looks, defaultLooks)
-	p := &planner{s: s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}}
+	p := newPlanner(s, x, now, lim)
 	p.run()
 	p.explain()
 	p.undo()
 	return p.changes, p.waits
+}
+
+// Fit returns how many more tasks of a job with config c would find a machine
+// now, n at most, if no other task took it first. x must have been folded up
+// to s, and is the same after the call.
+func Fit(s *state.Snapshot, x *Index, k job.Key, c *job.Config, n int) int {
+	g := &group{groupKey: groupKey{job: k}, shape: shapeOf(k, c)}
+	x.join(s, g)
+	defer x.part(g)
+	p := newPlanner(s, x, s.At, Limits{})
+	defer p.undo()
+	for i := range n {
+		slot := p.best(g, 0)
+		if slot == 0 {
+			return i
+		}
+		p.take(slot, g)
+	}
+	return n
 }
 
 // A planner is one run of Plan.
@@ -72,6 +90,7 @@ type planner struct {
 	changes []state.Change
 	placed  []placed
 	saved   map[int32]host           // hosts as they were, by slot
+	touched []int32                  // the slots of saved, in order
 	limited map[*group]*[trees]front // of groups with limits
 	stuck   []stuck
 	waits   Waits
@@ -88,6 +107,12 @@ type stuck struct {
 	group *group
 	first task.ID
 	tasks int
+}
+
+func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner {
+	lim.Placements = cmp.Or(lim.Placements, defaultPlacements)
+	lim.Looks = cmp.Or(lim.Looks, defaultLooks)
+	return &planner{s: s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}}
 }
 
 func (p *planner) run() {
@@ -202,7 +227,7 @@ func (p *planner) fronts(g *group) *[trees]front {
 func (p *planner) take(n int32, g *group) []uint16 {
 	h := &p.x.hosts[n]
 	if _, ok := p.saved[n]; !ok {
-		p.saved[n] = *h
+		p.saved[n], p.touched = *h, append(p.touched, n)
 	}
 	ports := h.pickPorts(g.shape.ports, uint64(p.s.Seq))
 	p.x.pick(n)
@@ -222,9 +247,9 @@ func (p *planner) undo() {
 			y.add(&p.x.hosts[l.slot].row.Machine, -1)
 		}
 	}
-	for n, h := range p.saved {
+	for _, n := range p.touched {
 		p.x.pick(n)
-		p.x.hosts[n] = h
+		p.x.hosts[n] = p.saved[n]
 		p.x.put(n)
 	}
 }

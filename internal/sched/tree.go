@@ -1,6 +1,10 @@
 package sched
 
-import "github.com/covey-platform/covey/internal/unit"
+import (
+	"math/bits"
+
+	"github.com/covey-platform/covey/internal/unit"
+)
 
 // bitmapBits is how many classes have a bit of their own in a [bitmap]. More
 // classes share bits, which makes a search longer and never wrong.
@@ -13,6 +17,57 @@ func (b *bitmap) set(i int)      { b[i/64] |= 1 << (i % 64) }
 func (b *bitmap) clear(i int)    { b[i/64] &^= 1 << (i % 64) }
 func (b *bitmap) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
 
+// A chart is the set of pairs (cpu, ram) that hosts have free, in steps of two
+// to one: 16 by 16. It tells a host that has enough of both from two hosts of
+// which each has enough of one.
+type chart [4]uint64
+
+const (
+	chartCPU   = 125       // milli-cores of the first step
+	chartRAM   = 128 << 20 // bytes
+	chartSteps = 16
+)
+
+// step is the place of an amount in a chart. Amounts of 1, 2, 4, 8 ... times
+// unit, which most tasks ask for, are where a step begins.
+func step(amount, unit int64) int {
+	return min(bits.Len64(uint64(max(amount, 0)/unit)), chartSteps-1)
+}
+
+// chartOf holds the one pair of r.
+func chartOf(r unit.Resources) chart {
+	var c chart
+	i := step(r.CPU, chartCPU)*chartSteps + step(r.RAM, chartRAM)
+	c[i/64] |= 1 << (i % 64)
+	return c
+}
+
+// chartFrom holds every pair that may have room for r.
+func chartFrom(r unit.Resources) chart {
+	var c chart
+	for i := step(r.CPU, chartCPU); i < chartSteps; i++ {
+		for j := step(r.RAM, chartRAM); j < chartSteps; j++ {
+			c[(i*chartSteps+j)/64] |= 1 << ((i*chartSteps + j) % 64)
+		}
+	}
+	return c
+}
+
+// meets reports whether the two have a pair in common.
+func (c *chart) meets(o *chart) bool {
+	return c[0]&o[0]|c[1]&o[1]|c[2]&o[2]|c[3]&o[3] != 0
+}
+
+// mayHold reports whether some host of a tree may take a task of g. It says no
+// only if there is none.
+func (r *node) mayHold(g *group) bool {
+	free := &r.free
+	if g.shape.need.GPU > 0 {
+		free = &r.freeGPU
+	}
+	return r.mask.has(g.class.bit) && free.meets(&g.shape.room) && g.shape.ports <= r.ports && g.shape.need.Fits(r.most)
+}
+
 // A node is a host's place in its tree: a treap in order of leftover, then of
 // machine id. Each node knows the most that any host below it has of each
 // measure, so that a search for the best fit passes over what is too full.
@@ -22,6 +77,8 @@ type node struct {
 	most        unit.Resources
 	ports       int
 	mask        bitmap
+	free        chart
+	freeGPU     chart // of the hosts with a GPU free, if only a part of one
 }
 
 // before is the order of the trees: best fit first.
@@ -97,7 +154,7 @@ func (x *Index) erase(root, n int32) int32 {
 	}
 	r := &x.nodes[root]
 	if root == n {
-		return x.join(r.left, r.right)
+		return x.merge(r.left, r.right)
 	}
 	if x.before(n, root) {
 		r.left = x.erase(r.left, n)
@@ -108,19 +165,19 @@ func (x *Index) erase(root, n int32) int32 {
 	return root
 }
 
-// join makes one tree of two, all of a before all of b.
-func (x *Index) join(a, b int32) int32 {
+// merge makes one tree of two, all of a before all of b.
+func (x *Index) merge(a, b int32) int32 {
 	switch {
 	case a == 0:
 		return b
 	case b == 0:
 		return a
 	case x.nodes[a].rank > x.nodes[b].rank:
-		x.nodes[a].right = x.join(x.nodes[a].right, b)
+		x.nodes[a].right = x.merge(x.nodes[a].right, b)
 		x.pull(a)
 		return a
 	default:
-		x.nodes[b].left = x.join(a, x.nodes[b].left)
+		x.nodes[b].left = x.merge(a, x.nodes[b].left)
 		x.pull(b)
 		return b
 	}
@@ -129,7 +186,10 @@ func (x *Index) join(a, b int32) int32 {
 // pull works out what a node knows of what is below it.
 func (x *Index) pull(n int32) {
 	h, r := &x.hosts[n], &x.nodes[n]
-	r.most, r.ports, r.mask = h.free, h.portsLeft(), h.mask
+	r.most, r.ports, r.mask, r.free, r.freeGPU = h.free, h.portsLeft(), h.mask, chartOf(h.free), chart{}
+	if h.free.GPU > 0 {
+		r.freeGPU = r.free
+	}
 	for _, c := range [...]int32{r.left, r.right} {
 		if c == 0 {
 			continue
@@ -138,6 +198,8 @@ func (x *Index) pull(n int32) {
 		r.most, r.ports = largestOf(r.most, k.most), max(r.ports, k.ports)
 		for i := range r.mask {
 			r.mask[i] |= k.mask[i]
+			r.free[i] |= k.free[i]
+			r.freeGPU[i] |= k.freeGPU[i]
 		}
 	}
 }

@@ -21,7 +21,18 @@ import (
 // shares no code with the package: what it needs it reads from the snapshot.
 type twin struct {
 	s     *state.Snapshot
+	held  map[machine.ID][]state.Task // before this plan
 	extra map[machine.ID][]state.Task // placed by this plan
+}
+
+func newTwin(s *state.Snapshot) *twin {
+	w := &twin{s, map[machine.ID][]state.Task{}, map[machine.ID][]state.Task{}}
+	for t := range s.Tasks() {
+		if t.State.Placed() {
+			w.held[t.Machine] = append(w.held[t.Machine], t)
+		}
+	}
+	return w
 }
 
 type choice struct {
@@ -56,13 +67,7 @@ func (w *twin) plan() (placed []choice, waits []string) {
 func (w *twin) config(t state.Task) *job.Config { c, _ := w.s.Config(t.Config); return c }
 
 func (w *twin) on(m machine.ID) []state.Task {
-	var ts []state.Task
-	for t := range w.s.Tasks() {
-		if t.Machine == m && t.State.Placed() {
-			ts = append(ts, t)
-		}
-	}
-	return append(ts, w.extra[m]...)
+	return slices.Concat(w.held[m], w.extra[m])
 }
 
 // best ranks every machine that fits: the one failed on last, maintenance
@@ -309,7 +314,7 @@ func planBoth(t *rapid.T, w *world) {
 		s := c.(state.StepTask)
 		got = append(got, choice{s.ID.String(), s.Event.Machine})
 	}
-	want, left := (&twin{w.s, map[machine.ID][]state.Task{}}).plan()
+	want, left := newTwin(w.s).plan()
 	if lim > 0 && len(want) > lim {
 		want = want[:lim]
 	}
@@ -386,7 +391,7 @@ func randomConfig(t *rapid.T) job.Config {
 func randomDrop(t *rapid.T, w *world) {
 	var empty []state.Machine
 	for m := range w.s.Machines() {
-		if len((&twin{s: w.s}).on(m.ID)) == 0 {
+		if len(newTwin(w.s).on(m.ID)) == 0 {
 			empty = append(empty, m)
 		}
 	}

@@ -175,8 +175,10 @@ func workload(t testing.TB, name string, copies int) (machines []machine.Machine
 				ID: machine.ID(r["id"] + "-" + at), Up: true, Ports: machine.PortRange{From: 31000, To: 31999},
 				Capacity: unit.Resources{CPU: num(t, r["cpu_milli"]), RAM: num(t, r["mem_mib"]) * unit.MiB, GPU: num(t, r["gpu"]) * 1000, Net: num(t, r["net_mbps"]) * 1e6},
 				Attributes: []machine.Attribute{
-					{Name: "gen", Value: r["gen"]}, {Name: "host", Value: r["id"] + "-" + at},
-					{Name: "rack", Value: r["rack"] + "-" + at}, {Name: "zone", Value: r["zone"]},
+					{Name: "gen", Value: r["gen"]},
+					{Name: "host", Value: r["id"] + "-" + at},
+					{Name: "rack", Value: r["rack"] + "-" + at},
+					{Name: "zone", Value: r["zone"]},
 				},
 			})
 		}
