@@ -68,7 +68,7 @@ func DecodeUsed(b []byte) ([]Used, error) {
 		if it.Err() != nil {
 			return nil, fault.Invalid.Errorf("usage fact %d: %w", len(facts)+1, it.Err())
 		}
-		u.Task.Instance, u.Task.Attempt, u.To = int32(instance), uint32(attempt), u.From+span //nolint:gosec // compared below
+		u.Task.Instance, u.Task.Attempt, u.To = int32(instance), uint32(attempt), u.From+span // compared below
 		if int64(u.Task.Instance) != instance || uint64(u.Task.Attempt) != attempt || span > unit.Hour {
 			return nil, fault.Invalid.Errorf("usage fact %d of job %s: instance %d, attempt %d or length %d is out of range", len(facts)+1, key, instance, attempt, span)
 		}

@@ -59,7 +59,7 @@ func newWorld(t tb, seed uint64, commits int) *world {
 		}
 		b, snap, _ := d.Seal(machine.Epoch{})
 		w.snap, w.records = snap, append(w.records, b.Records...)
-		at = snap.At
+		at = max(at, snap.At)
 		if len(b.Records) > 0 {
 			w.truth = append(w.truth, w.look())
 		}

@@ -18,26 +18,26 @@ type Int128 struct {
 }
 
 // Int returns x.
-func Int(x int64) Int128 { return Int128{x >> 63, raw(x)} }
+func Int(x int64) Int128 { return Int128{x >> 63, uint64(x)} }
 
 // Product returns a * b, which always fits.
 func Product(a, b int64) Int128 {
-	hi, lo := bits.Mul64(raw(a), raw(b))
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
 	// Two's complement: a negative factor counted 2^64 too many of the other one.
 	if a < 0 {
-		hi -= raw(b)
+		hi -= uint64(b)
 	}
 	if b < 0 {
-		hi -= raw(a)
+		hi -= uint64(a)
 	}
-	return Int128{signed(hi), lo}
+	return Int128{int64(hi), lo}
 }
 
 // Add returns x + y.
 func (x Int128) Add(y Int128) (Int128, error) {
 	lo, carry := bits.Add64(x.Lo, y.Lo, 0)
-	hi, _ := bits.Add64(raw(x.Hi), raw(y.Hi), carry)
-	z := Int128{signed(hi), lo}
+	hi, _ := bits.Add64(uint64(x.Hi), uint64(y.Hi), carry)
+	z := Int128{int64(hi), lo}
 	if (x.Hi < 0) == (y.Hi < 0) && (z.Hi < 0) != (x.Hi < 0) {
 		return Int128{}, ErrOverflow
 	}
@@ -47,8 +47,8 @@ func (x Int128) Add(y Int128) (Int128, error) {
 // Sub returns x - y.
 func (x Int128) Sub(y Int128) (Int128, error) {
 	lo, borrow := bits.Sub64(x.Lo, y.Lo, 0)
-	hi, _ := bits.Sub64(raw(x.Hi), raw(y.Hi), borrow)
-	z := Int128{signed(hi), lo}
+	hi, _ := bits.Sub64(uint64(x.Hi), uint64(y.Hi), borrow)
+	z := Int128{int64(hi), lo}
 	if (x.Hi < 0) != (y.Hi < 0) && (z.Hi < 0) != (x.Hi < 0) {
 		return Int128{}, ErrOverflow
 	}
@@ -70,20 +70,16 @@ func (x Int128) Mul(y int64) (Int128, error) {
 	if negative {
 		hi, lo = negate(hi, lo)
 	}
-	return Int128{signed(hi), lo}, nil
+	return Int128{int64(hi), lo}, nil
 }
 
 // magnitude returns |x| as an unsigned number of 128 bits.
 func (x Int128) magnitude() (hi, lo uint64) {
 	if x.Hi < 0 {
-		return negate(raw(x.Hi), x.Lo)
+		return negate(uint64(x.Hi), x.Lo)
 	}
-	return raw(x.Hi), x.Lo
+	return uint64(x.Hi), x.Lo
 }
-
-// raw returns the bits of x, signed those of u as a signed number.
-func raw(x int64) uint64    { return uint64(x) } //nolint:gosec // two's complement is meant
-func signed(u uint64) int64 { return int64(u) }  //nolint:gosec // two's complement is meant
 
 func negate(hi, lo uint64) (nhi, nlo uint64) {
 	nlo, borrow := bits.Sub64(0, lo, 0)
@@ -119,8 +115,8 @@ func (x Int128) String() string { return x.Big().String() }
 // AppendInt128 appends x to b: 1 byte for values from -64 to 63, at most 19.
 // Values near zero, of either sign, are short.
 func AppendInt128(b []byte, x Int128) []byte {
-	sign := raw(x.Hi >> 63)
-	hi, lo := raw(x.Hi)<<1|x.Lo>>63, x.Lo<<1
+	sign := uint64(x.Hi >> 63)
+	hi, lo := uint64(x.Hi)<<1|x.Lo>>63, x.Lo<<1
 	hi, lo = hi^sign, lo^sign
 	for hi != 0 || lo >= 0x80 {
 		b = append(b, byte(lo&0x7f)|0x80)
@@ -149,7 +145,7 @@ func ReadInt128(b []byte) (x Int128, n int) {
 		}
 		if c < 0x80 {
 			sign := -(lo & 1)
-			return Int128{signed((hi >> 1) ^ sign), (lo>>1 | hi<<63) ^ sign}, i + 1
+			return Int128{int64((hi >> 1) ^ sign), (lo>>1 | hi<<63) ^ sign}, i + 1
 		}
 	}
 	return Int128{}, 0

@@ -102,7 +102,7 @@ func (r *Reader) Count() int {
 		r.broken = true
 		return 0
 	}
-	return int(n) //nolint:gosec // at most len(r.rest)
+	return int(n)
 }
 
 // Bytes reads bytes with their length in front. They are shared with the source.

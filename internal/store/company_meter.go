@@ -1,0 +1,356 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/ledger"
+	"github.com/covey-platform/covey/internal/ledger/pack"
+	"github.com/covey-platform/covey/internal/meter"
+	"github.com/covey-platform/covey/internal/rate"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A Meter is the durable meter of one cluster. Where it stands and what it has
+// metered change together or not at all, so it takes in every record once,
+// however often it is given. Its methods may be called by several goroutines
+// at once.
+type Meter struct {
+	company *Company
+	cluster string
+
+	mu   sync.Mutex
+	fold *meter.Fold // nil: what is stored is not known
+}
+
+// Meter returns the meter of a cluster, named by its UID, as it was left.
+func (c *Company) Meter(ctx context.Context, cluster string) (*Meter, error) {
+	m := &Meter{company: c, cluster: cluster}
+	return m, m.load(ctx)
+}
+
+// load reads where the meter stands, unless that is known.
+func (m *Meter) load(ctx context.Context) error {
+	if m.fold != nil {
+		return nil
+	}
+	var sealed []byte
+	err := m.company.read.QueryRowContext(ctx, "SELECT fold FROM meter WHERE cluster = ?", m.cluster).Scan(&sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		m.fold = meter.New()
+		return nil
+	}
+	if err != nil {
+		return m.explain("read the meter", err)
+	}
+	b, err := newSealer().open([]byte(m.cluster), sealed)
+	if err != nil {
+		return m.company.errs.damaged("read the meter of cluster "+m.cluster, err)
+	}
+	m.fold, err = meter.Decode(b)
+	return err
+}
+
+// Seq returns the number of the last record taken in, 0 if none: records up to
+// it may be forgotten, and the next to take are those that follow it.
+func (m *Meter) Seq(ctx context.Context) (state.Seq, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.load(ctx); err != nil {
+		return 0, err
+	}
+	return m.fold.Seq(), nil
+}
+
+// Follows reports whether a cluster that stands at head can be the one that
+// was metered. The error is of kind Conflict: its last records are gone, so it
+// was restored from a copy that is older than what was metered.
+func (m *Meter) Follows(ctx context.Context, head state.Head) error {
+	seq, err := m.Seq(ctx)
+	if err == nil && head.Seq < seq {
+		return fault.Conflict.Errorf("cluster %s ends at record %d, but record %d was metered: it was restored from an older copy; restore the company's database from the same time", m.cluster, head.Seq, seq)
+	}
+	return err
+}
+
+// Take takes in records in order, in one transaction. Those taken in before
+// change nothing; after them the next one must follow. If there is an error,
+// nothing was taken in, or nobody knows: give the records from [Meter.Seq] on
+// again. An error of kind Unavailable or Exhausted may pass; one of kind
+// Conflict says that the cluster's records are not those that were metered.
+func (m *Meter) Take(ctx context.Context, records []state.Record) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.load(ctx); err != nil {
+		return err
+	}
+	for len(records) > 0 && records[0].Seq <= m.fold.Seq() && records[0].At <= m.fold.Time() {
+		records = records[1:]
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	if err := m.take(ctx, records); err != nil {
+		m.fold = nil
+		return err
+	}
+	return nil
+}
+
+func (m *Meter) take(ctx context.Context, records []state.Record) (err error) {
+	tx, err := m.company.write.BeginTx(ctx, nil)
+	if err != nil {
+		return m.explain("take in records", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = tx.Rollback() // it is gone either way
+		}
+	}()
+	if err = m.follows(ctx, tx); err != nil {
+		return err
+	}
+	s := &step{ctx: ctx, tx: tx, cluster: m.cluster, seal: newSealer(), used: map[usage]ledger.Amounts{}}
+	for _, r := range records {
+		if err = m.fold.Fold(r, s); err != nil {
+			if s.failed != nil {
+				return m.explain("take in records", s.failed)
+			}
+			return err
+		}
+	}
+	if err = s.flush(); err != nil {
+		return m.explain("take in records", err)
+	}
+	fold := m.fold.Encode()
+	s.seal.reset(len(fold) + sealSize)
+	if _, err = tx.ExecContext(ctx, "INSERT INTO meter VALUES (?, ?, ?) ON CONFLICT (cluster) DO UPDATE SET seq = excluded.seq, fold = excluded.fold",
+		m.cluster, int64(m.fold.Seq()), s.seal.seal([]byte(m.cluster), fold)); err != nil {
+		return m.explain("take in records", err)
+	}
+	if err = tx.Commit(); err != nil {
+		return m.explain("take in records", err)
+	}
+	return nil
+}
+
+// follows refuses to go on from a place where the stored meter is not.
+func (m *Meter) follows(ctx context.Context, tx *sql.Tx) error {
+	var seq int64
+	err := tx.QueryRowContext(ctx, "SELECT seq FROM meter WHERE cluster = ?", m.cluster).Scan(&seq)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return m.explain("read the meter", err)
+	}
+	if state.Seq(seq) != m.fold.Seq() {
+		return fault.Unavailable.Errorf("the meter of cluster %s has gone on to record %d without this one, at record %d; try again", m.cluster, seq, m.fold.Seq())
+	}
+	return nil
+}
+
+func (m *Meter) explain(doing string, err error) error {
+	return m.company.errs.explain(doing+" of cluster "+m.cluster, err)
+}
+
+// Usage gives the hours from from to to, in order, and what was used in them
+// to the sink, such as a [rate.Bill]. Hours that are open are given as they stand at
+// now, cut there. Both bounds are on the hour, see [rate.Span].
+func (m *Meter) Usage(ctx context.Context, from, to, now unit.Tick, sink meter.Sink) (err error) {
+	if err = rate.Span(from, to); err != nil {
+		return err
+	}
+	tx, fold, err := m.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tx.Rollback()) }()
+	if err = m.hours(ctx, tx, from, to, sink); err != nil {
+		return err
+	}
+	err = fold.At(now, func(h ledger.Hour) error {
+		if h.From < from || h.From >= to {
+			return nil
+		}
+		return sink.Hour(h)
+	})
+	if err != nil {
+		return err
+	}
+	return m.used(ctx, tx, from, to, sink)
+}
+
+// snapshot returns the stored hours and the open one as of the same record.
+func (m *Meter) snapshot(ctx context.Context) (*sql.Tx, *meter.Fold, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.load(ctx); err != nil {
+		return nil, nil, err
+	}
+	tx, err := m.company.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, nil, m.explain("read the hours", err)
+	}
+	if err := m.follows(ctx, tx); err != nil { // also: from here on tx sees this moment
+		m.fold = nil
+		return nil, nil, errors.Join(err, tx.Rollback())
+	}
+	return tx, m.fold.Clone(), nil
+}
+
+func (m *Meter) hours(ctx context.Context, tx *sql.Tx, from, to unit.Tick, sink meter.Sink) (err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT hour, value FROM hour WHERE cluster = ? AND hour >= ? AND hour < ? ORDER BY hour", m.cluster, int64(from), int64(to))
+	if err != nil {
+		return m.explain("read the hours", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	seal := newSealer()
+	for rows.Next() {
+		var at int64
+		var sealed sql.RawBytes
+		if err := rows.Scan(&at, &sealed); err != nil {
+			return m.explain("read the hours", err)
+		}
+		b, err := seal.open(hourKey(m.cluster, unit.Tick(at)), sealed)
+		if err != nil {
+			return m.company.errs.damaged("read hour "+ledger.Stamp(unit.Tick(at))+" of cluster "+m.cluster, err)
+		}
+		h, err := ledger.DecodeHour(b)
+		if err != nil {
+			return err
+		}
+		if err := sink.Hour(h); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return m.explain("read the hours", err)
+	}
+	return nil
+}
+
+func (m *Meter) used(ctx context.Context, tx *sql.Tx, from, to unit.Tick, sink meter.Sink) (err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT hour, job, value FROM used WHERE cluster = ? AND hour >= ? AND hour < ? ORDER BY hour, job", m.cluster, int64(from), int64(to))
+	if err != nil {
+		return m.explain("read what was used", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	seal := newSealer()
+	for rows.Next() {
+		var at int64
+		var key string
+		var sealed sql.RawBytes
+		if err := rows.Scan(&at, &key, &sealed); err != nil {
+			return m.explain("read what was used", err)
+		}
+		u := usage{unit.Tick(at), job.Key(key)}
+		a, err := u.open(seal, m.cluster, sealed)
+		if err != nil {
+			return m.company.errs.damaged("read what was used in cluster "+m.cluster, err)
+		}
+		if err := sink.Used(ledger.UsedHour{Hour: u.hour, Job: u.job, Used: a}); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return m.explain("read what was used", err)
+	}
+	return nil
+}
+
+// A usage names what a job used in an hour.
+type usage struct {
+	hour unit.Tick
+	job  job.Key
+}
+
+func (u usage) key(cluster string) []byte { return append(hourKey(cluster, u.hour), u.job...) }
+
+func (u usage) open(seal *sealer, cluster string, sealed []byte) (ledger.Amounts, error) {
+	b, err := seal.open(u.key(cluster), sealed)
+	if err != nil {
+		return ledger.Amounts{}, err
+	}
+	r := pack.NewReader(b)
+	a := ledger.ReadAmounts(&r)
+	return a, r.Err()
+}
+
+func hourKey(cluster string, hour unit.Tick) []byte {
+	return []byte(cluster + "\x00" + strconv.FormatInt(int64(hour), 10) + "\x00")
+}
+
+// A step is the sink of one transaction. What was used is summed before it is
+// written: one block of facts may speak of a job a thousand times.
+type step struct {
+	ctx     context.Context //nolint:containedctx // a step lives as long as the call that it is a part of
+	tx      *sql.Tx
+	cluster string
+	seal    *sealer
+	used    map[usage]ledger.Amounts
+	failed  error // the database's, not the fold's
+}
+
+// Hour stores an hour that is over.
+func (s *step) Hour(h ledger.Hour) error {
+	b := ledger.EncodeHour(h)
+	s.seal.reset(len(b) + sealSize)
+	_, s.failed = s.tx.ExecContext(s.ctx, "INSERT INTO hour VALUES (?, ?, ?)", s.cluster, int64(h.From), s.seal.seal(hourKey(s.cluster, h.From), b))
+	return s.failed
+}
+
+// Used adds to what a job used.
+func (s *step) Used(u ledger.UsedHour) (err error) {
+	k := usage{u.Hour, u.Job}
+	s.used[k], err = s.used[k].Add(u.Used)
+	return err
+}
+
+// flush stores what jobs used, on top of what is stored.
+func (s *step) flush() (err error) {
+	if len(s.used) == 0 {
+		return nil
+	}
+	get, err := s.tx.PrepareContext(s.ctx, "SELECT value FROM used WHERE cluster = ? AND hour = ? AND job = ?")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, get.Close()) }()
+	put, err := s.tx.PrepareContext(s.ctx, "INSERT INTO used VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, put.Close()) }()
+	order := slices.SortedFunc(maps.Keys(s.used), func(a, b usage) int {
+		return cmp.Or(cmp.Compare(a.hour, b.hour), cmp.Compare(a.job, b.job))
+	})
+	for _, k := range order {
+		sum := s.used[k]
+		var sealed []byte
+		switch err = get.QueryRowContext(s.ctx, s.cluster, int64(k.hour), string(k.job)).Scan(&sealed); {
+		case err == nil:
+			var before ledger.Amounts
+			if before, err = k.open(s.seal, s.cluster, sealed); err != nil {
+				return fault.Internal.Errorf("what job %s used in hour %s: %w; restore the database from a backup", k.job, ledger.Stamp(k.hour), err)
+			}
+			if sum, err = sum.Add(before); err != nil {
+				return err
+			}
+		case !errors.Is(err, sql.ErrNoRows):
+			return err
+		}
+		b := ledger.AppendAmounts(nil, sum)
+		s.seal.reset(len(b) + sealSize)
+		if _, err := put.ExecContext(s.ctx, s.cluster, int64(k.hour), string(k.job), s.seal.seal(k.key(s.cluster), b)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
