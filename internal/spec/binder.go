@@ -39,7 +39,7 @@ func (e errNoRef) Error() string {
 	if len(e.text) > 40 {
 		e.text = e.text[:37] + "..."
 	}
-	return "{{" + e.text + "}} is no reference" + hint + " (want a name such as {{a}}, {{a.b}} or {{a[b]}}; braces for another program are written '{' '{' apart)"
+	return "holds {{" + e.text + "}}, which is no reference" + hint + " (want a name such as {{a}}, {{a.b}} or {{a[b]}}; keep the braces of another program apart: '{ {')"
 }
 
 // split cuts a string at its innermost templates.
@@ -197,7 +197,15 @@ type fieldError struct {
 	err  error
 }
 
-func (e *fieldError) Error() string { return strings.TrimPrefix(e.path, ".") + " " + e.err.Error() }
+func (e *fieldError) Error() string { return e.name() + " " + e.err.Error() }
+
+// name returns the path for people.
+func (e *fieldError) name() string {
+	if len(e.path) > 120 {
+		return strings.TrimPrefix(e.path[:117], ".") + "..."
+	}
+	return strings.TrimPrefix(e.path, ".")
+}
 func (e *fieldError) Unwrap() error { return e.err }
 
 // below puts a step before an error's path.
@@ -210,6 +218,24 @@ func below(err error, step string, at pyx.Pos) error {
 		return fe
 	}
 	return &fieldError{step, at, err}
+}
+
+// interpolated is interpolate for a program that is running: its errors are
+// the program's.
+func interpolated(in *pyx.Interp, o *object) (*object, error) {
+	x, err := newBinder(in, false).interpolate(o)
+	fe, ok := errors.AsType[*fieldError](err)
+	if !ok {
+		return x, err
+	}
+	if pe, ok := pyx.AsError(fe.err); ok {
+		pe.Msg = fe.name() + ": " + pe.Msg
+		if !pe.At.IsValid() {
+			pe.At = fe.at
+		}
+		return nil, pe
+	}
+	return nil, pyx.ErrorAt(fe.at, "ValueError", "%s", fe)
 }
 
 // interpolate returns o with its templates replaced as far as their names are

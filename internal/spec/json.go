@@ -24,6 +24,9 @@ func encodeTo(in *pyx.Interp, b *bytes.Buffer, o *object) error {
 		return err
 	}
 	defer in.Leave()
+	if err := in.Step(1); err != nil {
+		return err
+	}
 	switch o.typ.kind {
 	case kStruct:
 		names := o.typ.fieldNames()
@@ -57,7 +60,7 @@ func encodeTo(in *pyx.Interp, b *bytes.Buffer, o *object) error {
 		b.WriteByte(']')
 		return nil
 	case kChoice:
-		x, err := newBinder(in, false).interpolate(o)
+		x, err := interpolated(in, o)
 		if err != nil {
 			return err
 		}
@@ -99,6 +102,12 @@ func encodeValue(in *pyx.Interp, b *bytes.Buffer, v pyx.Value) error {
 			v, _ = in.Repr(v)
 		}
 	}
+	if s, ok := v.(string); ok && plainText(s) {
+		b.WriteByte('"')
+		b.WriteString(s)
+		b.WriteByte('"')
+		return nil
+	}
 	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
@@ -106,4 +115,14 @@ func encodeValue(in *pyx.Interp, b *bytes.Buffer, v pyx.Value) error {
 	}
 	b.Truncate(b.Len() - 1) // the encoder's newline
 	return nil
+}
+
+// plainText reports whether a string stands in JSON as it is.
+func plainText(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }

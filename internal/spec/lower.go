@@ -48,7 +48,10 @@ func (l *lowering) run(e *Entry) error {
 	if err := l.checkSupported(); err != nil {
 		return err
 	}
-	e.Job, err = l.lower(job.Key(e.Key))
+	lowered, err := l.lower(job.Key(e.Key))
+	if err == nil {
+		e.Job = lowered
+	}
 	return err
 }
 
@@ -89,6 +92,9 @@ func (l *lowering) label(e *Entry, bound *object) {
 			return "?"
 		}
 		s, _ := x.val.(string)
+		if s == "" || strings.Contains(s, "{{") {
+			return "?"
+		}
 		return s
 	}
 	e.Cluster = part("cluster")
@@ -154,14 +160,18 @@ func (l *lowering) wholeValue(o *object, path string, at pyx.Pos) error {
 	}
 	chunks, err := split(s)
 	if err != nil {
-		return fail(path, at, "holds %s", err)
+		return fail(path, at, "%w", err)
 	}
 	for _, c := range chunks {
 		if c.ref == nil {
 			continue
 		}
 		if !runtime(c.ref) {
-			return fail(path, at, "holds {{%s}}, which nothing binds%s; bind it with .bind(...) or --bind %s=VALUE", c.ref, l.meant(c.ref), c.ref)
+			hint := l.meant(c.ref)
+			if hint == "" {
+				hint = "; bind it with .bind(...) or --bind " + c.ref.String() + "=VALUE"
+			}
+			return fail(path, at, "holds {{%s}}, which nothing binds%s", c.ref, hint)
 		}
 		if o.typ.kind != kString {
 			return fail(path, at, "holds {{%s}}, which is known only when a task runs; want %s", c.ref, o.typ.want())
@@ -175,7 +185,11 @@ func (l *lowering) meant(r ref) string {
 	names := []string{"thermos.task_id", "thermos.user", "mesos.instance", "mesos.hostname", "mesos.role", "mesos.cluster"}
 	if len(r) > 1 && (r[0] == ".thermos" || r[0] == ".mesos") {
 		if strings.HasPrefix(r[1], ".port") {
-			return "; did you mean {{thermos.ports[NAME]}}?"
+			n := "NAME"
+			if len(r) > 2 {
+				n = strings.Trim(r[2], ".[]")
+			}
+			return "; did you mean {{thermos.ports[" + n + "]}}?"
 		}
 		return pyx.Suggest(r.String(), names)
 	}

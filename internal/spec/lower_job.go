@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/spec/pyx"
 )
 
 const maxInt32 = math.MaxInt32
@@ -73,7 +74,8 @@ func (l *lowering) tier() (string, error) {
 		}
 		return t, nil
 	}
-	return "", fail("tier", l.j.where("tier"), "is %s; want preferred, preemptible or revocable", show(t))
+	return "", fail("tier", l.j.where("tier"), "is %s; want preferred, preemptible or revocable%s", show(t),
+		pyx.Suggest(t, []string{job.Preferred, job.Preemptible, job.Revocable}))
 }
 
 // metadata is a set in Aurora: sorted here, each pair once.
@@ -193,8 +195,8 @@ func (l *lowering) httpHealth(h *job.Health, c, http *object) (*job.Health, erro
 	port, ok := l.port("health")
 	if !ok {
 		explicit := l.job.get("health_check_config") != l.job.typ.fields[l.job.typ.index["health_check_config"]].def
-		if hint := l.similarPort("health"); explicit && hint != "" {
-			return nil, fail("health_check_config", l.j.where("health_check_config"), "asks the port health, which no template names%s", hint)
+		if near := pyx.Nearest("health", l.ports.dynamic); explicit && near != "" {
+			return nil, fail("health_check_config", l.j.where("health_check_config"), "asks the port health, but the task names the port %s; did you mean {{thermos.ports[health]}} there?", near)
 		}
 		return nil, nil
 	}

@@ -165,7 +165,7 @@ func (o *object) Attr(_ *pyx.Interp, name string) (pyx.Value, bool, error) {
 		return fn(func(*pyx.Interp, pyx.Args) (pyx.Value, error) { return o, nil })
 	case "interpolate":
 		return fn(func(in *pyx.Interp, _ pyx.Args) (pyx.Value, error) {
-			x, err := newBinder(in, false).interpolate(o)
+			x, err := interpolated(in, o)
 			return pyx.Tuple{x, &pyx.List{}}, err
 		})
 	case "check":
@@ -189,12 +189,15 @@ func (o *object) field(in *pyx.Interp, name string) (pyx.Value, error) {
 	if v == nil {
 		return empty, nil
 	}
-	return newBinder(in, false).interpolate(v.inScope(o.inner()))
+	return interpolated(in, v.inScope(o.inner()))
 }
 
 // bind returns a copy with names bound in it: the last bound wins.
 func (o *object) bind(in *pyx.Interp, a pyx.Args) (pyx.Value, error) {
 	c := *o
+	if o.scopes.len() >= bindsMax {
+		return nil, pyx.Errorf("ValueError", "more than %d calls of bind on one object; bind a dict instead", bindsMax)
+	}
 	for _, v := range a.Pos {
 		s, err := asScope(in, v)
 		if err != nil {
@@ -216,7 +219,7 @@ func (o *object) bind(in *pyx.Interp, a pyx.Args) (pyx.Value, error) {
 
 // Index gives an element of a list or a map.
 func (o *object) Index(in *pyx.Interp, key pyx.Value) (pyx.Value, error) {
-	x, err := newBinder(in, false).interpolate(o)
+	x, err := interpolated(in, o)
 	if err != nil {
 		return nil, err
 	}
@@ -244,7 +247,7 @@ func (o *object) Index(in *pyx.Interp, key pyx.Value) (pyx.Value, error) {
 
 // Iterate gives the elements of a list or the keys of a map.
 func (o *object) Iterate(in *pyx.Interp) ([]pyx.Value, error) {
-	x, err := newBinder(in, false).interpolate(o)
+	x, err := interpolated(in, o)
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +269,7 @@ func (o *object) Iterate(in *pyx.Interp) ([]pyx.Value, error) {
 
 // Str prints the object with its names bound as far as they are.
 func (o *object) Str(in *pyx.Interp) (string, error) {
-	x, err := newBinder(in, false).interpolate(o)
+	x, err := interpolated(in, o)
 	if err != nil {
 		return "", err
 	}
@@ -278,7 +281,7 @@ func (o *object) Str(in *pyx.Interp) (string, error) {
 
 // Repr prints the object as a call that makes it.
 func (o *object) Repr(in *pyx.Interp) (string, error) {
-	x, err := newBinder(in, false).interpolate(o)
+	x, err := interpolated(in, o)
 	if err != nil {
 		return "", err
 	}
@@ -297,6 +300,9 @@ func (o *object) plain(in *pyx.Interp) (pyx.Value, error) {
 		return nil, err
 	}
 	defer in.Leave()
+	if err := in.Alloc(16); err != nil {
+		return nil, err
+	}
 	switch o.typ.kind {
 	case kStruct:
 		d := pyx.NewDict()
@@ -336,7 +342,7 @@ func (o *object) plain(in *pyx.Interp) (pyx.Value, error) {
 		}
 		return d, nil
 	case kChoice:
-		x, err := newBinder(in, false).interpolate(o)
+		x, err := interpolated(in, o)
 		if err != nil {
 			return nil, err
 		}
@@ -347,7 +353,7 @@ func (o *object) plain(in *pyx.Interp) (pyx.Value, error) {
 
 // Key makes equal objects equal keys.
 func (o *object) Key(in *pyx.Interp) (string, error) {
-	x, err := newBinder(in, false).interpolate(o)
+	x, err := interpolated(in, o)
 	if err != nil {
 		return "", err
 	}
@@ -362,6 +368,9 @@ func (o *object) Hash(in *pyx.Interp) (int64, error) {
 		return 0, err
 	}
 	defer in.Leave()
+	if err := in.Step(1); err != nil {
+		return 0, err
+	}
 	switch o.typ.kind {
 	case kStruct:
 		names := o.typ.fieldNames()
@@ -442,7 +451,7 @@ func (o *object) Binary(in *pyx.Interp, op string, other pyx.Value, right bool) 
 		if err != nil {
 			return nil, false, err
 		}
-		x, err := newBinder(in, false).interpolate(b.(*object))
+		x, err := interpolated(in, b.(*object))
 		return x, true, err
 	}
 	return nil, false, nil

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/covey-platform/covey/internal/name"
-	"github.com/covey-platform/covey/internal/spec/pyx"
 )
 
 // portSet holds the named ports of a job: what each name stands for after the
@@ -172,6 +171,3 @@ func (l *lowering) portText(s string) string {
 	}
 	return b.String()
 }
-
-// similarPort suggests a port for a name that none has.
-func (l *lowering) similarPort(n string) string { return pyx.Suggest(n, l.ports.dynamic) }

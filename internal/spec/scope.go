@@ -38,7 +38,9 @@ func parseRef(s string) (ref, bool) {
 				return nil, false
 			}
 		}
-		r = append(r, s[:n])
+		if r = append(r, s[:n]); len(r) > partsMax {
+			return nil, false
+		}
 		s = s[n:]
 	}
 	return r, true
@@ -66,6 +68,19 @@ type scopes struct {
 type scope any
 
 type selfScope struct{ o *object }
+
+const (
+	bindsMax = 200 // calls of bind on one object
+	partsMax = 32  // of an address
+)
+
+func (s *scopes) len() int {
+	n := 0
+	for ; s != nil; s = s.next {
+		n++
+	}
+	return n
+}
 
 // inner returns the scopes that a struct's fields see.
 func (o *object) inner() *scopes {

@@ -96,6 +96,9 @@ func Eval(b Bundle, limits Limits) (*File, error) {
 	for _, data := range b.Files {
 		total += len(data)
 	}
+	if n := len(b.Files[b.Main]); n > limits.Program.FileBytes {
+		return nil, fault.Invalid.Errorf("%s has %d bytes; a configuration file may have at most %d", b.Main, n, limits.Program.FileBytes)
+	}
 	if total > limits.BundleBytes || len(b.Files) > limits.Files {
 		return nil, fault.Invalid.Errorf("%w", tooBig(limits))
 	}
@@ -123,7 +126,7 @@ func eval(b Bundle, read func(string) ([]byte, error), limits Limits) (*File, er
 	if err := in.Run(b.Main, data); err != nil {
 		return nil, invalid(err)
 	}
-	ev := &evaluation{in: in, schema: s, bundle: b}
+	ev := &evaluation{in: in, schema: s, bundle: b, start: pyx.Pos{Src: pyx.NewSource(b.Main, string(data))}}
 	if err := ev.bindings(); err != nil {
 		return nil, invalid(err)
 	}
@@ -179,6 +182,8 @@ type evaluation struct {
 	schema *schema
 	bundle Bundle
 	binds  *env
+	start  pyx.Pos // of the main file
+	at     pyx.Pos // of the list of jobs
 }
 
 // bindings reads the bundle's name=value pairs.
@@ -197,13 +202,13 @@ func (ev *evaluation) bindings() error {
 }
 
 func (ev *evaluation) hooks(f *File) error {
-	v, ok := ev.in.Global("hooks")
+	v, at, ok := ev.in.Global("hooks")
 	if !ok {
 		return nil
 	}
 	list, ok := items(v)
 	if !ok {
-		return fmt.Errorf("hooks is %s; want a list: hooks = [...]", typeOf(v))
+		return pyx.ErrorAt(at, "TypeError", "hooks is %s; want a list: hooks = [...]", typeOf(v))
 	}
 	for _, h := range list {
 		f.Hooks = append(f.Hooks, pyx.TypeOf(h))
@@ -212,25 +217,26 @@ func (ev *evaluation) hooks(f *File) error {
 }
 
 func (ev *evaluation) jobs(most int) ([]*object, error) {
-	v, ok := ev.in.Global("jobs")
+	v, at, ok := ev.in.Global("jobs")
 	if !ok {
-		return nil, fmt.Errorf("%s defines no jobs; want a list of them: jobs = [...]", ev.bundle.Main)
+		return nil, pyx.ErrorAt(ev.start, "NameError", "this file defines no jobs; want a list of them: jobs = [...]")
 	}
+	ev.at = at
 	list, ok := items(v)
 	if !ok {
-		return nil, fmt.Errorf("%s: jobs is %s; want a list: jobs = [...]", ev.bundle.Main, typeOf(v))
+		return nil, pyx.ErrorAt(at, "TypeError", "jobs is %s; want a list: jobs = [...]", typeOf(v))
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("%s: the list jobs is empty; want at least one job", ev.bundle.Main)
+		return nil, pyx.ErrorAt(at, "ValueError", "the list jobs is empty; want at least one job")
 	}
 	if len(list) > most {
-		return nil, fmt.Errorf("%s defines %d jobs; want at most %d", ev.bundle.Main, len(list), most)
+		return nil, pyx.ErrorAt(at, "ValueError", "this file defines %d jobs; want at most %d", len(list), most)
 	}
 	out := make([]*object, len(list))
 	for i, x := range list {
 		o, ok := x.(*object)
 		if !ok || !o.typ.is(ev.schema.types["Job"]) {
-			return nil, fmt.Errorf("%s: jobs[%d] is %s; want Job(...) or Service(...)", ev.bundle.Main, i, typeOf(x))
+			return nil, pyx.ErrorAt(at, "TypeError", "jobs[%d] is %s; want Job(...) or Service(...)", i, typeOf(x))
 		}
 		out[i] = o
 	}
@@ -240,13 +246,16 @@ func (ev *evaluation) jobs(most int) ([]*object, error) {
 // entry lowers one job.
 func (ev *evaluation) entry(o *object) Entry {
 	l := &lowering{evaluation: ev, job: o}
-	e := Entry{At: o.at.String()}
+	at := o.at
+	if !at.IsValid() {
+		at = ev.at
+	}
+	e := Entry{At: at.String()}
 	err := l.run(&e)
 	if err == nil {
 		return e
 	}
 	label := e.Cluster + "/" + e.Key
-	at := o.at
 	if fe, ok := errors.AsType[*fieldError](err); ok && fe.at.IsValid() {
 		at = fe.at
 	}
@@ -270,7 +279,7 @@ func (e *JobError) Error() string {
 	if fe, ok := errors.AsType[*fieldError](e.err); ok {
 		text = fe.Error()
 		if pe, ok := pyx.AsError(fe.err); ok {
-			text = strings.TrimPrefix(fe.path, ".") + ": " + pe.Msg
+			text = fe.name() + ": " + pe.Msg
 		}
 	} else if pe, ok := pyx.AsError(e.err); ok {
 		text = pe.Msg

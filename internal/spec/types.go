@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"math"
 	"strconv"
 	"strings"
 
@@ -398,7 +399,7 @@ func orElse(ok bool, a, b pyx.Value) pyx.Value {
 func coerceFloat(v pyx.Value) (pyx.Value, bool) {
 	switch x := v.(type) {
 	case float64:
-		return x, true
+		return x, !math.IsInf(x, 0) && !math.IsNaN(x)
 	case int64:
 		return float64(x), true
 	case bool:
@@ -406,7 +407,8 @@ func coerceFloat(v pyx.Value) (pyx.Value, bool) {
 		return float64(n.(int64)), true
 	case string:
 		f, err := strconv.ParseFloat(strings.TrimSpace(x), 64)
-		return orElse(err == nil, f, v), err == nil
+		ok := err == nil && !math.IsInf(f, 0) && !math.IsNaN(f)
+		return orElse(ok, f, v), ok
 	}
 	return v, false
 }

@@ -241,7 +241,7 @@ func (in *Interp) delIndex(x, i Value) error {
 			return err
 		}
 		x.Items = slices.Delete(x.Items, k, k+1)
-		return nil
+		return in.Step((len(x.Items) - k) >> 6)
 	case *Dict:
 		_, ok, err := x.Delete(in, i)
 		if err == nil && !ok {

@@ -95,6 +95,11 @@ func (in *Interp) Equal(l, r Value) (bool, error) {
 		}
 		return in.equalDicts(a.d, b.d)
 	}
+	if s, ok := l.(string); ok {
+		if err := in.Step(len(s) >> 6); err != nil {
+			return false, err
+		}
+	}
 	return same(l, r), nil
 }
 
@@ -181,7 +186,7 @@ func (in *Interp) order(l, r Value) (int, error) {
 	switch a := l.(type) {
 	case string:
 		if b, ok := r.(string); ok {
-			return strings.Compare(a, b), nil
+			return strings.Compare(a, b), in.Step(min(len(a), len(b)) >> 6)
 		}
 	case *List:
 		if b, ok := r.(*List); ok {

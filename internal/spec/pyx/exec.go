@@ -138,6 +138,9 @@ func (in *Interp) define(name string, v Value, decorators []expr, fr *frame) err
 func (in *Interp) assign(target expr, v Value, fr *frame) error {
 	switch t := target.(type) {
 	case *nameExpr:
+		if fr == in.globals {
+			in.places[t.id] = t.p
+		}
 		fr.set(t.id, v)
 		return nil
 	case *tupleExpr:

@@ -19,8 +19,10 @@ func (in *Interp) key(v Value) (any, error) {
 	switch v := v.(type) {
 	case nil:
 		return noneKey{}, nil
-	case string, int64:
+	case int64:
 		return v, nil
+	case string:
+		return v, in.Step(len(v) >> 6)
 	case bool:
 		n, _ := intOf(v)
 		return n, nil
@@ -112,7 +114,7 @@ func notMinusOne(x uint64) int64 {
 func (in *Interp) Hash(v Value) (int64, error) {
 	switch v := v.(type) {
 	case string:
-		return HashString(v), nil
+		return HashString(v), in.Step(len(v) >> 6)
 	case int64:
 		return notMinusOne(uint64(v)), nil
 	case bool:
@@ -129,6 +131,9 @@ func (in *Interp) Hash(v Value) (int64, error) {
 		}
 		defer in.Leave()
 		hs := make([]int64, len(v))
+		if err := in.Step(len(v)); err != nil {
+			return 0, err
+		}
 		for i, x := range v {
 			h, err := in.Hash(x)
 			if err != nil {
@@ -161,6 +166,10 @@ func (s *Set) Items(in *Interp) ([]Value, error) {
 	table := newTable(8)
 	for i := range keys {
 		table.insert(hs, i)
+		if err := in.Step(table.probes); err != nil {
+			return nil, err
+		}
+		table.probes = 0
 		if table.used*3 >= len(table.slots)*2 {
 			table = table.grown(hs)
 		}
@@ -176,8 +185,9 @@ func (s *Set) Items(in *Interp) ([]Value, error) {
 
 // hashTable holds positions of elements; -1 is an empty slot.
 type hashTable struct {
-	slots []int
-	used  int
+	slots  []int
+	used   int
+	probes int // slots looked at that were taken
 }
 
 func newTable(size int) hashTable {
@@ -194,6 +204,7 @@ func (t *hashTable) insert(hs []int64, n int) {
 	i := h
 	for perturb := h; t.slots[i&mask] >= 0; perturb >>= 5 {
 		i = i*5 + perturb + 1
+		t.probes++
 	}
 	t.slots[i&mask] = n
 	t.used++

@@ -22,6 +22,7 @@ type Interp struct {
 	modules  map[string]*Module
 	methods  methodTables
 	globals  *frame
+	places   map[string]Pos // where the globals were last assigned
 	steps    int
 	bytes    int
 	calls    int
@@ -32,7 +33,7 @@ type Interp struct {
 
 // New returns an interpreter with nothing run yet.
 func New(host Host, limits Limits) *Interp {
-	in := &Interp{host: host, limits: limits}
+	in := &Interp{host: host, limits: limits, places: map[string]Pos{}}
 	in.globals = &frame{vars: map[string]Value{}, in: in}
 	in.builtins, in.modules = builtins(), stdModules()
 	in.methods = methodTables{strMethods, listMethods, tupleMethods, dictMethods, setMethods, frozenMethods, fileMethods}
@@ -42,10 +43,11 @@ func New(host Host, limits Limits) *Interp {
 	return in
 }
 
-// Global returns what a name is bound to after the files have run.
-func (in *Interp) Global(name string) (Value, bool) {
-	v, ok := in.globals.vars[name]
-	return v, ok
+// Global returns what a name is bound to after the files have run, and where
+// it was last assigned.
+func (in *Interp) Global(name string) (v Value, at Pos, ok bool) {
+	v, ok = in.globals.vars[name]
+	return v, in.places[name], ok
 }
 
 // At returns the place that is being evaluated.

@@ -89,6 +89,9 @@ var strMethods = map[string]goMethod{
 	"rindex": finder(strings.LastIndex, true),
 	"count": func(in *Interp, self Value, a Args) (Value, error) {
 		sub, err := strArg(a, 0, "")
+		if err == nil {
+			err = in.Step(len(self.(string)) >> 6)
+		}
 		return int64(strings.Count(self.(string), sub)), err
 	},
 	"zfill":     func(in *Interp, self Value, a Args) (Value, error) { return just(in, self, a, 'z') },
@@ -240,6 +243,9 @@ func strReplace(in *Interp, self Value, a Args) (Value, error) {
 		return nil, Errorf("TypeError", "replace() wants a whole number of times")
 	}
 	s := self.(string)
+	if err := in.Step(len(s) >> 6); err != nil {
+		return nil, err
+	}
 	times := strings.Count(s, old)
 	if n >= 0 {
 		times = min(times, int(min(n, 1<<30)))
@@ -251,9 +257,12 @@ func strReplace(in *Interp, self Value, a Args) (Value, error) {
 }
 
 func affix(f func(s, x string) bool) goMethod {
-	return func(_ *Interp, self Value, a Args) (Value, error) {
+	return func(in *Interp, self Value, a Args) (Value, error) {
 		if t, ok := arg(a, 0, nil).(Tuple); ok {
 			for _, x := range t {
+				if err := in.Step(1); err != nil {
+					return nil, err
+				}
 				if s, ok := x.(string); ok && f(self.(string), s) {
 					return true, nil
 				}
@@ -261,6 +270,9 @@ func affix(f func(s, x string) bool) goMethod {
 			return false, nil
 		}
 		x, err := strArg(a, 0, "")
+		if err == nil {
+			err = in.Step(len(x) >> 6)
+		}
 		return f(self.(string), x), err
 	}
 }

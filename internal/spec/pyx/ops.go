@@ -93,6 +93,9 @@ func (in *Interp) binary(op string, l, r Value) (Value, error) {
 		}
 	}
 	hint := ""
+	if isCallable(l) || isCallable(r) {
+		return nil, Errorf("TypeError", "'%s' does not work between %s and %s; are the brackets of a call missing?", op, article(TypeOf(l)), article(TypeOf(r)))
+	}
 	_, ls := l.(string)
 	_, rs := r.(string)
 	if op == "+" && ls != rs {

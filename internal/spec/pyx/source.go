@@ -64,39 +64,42 @@ func (p Pos) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.Src.Name, l, c)
 }
 
-const snippetMax = 160 // characters of a source line that an error shows
+const (
+	snippetMax = 120 // characters of a source line that an error shows
+	windowMax  = 4 * snippetMax
+)
 
-// Snippet returns the line at p and a caret under the place, or "" when p is
-// no place.
+// Snippet returns the line at p, or the part of a long one around p, and a
+// caret under the place; "" when p is no place.
 func (p Pos) Snippet() string {
 	if p.Src == nil {
 		return ""
 	}
-	l, c := p.LineCol()
-	end := len(p.Src.Text)
+	l, _ := p.LineCol()
+	start, end := p.Src.lines[l-1], len(p.Src.Text)
 	if l < len(p.Src.lines) {
 		end = p.Src.lines[l] - 1
 	}
-	start := p.Src.lines[l-1]
-	if end-start > 4*snippetMax && c > snippetMax {
-		return ""
-	}
-	line := []rune(strings.ToValidUTF8(p.Src.Text[start:min(end, start+4*snippetMax)], "?"))
-	if len(line) > snippetMax {
-		if c > snippetMax {
-			return ""
+	off := min(int(p.Off), end)
+	before := []rune(strings.ToValidUTF8(p.Src.Text[max(start, off-windowMax):off], "?"))
+	after := []rune(strings.TrimRight(strings.ToValidUTF8(p.Src.Text[off:min(end, off+windowMax)], "?"), " \t\r"))
+	head, tail := "", ""
+	if len(before)+len(after) > snippetMax {
+		if keep := 2 * snippetMax / 3; len(before) > keep {
+			before, head = before[len(before)-keep:], "..."
 		}
-		line = line[:snippetMax]
-	}
-	pad := make([]rune, 0, c)
-	for i := range c - 1 {
-		if i < len(line) && line[i] == '\t' {
-			pad = append(pad, '\t')
-		} else {
-			pad = append(pad, ' ')
+		if keep := snippetMax - len(before); len(after) > keep {
+			after, tail = after[:keep], "..."
 		}
 	}
-	return "    " + strings.TrimRight(string(line), " \t\r") + "\n    " + string(pad) + "^"
+	pad := []rune(strings.Repeat(" ", len(head)))
+	for _, r := range before {
+		if r != '\t' {
+			r = ' '
+		}
+		pad = append(pad, r)
+	}
+	return "    " + head + string(before) + string(after) + tail + "\n    " + string(pad) + "^"
 }
 
 // An Error is something wrong with a program.
@@ -162,5 +165,5 @@ type Limits struct {
 // DefaultLimits returns limits that no honest file comes near and that end a
 // hostile one in about a second.
 func DefaultLimits() Limits {
-	return Limits{FileBytes: 1 << 20, Nesting: 100, Steps: 4_000_000, Bytes: 128 << 20, Calls: 150}
+	return Limits{FileBytes: 1 << 20, Nesting: 100, Steps: 10_000_000, Bytes: 256 << 20, Calls: 150}
 }

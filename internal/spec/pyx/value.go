@@ -130,10 +130,30 @@ func (d *Dict) Delete(in *Interp, key Value) (Value, bool, error) {
 	v := d.entries[i].val
 	d.entries[i] = entry{dead: true}
 	delete(d.index, k)
-	if d.live--; d.live == 0 {
-		d.entries = d.entries[:0]
+	d.live--
+	if len(d.entries) > 2*d.live+16 {
+		return v, true, d.compact(in)
 	}
 	return v, true, nil
+}
+
+// compact drops the entries of keys that were deleted.
+func (d *Dict) compact(in *Interp) error {
+	kept := d.entries[:0]
+	for _, e := range d.entries {
+		if e.dead {
+			continue
+		}
+		k, err := in.key(e.key)
+		if err != nil {
+			return err
+		}
+		d.index[k] = len(kept)
+		kept = append(kept, e)
+	}
+	clear(d.entries[len(kept):])
+	d.entries = kept
+	return nil
 }
 
 // Each calls f for every key in order, until f returns an error.
