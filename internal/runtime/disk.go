@@ -78,7 +78,7 @@ func (w *walk) late() bool {
 	if w.entries++; w.entries%timeEvery == 0 && time.Now().After(w.deadline) {
 		w.use.partial = true
 	}
-	return w.use.partial || w.use.tooDeep
+	return w.use.partial
 }
 
 func (w *walk) entry(fd int, name string, depth int) {
@@ -146,8 +146,8 @@ func (w *walk) deleted(pids []int, dev uint64) {
 // removeTree deletes a directory that a task has filled, however deep it
 // nested: what is too deep to walk with few open files is first moved up.
 func removeTree(dir string) error {
-	for range 10_000 {
-		err := removeShallow(dir)
+	for pass := range 10_000 {
+		err := removeShallow(dir, pass)
 		if !errors.Is(err, errDeep) {
 			return err
 		}
@@ -157,7 +157,7 @@ func removeTree(dir string) error {
 
 var errDeep = errors.New("nested too deeply")
 
-func removeShallow(dir string) error {
+func removeShallow(dir string, pass int) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -165,14 +165,14 @@ func removeShallow(dir string) error {
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", dir, err)
 	}
-	r := remover{top: fd}
+	r := remover{top: fd, pass: pass}
 	if err := r.empty(fd, 0); err != nil {
 		return err
 	}
 	return os.Remove(dir)
 }
 
-type remover struct{ top, moved int }
+type remover struct{ top, pass int }
 
 // empty deletes what is in a directory and closes its descriptor.
 func (r *remover) empty(fd, depth int) error {
@@ -207,8 +207,7 @@ func (r *remover) remove(fd int, name string, depth int) error {
 	}
 	if depth >= maxDepth {
 		_ = unix.Close(sub)
-		r.moved++
-		if err := unix.Renameat(fd, name, r.top, fmt.Sprintf("%%deep-%d-%d", os.Getpid(), r.moved)); err != nil {
+		if err := unix.Renameat(fd, name, r.top, fmt.Sprintf("%%deep-%d-%d", os.Getpid(), r.pass)); err != nil {
 			return fmt.Errorf("remove %s: %w", name, err)
 		}
 		return errDeep

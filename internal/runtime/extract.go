@@ -40,6 +40,17 @@ func (f *fetcher) extract(archive, into, name string) error {
 	if err != nil {
 		return err
 	}
+	br := bufio.NewReaderSize(in, 64<<10)
+	head, err := br.Peek(512)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	isZip := bytes.HasPrefix(head, []byte("PK\x03\x04")) || bytes.HasPrefix(head, []byte("PK\x05\x06"))
+	isGzip := bytes.HasPrefix(head, []byte{0x1f, 0x8b})
+	isTar := len(head) > 262 && string(head[257:262]) == "ustar"
+	if !isZip && !isGzip && !isTar {
+		return fault.Invalid.Errorf("%s is no archive that can be unpacked; want tar, tar.gz or zip", path.Base(name))
+	}
 	if err := f.mkdirs(into); err != nil {
 		return err
 	}
@@ -49,23 +60,16 @@ func (f *fetcher) extract(archive, into, name string) error {
 	}
 	defer dir.Close() //nolint:errcheck // only a directory
 	x := &extractor{fetcher: fetcher{ctx: f.ctx, root: dir, login: f.login, room: f.room}, packed: st.Size(), whole: f.room}
-	br := bufio.NewReaderSize(in, 64<<10)
-	head, err := br.Peek(512)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
 	switch {
-	case bytes.HasPrefix(head, []byte("PK\x03\x04")), bytes.HasPrefix(head, []byte("PK\x05\x06")):
+	case isZip:
 		err = x.zip(in, st.Size())
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+	case isGzip:
 		var z *gzip.Reader
 		if z, err = gzip.NewReader(br); err == nil {
 			err = x.tar(z)
 		}
-	case len(head) > 262 && string(head[257:262]) == "ustar":
-		err = x.tar(br)
 	default:
-		err = fault.Invalid.Errorf("%s is no archive that can be unpacked; want tar, tar.gz or zip", path.Base(name))
+		err = x.tar(br)
 	}
 	f.room = x.room
 	if err != nil && fault.Of(err) == fault.Internal {

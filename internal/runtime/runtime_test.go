@@ -1,11 +1,16 @@
 package runtime
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,6 +31,8 @@ func TestMain(m *testing.M) {
 			os.Exit(SuperviseMain(env))
 		case InitArg:
 			os.Exit(InitMain(env))
+		case agentArg:
+			os.Exit(agentMain(os.Args[2]))
 		}
 	}
 	os.Exit(m.Run())
@@ -225,4 +232,65 @@ func TestHello(t *testing.T) {
 	if got, want := w.output(id, "p0"), "hello from covey-role in /sandbox\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+// onlyRecords hides sockets and sandboxes, which a copy does not have.
+type onlyRecords struct{ fs.FS }
+
+func (f onlyRecords) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(f.FS, name)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return e.Name() == socketFile || e.Name() == sandboxDir }), err
+}
+
+const agentArg = "__test-agent"
+
+// otherAgent runs an agent in a process of its own, which starts tasks and
+// then waits to be killed.
+func (w *world) otherAgent(specs ...Spec) *exec.Cmd {
+	w.t.Helper()
+	b, err := json.Marshal(struct {
+		Dir, Self, Root string
+		Specs           []Spec
+	}{w.cfg.Dir, w.cfg.Self, w.cfg.CgroupRoot, specs})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cmd := exec.Command(w.cfg.Self, agentArg, string(b))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = cmd.Process.Kill() })
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "started\n" {
+		w.t.Fatalf("other agent: %q, %v", line, err)
+	}
+	return cmd
+}
+
+func agentMain(arg string) int {
+	var in struct {
+		Dir, Self, Root string
+		Specs           []Spec
+	}
+	err := json.Unmarshal([]byte(arg), &in)
+	if err != nil {
+		return 1
+	}
+	r, err := New(Config{Dir: in.Dir, Self: in.Self, CgroupRoot: in.Root})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for _, s := range in.Specs {
+		if err := r.Start(context.Background(), s); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	fmt.Println("started")
+	select {}
 }

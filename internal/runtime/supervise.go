@@ -319,6 +319,8 @@ func (s *supervisor) exited(n note) {
 	}
 	if n.Signal == int(unix.SIGKILL) || n.Code == 128+int(unix.SIGKILL) {
 		s.checkOOM(n.Name)
+	} else {
+		s.checkOOM("") // of a child whose parent did not mind
 	}
 	s.step(agent.Exited{Process: n.Name, Run: n.Run, Code: n.Code, Signal: n.Signal})
 	s.changed()

@@ -1,0 +1,620 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
+)
+
+func TestExitStatus(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	for _, c := range []struct {
+		cmdline string
+		want    Status
+	}{
+		{"exit 0", Status{Name: "FINISHED", Known: true}},
+		{"exit 7", Status{Name: "FAILED", Known: true, ExitCode: 7}},
+		{"kill -SEGV $$", Status{Name: "FAILED", Known: true, Signal: 11}},
+		{"kill -9 $$", Status{Name: "FAILED", Known: true, Signal: 9}},
+		{"exec /no/such/binary", Status{Name: "FAILED", Known: true, ExitCode: 127}},
+		{"/etc/passwd", Status{Name: "FAILED", Known: true, ExitCode: 126}},
+		{"#!/bin/sh\ntest \"$0\" != sh && exit 5", Status{Name: "FAILED", Known: true, ExitCode: 5}},
+		{": " + strings.Repeat("x", 200_000) + "\nexit 3", Status{Name: "FAILED", Known: true, ExitCode: 3}},
+	} {
+		got := w.end(w.start(w.spec(c.cmdline)))
+		if d := cmp.Diff(c.want, Status{Name: got.Name, Known: got.Known, ExitCode: got.ExitCode, Signal: got.Signal}, cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%.40q: -want +got\n%s", c.cmdline, d)
+		}
+	}
+}
+
+// The order of a graph, retries and final processes are the life's; that they
+// are carried out is ours.
+func TestGraph(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	s := w.spec("echo a >> order", "echo b >> order; exit 1", "echo c >> order")
+	s.Config.Task.Order = [][]string{{"p0", "p1"}}
+	s.Config.Task.Processes[1].MaxFailures = 2
+	s.Config.Task.Processes[2].Final = true
+	id := w.start(s)
+	got := w.end(id)
+	if got.State != task.Failed || got.Processes[1].Run != 2 || got.Processes[2].Run != 1 {
+		t.Errorf("got %+v; want FAILED after two runs of p1 and one of p2", got)
+	}
+	b, err := w.r.ReadFile(id, "order", 0, 100)
+	if err != nil || string(b) != "a\nb\nb\nc\n" {
+		t.Errorf("got %q, %v; want a b b c", b, err)
+	}
+	if c, err := w.r.LogChunk(id, "p1", 1, Stdout, 0, 10); err != nil || !c.EOF {
+		t.Errorf("got %+v, %v; want an empty log of the first run", c, err)
+	}
+}
+
+func TestProcessKilledByHandComesBack(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	s := w.spec("exec sleep 1000")
+	s.Config.Task.Processes[0].MaxFailures = 2
+	id := w.start(s)
+	first := w.running(id).Processes[0]
+	if !same(first.Pid, first.Start) {
+		t.Fatalf("pid %d started at %d is not a process of this machine", first.Pid, first.Start)
+	}
+	kill(first.Pid)
+	again := w.wait(id, "back", func(s Status) bool { return s.Processes[0].Run == 2 && s.Processes[0].Pid > 0 })
+	if again.Processes[0].Pid == first.Pid || again.State != task.Running {
+		t.Errorf("got %+v; want another pid", again)
+	}
+}
+
+// A killed supervisor takes everything with it; how the process ended nobody
+// saw, so nobody says.
+func TestSupervisorKilled(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("setsid sleep 1001 & sleep 1000"))
+	st := w.running(id)
+	w.wait(id, "saved", func(Status) bool {
+		s, err := readStatus(w.r.liveDir(id), stateFile)
+		return err == nil && len(s.Processes) > 0
+	})
+	kill(st.Supervisor)
+	got := w.end(id)
+	want := Status{Name: "FAILED", Reason: "supervisor died", Ended: true}
+	if d := cmp.Diff(want, Status{Name: got.Name, Reason: got.Reason, Ended: got.Ended, Known: got.Known, ExitCode: got.ExitCode, Signal: got.Signal}); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+	if same(st.Processes[0].Pid, st.Processes[0].Start) || same(st.Pid, st.Start) {
+		t.Error("its processes live")
+	}
+	if got.CPUNanos == 0 {
+		t.Error("the cgroup's last count is lost")
+	}
+}
+
+func TestInitKilled(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("exec sleep 1000"))
+	kill(w.running(id).Pid)
+	if got := w.end(id); got.State != task.Failed || got.Reason != "the task's init died" || got.Known {
+		t.Errorf("got %+v; want FAILED without an exit status", got)
+	}
+}
+
+// TestAgentKilled starts tasks in another process, kills that with SIGKILL, and
+// finds them.
+func TestAgentKilled(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.r.Close()
+	live, short := w.spec("exec sleep 1000"), w.spec("while [ ! -e go ]; do sleep 0.01; done; exit 9")
+	agent := w.otherAgent(live, short)
+	w.open()
+	a := w.running(live.ID)
+	b := w.running(short.ID)
+	w.r.Close()
+	if err := agent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = agent.Wait()
+	if err := os.WriteFile(filepath.Join(w.r.liveDir(short.ID), sandboxDir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); same(b.Supervisor, b.SupervisorStart) && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	w.open()
+	got := w.running(live.ID)
+	if d := cmp.Diff([]any{a.Supervisor, a.Pid, a.Start, a.Processes[0].Pid, a.Processes[0].Start},
+		[]any{got.Supervisor, got.Pid, got.Start, got.Processes[0].Pid, got.Processes[0].Start}); d != "" {
+		t.Errorf("-before +after\n%s", d)
+	}
+	all, err := w.r.List(t.Context())
+	if err != nil || len(all) != 2 {
+		t.Fatalf("got %v, %v; want two tasks", all, err)
+	}
+	if got := w.end(short.ID); got.ExitCode != 9 || !got.Known || got.State != task.Failed {
+		t.Errorf("got %+v; want the true exit status 9", got)
+	}
+	if err := w.r.Start(t.Context(), short); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.status(short.ID); !got.Ended {
+		t.Error("an ended task was started again")
+	}
+	if err := w.r.Stop(t.Context(), live.ID, "enough"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.end(live.ID); got.State != task.Killed || got.Reason != "enough" {
+		t.Errorf("got %+v; want KILLED because enough", got)
+	}
+}
+
+func TestSupervisorKilledWhileAgentIsAway(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("exec sleep 1000"))
+	st := w.running(id)
+	w.wait(id, "saved", func(Status) bool {
+		s, err := readStatus(w.r.liveDir(id), stateFile)
+		return err == nil && len(s.Processes) > 0
+	})
+	w.r.Close()
+	kill(st.Supervisor)
+	w.open()
+	if got := w.end(id); got.Reason != "supervisor died" || got.Known || got.Processes[0].Live {
+		t.Errorf("got %+v; want FAILED because the supervisor died", got)
+	}
+}
+
+// Absence is no order: a wiped directory or an old copy of one kills nothing.
+func TestDirectoryLost(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("exec sleep 1000"))
+	st := w.running(id)
+	w.wait(id, "saved", func(Status) bool {
+		s, err := readStatus(w.r.liveDir(id), stateFile)
+		return err == nil && s.Pid == st.Pid && len(s.Processes) > 0
+	})
+	w.r.Close()
+	kept := w.cfg.Dir + ".kept"
+	if err := os.Rename(w.cfg.Dir, kept); err != nil {
+		t.Fatal(err)
+	}
+	w.open() // wiped
+	w.r.Close()
+	if err := os.RemoveAll(w.cfg.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(w.cfg.Dir, onlyRecords{os.DirFS(kept)}); err != nil {
+		t.Fatal(err)
+	}
+	w.open() // an old copy
+	if got := w.status(id); got.Ended || !same(st.Processes[0].Pid, st.Processes[0].Start) {
+		t.Errorf("got %+v; want the task to live", got)
+	}
+	w.r.Close()
+	if err := os.RemoveAll(w.cfg.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(kept, w.cfg.Dir); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if got := w.running(id); got.Pid != st.Pid {
+		t.Errorf("got %+v; want it back", got)
+	}
+}
+
+func TestRebooted(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("exec sleep 1000"))
+	st := w.running(id)
+	w.r.Close()
+	kill(st.Supervisor)
+	for deadline := time.Now().Add(patience); same(st.Pid, st.Start) && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	st.Boot, st.Version = "an earlier one", version
+	if err := writeJSON(filepath.Join(w.r.liveDir(id), stateFile), st); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if got := w.end(id); got.State != task.Lost || got.Reason != "the machine restarted" {
+		t.Errorf("got %+v; want LOST", got)
+	}
+}
+
+// A start that was cut off before its supervisor never ran, and says nothing.
+func TestStartCutOff(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.id()
+	w.r.Close()
+	if err := os.Mkdir(w.r.liveDir(id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(w.r.liveDir(id), taskFile), []byte(`{"versi`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if all, err := w.r.List(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("got %v, %v; want no task", all, err)
+	}
+}
+
+func TestNewerFormat(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("true"))
+	w.end(id)
+	w.r.Close()
+	path := filepath.Join(w.r.liveDir(id), taskFile)
+	rec, err := readTask(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for v, want := range map[int]fault.Kind{maxVersion: fault.Internal, maxVersion + 1: fault.Conflict} {
+		rec.Version = v
+		if err := writeJSON(path, rec); err != nil {
+			t.Fatal(err)
+		}
+		r, err := New(w.cfg)
+		if (err != nil) != (want == fault.Conflict) || err != nil && fault.Of(err) != want {
+			t.Errorf("version %d: got %v", v, err)
+		}
+		if err == nil {
+			r.Close()
+		}
+	}
+	rec.Version = version
+	if err := writeJSON(path, rec); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+}
+
+func TestStop(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	polite := w.start(w.spec("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done"))
+	deaf := w.start(w.spec("trap '' TERM; echo up; while :; do sleep 0.05; done"))
+	for _, id := range []task.ID{polite, deaf} {
+		w.running(id)
+		w.wait(id, "up", func(Status) bool {
+			c, err := w.r.LogChunk(id, "p0", 0, Stdout, 0, 100)
+			return err == nil && string(c.Data) == "up\n"
+		})
+	}
+	for range 2 {
+		if err := w.r.Stop(t.Context(), polite, "by test"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.r.Stop(t.Context(), deaf, "by test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.end(polite); got.State != task.Killed || got.Reason != "by test" || w.output(polite, "p0") != "up\nbye\n" {
+		t.Errorf("got %+v, %q; want KILLED after bye", got, w.output(polite, "p0"))
+	}
+	got := w.end(deaf)
+	if got.State != task.Killed || got.Processes[0].Signal != int(unix.SIGKILL) {
+		t.Errorf("got %+v; want KILLED by SIGKILL", got)
+	}
+	if took := got.EndedAt.Sub(got.StartedAt); took < 2*time.Second {
+		t.Errorf("took %v; want SIGKILL only after finalization_wait, 2 s", took)
+	}
+	if err := w.r.Stop(t.Context(), deaf, "again"); err != nil {
+		t.Errorf("stop of an ended task: %v", err)
+	}
+	if err := w.r.Stop(t.Context(), w.id(), "x"); fault.Of(err) != fault.NotFound {
+		t.Errorf("stop of an unknown task: %v; want not found", err)
+	}
+}
+
+// A supervisor that does not answer is killed with its task.
+func TestKillDeafSupervisor(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("exec sleep 1000"))
+	st := w.running(id)
+	if err := unix.Kill(st.Supervisor, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := w.r.Kill(ctx, id, "now"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.status(id); got.State != task.Killed || got.Reason != "now" || got.Known {
+		t.Errorf("got %+v; want KILLED because now", got)
+	}
+	if same(st.Processes[0].Pid, st.Processes[0].Start) {
+		t.Error("its process lives")
+	}
+}
+
+func TestStopWhileStarting(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer slow.Close()
+	s := w.spec("true")
+	s.Config.Task.Artifacts = []job.Artifact{{URI: slow.URL + "/x", Digest: "sha256:" + strings.Repeat("0", 64)}}
+	id := w.start(s)
+	if got := w.status(id); got.State != task.Starting {
+		t.Errorf("got %v; want STARTING", got.State)
+	}
+	if err := w.r.Stop(t.Context(), id, "changed my mind"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.end(id); got.State != task.Killed || len(got.Processes) != 0 {
+		t.Errorf("got %+v; want KILLED without a process", got)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	ch := w.r.Watch(t.Context())
+	id := w.start(w.spec("while [ ! -e go ]; do sleep 0.01; done"))
+	var got []string
+	for s := range ch {
+		if len(got) == 0 || got[len(got)-1] != s.Name {
+			got = append(got, s.Name)
+		}
+		if s.State == task.Running {
+			if err := os.WriteFile(filepath.Join(w.r.liveDir(id), sandboxDir, "go"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s.Ended {
+			break
+		}
+	}
+	if d := cmp.Diff([]string{"STARTING", "RUNNING", "FINISHED"}, got); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+}
+
+// python serves /health and notes what it is asked to do.
+const python = `exec python3 -c '
+import http.server, os, sys
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"OK" if os.path.exists("well") else b"sick")
+    def do_POST(self):
+        print("asked", self.path, flush=True); self.send_response(200); self.end_headers()
+        if self.path == "/abortabortabort": os._exit(0)
+    def log_message(self, *a): pass
+http.server.HTTPServer(("127.0.0.1", {{thermos.ports[health]}}), H).serve_forever()'`
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()                             //nolint:errcheck // only its number is wanted
+	return uint16(l.Addr().(*net.TCPAddr).Port) //nolint:errcheck,forcetypeassert,gosec // a TCP listener has one
+}
+
+func TestHTTPHealthAndLifecycle(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	s := w.spec(python)
+	s.Ports = map[string]uint16{"health": freePort(t)}
+	s.Config.Task.Ports = []string{"health"}
+	s.Config.Health = &job.Health{
+		HTTP:         &job.HTTPCheck{Port: "health", Endpoint: "/health", Response: "ok"},
+		InitialMilli: 15_000, EveryMilli: 50, TimeoutMilli: 1000, MinSuccesses: 1, MaxFailures: 2,
+	}
+	s.Config.Lifecycle = &job.HTTPLifecycle{Port: "health", Graceful: "/quitquitquit", GracefulWaitS: 0, Shutdown: "/abortabortabort", ShutdownWaitS: 5}
+	id := w.start(s)
+	sick := w.wait(id, "started", func(s Status) bool { return len(s.Processes) > 0 && s.Processes[0].Live })
+	if sick.State != task.Starting {
+		t.Errorf("got %v before it was healthy; want STARTING", sick.State)
+	}
+	well := filepath.Join(w.r.liveDir(id), sandboxDir, "well")
+	if err := os.WriteFile(well, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.running(id)
+	if err := w.r.Stop(t.Context(), id, "done"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.end(id); got.State != task.Killed {
+		t.Errorf("got %+v; want KILLED", got)
+	}
+	if got, want := w.output(id, "p0"), "asked /quitquitquit\nasked /abortabortabort\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestShellHealth(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	s := w.spec("touch here; exec sleep 1000")
+	s.Config.Health = &job.Health{
+		Shell:        &job.ShellCheck{Command: "id -un; ls here /proc/1/comm >&2 && test ! -e sick"},
+		InitialMilli: 500, EveryMilli: 50, TimeoutMilli: 5000, MinSuccesses: 1,
+	}
+	id := w.start(s)
+	w.running(id)
+	sandbox := filepath.Join(w.r.liveDir(id), sandboxDir)
+	for _, f := range []string{snoozeFile, "sick"} {
+		if err := os.WriteFile(filepath.Join(sandbox, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(sandbox, snoozeFile)); err != nil {
+		t.Fatal(err)
+	}
+	got := w.end(id)
+	if got.State != task.Failed || !strings.HasPrefix(got.Reason, `Health check failed: command exited with 1: "covey-role`) {
+		t.Errorf("got %v %q; want FAILED by the check, run as the task's user", got.State, got.Reason)
+	}
+}
+
+func TestHealthNeverAnswers(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	s := w.spec("exec sleep 1000")
+	s.Config.Health = &job.Health{
+		Shell: &job.ShellCheck{Command: "sleep 1000"}, InitialMilli: 0, EveryMilli: 50, TimeoutMilli: 100, MinSuccesses: 1,
+	}
+	id := w.start(s)
+	if got := w.end(id); got.State != task.Failed || got.Reason != "Health check failed: no answer within 100ms" {
+		t.Errorf("got %v %q; want FAILED for want of an answer", got.State, got.Reason)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("i=0; while [ ! -e go ]; do i=$((i+1)); done; times"))
+	w.running(id)
+	var last Counters
+	for i := 0; i < 20 || last.CPUNanos < 300e6; i++ {
+		c, err := w.r.Usage(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.CPUNanos < last.CPUNanos || c.MaxRAM < last.MaxRAM {
+			t.Fatalf("counters went back: %+v, then %+v", last, c)
+		}
+		last = c
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := os.WriteFile(filepath.Join(w.r.liveDir(id), sandboxDir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end := w.end(id)
+	got, err := w.r.Usage(id)
+	if err != nil || got.CPUNanos != end.CPUNanos || got.CPUNanos < last.CPUNanos {
+		t.Errorf("got %+v, %v; want the final %d ns, at least %d", got, err, end.CPUNanos, last.CPUNanos)
+	}
+	// bash says what it saw of itself: minutes and seconds, user and system, own then children's.
+	said := 0.0
+	for _, f := range strings.Fields(w.output(id, "p0")) {
+		m, s, _ := strings.Cut(strings.TrimSuffix(f, "s"), "m")
+		mins, _ := strconv.ParseFloat(m, 64)
+		secs, _ := strconv.ParseFloat(s, 64)
+		said += mins*60 + secs
+	}
+	if counted := float64(got.CPUNanos) / 1e9; counted < said*0.98 || counted > said*1.02+0.05 {
+		t.Errorf("counted %.3f s; the process itself says %.3f s", counted, said)
+	}
+	if over, err := w.r.Overhead(); err != nil || over.CPUNanos == 0 {
+		t.Errorf("overhead: got %+v, %v", over, err)
+	}
+}
+
+func TestForgetAndGC(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	live := w.start(w.spec("exec sleep 1000"))
+	w.running(live)
+	if err := w.r.Forget(t.Context(), live); fault.Of(err) != fault.Conflict {
+		t.Errorf("forget a live task: %v; want conflict", err)
+	}
+	var ids []task.ID
+	for range 3 {
+		s := w.spec("echo said; head -c 2m /dev/zero > big; d=x; for i in $(seq 300); do mkdir $d; cd $d; done; chmod 0 .")
+		id := w.start(s)
+		w.end(id)
+		for range 2 {
+			if err := w.r.Forget(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.r.Start(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	if all, err := w.r.List(t.Context()); err != nil || len(all) != 1 {
+		t.Errorf("got %d tasks, %v; want the live one", len(all), err)
+	}
+	if c, err := w.r.LogChunk(ids[0], "p0", 0, Stdout, 0, 100); err != nil || string(c.Data) != "said\n" || !c.EOF {
+		t.Errorf("log of a forgotten task: %+v, %v", c, err)
+	}
+	got, err := w.r.GC(t.Context(), time.Now(), time.Hour, 7<<20)
+	if err != nil || got.Removed != 1 || got.Freed < 2<<20 {
+		t.Errorf("by space: got %+v, %v; want the oldest gone", got, err)
+	}
+	if _, err := w.r.LogChunk(ids[0], "p0", 0, Stdout, 0, 100); fault.Of(err) != fault.NotFound {
+		t.Errorf("log of a collected task: %v; want not found", err)
+	}
+	got, err = w.r.GC(t.Context(), time.Now().Add(2*time.Hour), time.Hour, 1<<40)
+	if err != nil || got.Removed != 2 || got.Kept != 0 {
+		t.Errorf("by age: got %+v, %v; want the other two gone", got, err)
+	}
+	if s := w.status(live); s.Ended {
+		t.Error("collected a live task")
+	}
+}
+
+func TestStartRefuses(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	for name, change := range map[string]func(*Spec){
+		"a path for a role":   func(s *Spec) { s.ID.Job = "../prod/x" },
+		"attempt 0":           func(s *Spec) { s.ID.Attempt = 0 },
+		"unknown port":        func(s *Spec) { s.Config.Task.Processes[0].Cmdline = "{{thermos.ports[nope]}}" },
+		"no process":          func(s *Spec) { s.Config.Task.Processes = nil },
+		"cycle":               func(s *Spec) { s.Config.Task.Order = [][]string{{"p0", "p0"}} },
+		"artifact by ftp":     func(s *Spec) { s.Config.Task.Artifacts = []job.Artifact{{URI: "ftp://x/y"}} },
+		"artifact undigested": func(s *Spec) { s.Config.Task.Artifacts = []job.Artifact{{URI: "http://x/y"}} },
+		"artifact outside":    func(s *Spec) { s.Config.Task.Artifacts = []job.Artifact{{URI: "file:///x", Path: "../x"}} },
+	} {
+		s := w.spec("true")
+		change(&s)
+		if err := w.r.Start(t.Context(), s); fault.Of(err) != fault.Invalid {
+			t.Errorf("%s: got %v; want invalid", name, err)
+		}
+	}
+	if _, err := New(Config{Dir: "relative", Self: "/x", CgroupRoot: "/covey/x"}); fault.Of(err) != fault.Invalid {
+		t.Errorf("a relative directory: %v; want invalid", err)
+	}
+	if all, err := w.r.List(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("got %v, %v; want nothing left", all, err)
+	}
+}
+
+func TestSpawnFailureIsSaid(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t, func(c *Config) { c.Self = "/no/such/binary" })
+	if err := w.r.Start(t.Context(), w.spec("true")); fault.Of(err) != fault.Unavailable {
+		t.Errorf("got %v; want unavailable", err)
+	}
+	if got, err := os.ReadDir(filepath.Join(w.cfg.Dir, liveDir)); err != nil || len(got) != 0 {
+		t.Errorf("left %v, %v", got, err)
+	}
+}
+
+func ExampleRuntime_Abilities() {
+	r := &Runtime{able: ability{missing: []string{"memory limits: no cgroup hierarchy has the memory controller"}}}
+	fmt.Println(r.Abilities())
+	// Output: [memory limits: no cgroup hierarchy has the memory controller]
+}

@@ -1,0 +1,127 @@
+package runtime
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/covey-platform/covey/internal/task"
+)
+
+func TestMemoryHog(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	for name, c := range map[string]struct{ cmdline, reason string }{
+		"process itself":  {"exec tail /dev/zero", "memory limit 64 MiB exceeded (out-of-memory kill of process p0)"},
+		"its child":       {"tail /dev/zero; exit $?", "memory limit 64 MiB exceeded (out-of-memory kill of process p0)"},
+		"a grandchild":    {"(tail /dev/zero; sleep 1000) & sleep 1000", "memory limit 64 MiB exceeded (out-of-memory kill inside the task)"},
+		"shared memory":   {"head -c 100m /dev/zero > /dev/shm/x; sleep 1000", "memory limit 64 MiB exceeded (out-of-memory kill "},
+		"a shrugging one": {"tail /dev/zero; exit 0", "memory limit 64 MiB exceeded (out-of-memory kill inside the task)"},
+	} {
+		s := w.spec(c.cmdline)
+		s.Config.Task.Resources.RAM = 64 << 20
+		got := w.end(w.start(s))
+		if got.State != task.Failed || !strings.HasPrefix(got.Reason, c.reason) || !got.OOM {
+			t.Errorf("%s: got %v %q oom=%v; want FAILED %q", name, got.State, got.Reason, got.OOM, c.reason)
+		}
+		if got.MaxRAM < 60<<20 || got.MaxRAM > 64<<20 {
+			t.Errorf("%s: got at most %d bytes of memory; want about 64 MiB", name, got.MaxRAM)
+		}
+	}
+}
+
+func TestForkBomb(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	s := w.spec(":(){ :|:& };: ; sleep 1000")
+	s.Config.Task.PidsLimit = 40
+	s.Config.Task.Resources.CPU = 500
+	id := w.start(s)
+	w.wait(id, "at its limit", func(Status) bool { return len(w.groupOf(id).procs()) >= 35 })
+	for range 20 {
+		if got := len(w.groupOf(id).procs()); got > 40+initPids {
+			t.Fatalf("got %d processes; want at most %d", got, 40+initPids)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := w.r.Stop(t.Context(), id, "stop the bomb"); err != nil {
+		t.Fatal(err)
+	}
+	w.end(id)
+}
+
+func (w *world) groupOf(id task.ID) group {
+	return w.r.groups.of(strings.ReplaceAll(id.String(), "/", "+"))
+}
+
+func TestDiskLimit(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	for name, cmdline := range map[string]string{
+		"a file":       "head -c 20m /dev/zero > big; sleep 1000",
+		"in /tmp":      "head -c 20m /dev/zero > /var/tmp/big; sleep 1000",
+		"its log":      "head -c 20m /dev/zero; sleep 1000",
+		"a deleted":    "exec 5> big; rm big; head -c 20m /dev/zero >&5; sleep 1000",
+		"empty files":  "seq 60000 | xargs touch; sleep 1000",
+		"nested depth": "d=x; for i in $(seq 250); do mkdir $d; cd $d; done; sleep 1000",
+	} {
+		s := w.spec(cmdline)
+		s.Config.Task.Resources.Disk = 10 << 20
+		got := w.end(w.start(s))
+		want := "disk limit 10 MiB exceeded: used "
+		if name == "nested depth" {
+			want = "sandbox has directories nested deeper than 200"
+		}
+		if got.State != task.Failed || !strings.HasPrefix(got.Reason, want) {
+			t.Errorf("%s: got %v %q; want FAILED %q", name, got.State, got.Reason, want)
+		}
+	}
+}
+
+func TestCPULimit(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	s := w.spec("while :; do :; done", "while :; do :; done")
+	s.Config.Task.Resources.CPU = 200
+	id := w.start(s)
+	w.running(id)
+	before, err := w.r.Usage(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	time.Sleep(time.Second) // the time over which a rate is measured
+	after, err := w.r.Usage(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if share := float64(after.CPUNanos-before.CPUNanos) / float64(time.Since(began)); share > 0.25 {
+		t.Errorf("used %.2f cores; want at most the 0.2 that it has", share)
+	}
+}
+
+func TestLimitsWritten(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	if w.r.able.mounts.v1["cpu"] == "" {
+		t.Skip("SKIPPED: cgroups of version 1 only")
+	}
+	s := w.spec("exec sleep 1000")
+	s.Config.Task.Resources.CPU = 1500
+	id := w.start(s)
+	w.running(id)
+	for file, want := range map[[2]string]string{
+		{"cpu", "cpu.cfs_quota_us"}:         "150000",
+		{"cpu", "cpu.shares"}:               "1536",
+		{"memory", "memory.limit_in_bytes"}: fmt.Sprint(128 << 20),
+		{"pids", "pids.max"}:                fmt.Sprint(DefaultPids + initPids),
+	} {
+		d, _ := w.groupOf(id).dir(file[0])
+		b, err := os.ReadFile(d + "/" + file[1])
+		if got := strings.TrimSpace(string(b)); err != nil || got != want {
+			t.Errorf("%s: got %q, %v; want %s", file[1], got, err, want)
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package runtime
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func TestParseStat(t *testing.T) {
+	line := "42 (a) b) (c) S 7 42 41 0 -1 4194560 100 200 0 0 11 12 13 14 20 0 1 0 98765 1000 321 18446744073709551615 1"
+	got, ok := parseStat(42, []byte(line))
+	want := procStat{pid: 42, ppid: 7, session: 41, start: 98765, ticks: 50, rssPages: 321}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(procStat{})); d != "" || !ok {
+		t.Errorf("ok=%v -want +got\n%s", ok, d)
+	}
+	for _, bad := range []string{"", "1 x", "1 (x", "1 (x) S 1 2", strings.Replace(line, "98765", "never", 1)} {
+		if _, ok := parseStat(1, []byte(bad)); ok {
+			t.Errorf("%q was read", bad)
+		}
+	}
+	me, ok := readStat(os.Getpid())
+	if !ok || me.ppid != os.Getppid() || !same(os.Getpid(), me.start) || same(os.Getpid(), me.start+1) {
+		t.Errorf("got %+v of myself", me)
+	}
+}
+
+func TestFindMounts(t *testing.T) {
+	for name, c := range map[string]struct {
+		info string
+		want mounts
+	}{
+		"version 1, two together": {
+			"32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+			mounts{v1: map[string]string{"cpu": "/sys/fs/cgroup/cpu,cpuacct", "cpuacct": "/sys/fs/cgroup/cpu,cpuacct", "memory": "/sys/fs/cgroup/memory"}},
+		},
+		"a named hierarchy is none": {"40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n", mounts{}},
+		"version 2":                 {"40 31 0:37 / /nowhere rw - cgroup2 cgroup2 rw\n", mounts{v2: "/nowhere"}},
+		"nothing":                   {"23 27 0:22 / /sys rw,relatime - sysfs sysfs rw\nshort line\n", mounts{}},
+	} {
+		if d := cmp.Diff(c.want, findMounts(c.info), cmp.AllowUnexported(mounts{}), cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%s: -want +got\n%s", name, d)
+		}
+	}
+}
+
+// Which file holds which limit, on either version, is written to a directory
+// that stands for the kernel's.
+func TestLimitFiles(t *testing.T) {
+	for name, c := range map[string]struct {
+		v2   bool
+		want map[string]string
+	}{
+		"version 1": {false, map[string]string{
+			"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "25000", "cpu.shares": "256",
+			"memory.limit_in_bytes": "1048576", "memory.memsw.limit_in_bytes": "1048576", "pids.max": "99",
+		}},
+		"version 2": {true, map[string]string{
+			"cpu.max": "25000 100000", "cpu.weight": "25", "memory.max": "1048576", "memory.swap.max": "0", "pids.max": "99",
+		}},
+	} {
+		dir := t.TempDir()
+		m := mounts{v1: map[string]string{"cpu": dir, "memory": dir, "pids": dir}}
+		if c.v2 {
+			m = mounts{v2: dir, v2has: []string{"cpu", "memory", "pids"}}
+		}
+		g := group{m: m, path: "/g"}
+		if err := g.mkdir(); err != nil {
+			t.Fatal(err)
+		}
+		for f := range c.want {
+			if err := os.WriteFile(dir+"/g/"+f, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := g.limit(limits{cpuMilli: 250, ram: 1 << 20, pids: 99}); err != nil {
+			t.Fatal(err)
+		}
+		for f, want := range c.want {
+			if b, err := os.ReadFile(dir + "/g/" + f); err != nil || string(b) != want {
+				t.Errorf("%s: %s is %q, %v; want %q", name, f, b, err, want)
+			}
+		}
+	}
+}
+
+func TestCounterFiles(t *testing.T) {
+	dir := t.TempDir()
+	for f, s := range map[string]string{
+		"cpu.stat": "usage_usec 1500\nuser_usec 1\n", "memory.current": "5000\n", "memory.peak": "9000\n",
+		"memory.stat": "anon 1\ninactive_file 2000\n", "memory.events": "low 0\noom 3\noom_kill 2\n",
+	} {
+		if err := os.WriteFile(dir+"/"+f, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := group{m: mounts{v2: dir, v2has: []string{"cpu", "memory", "pids"}}, path: "/"}
+	got, err := g.counters()
+	if d := cmp.Diff(Counters{CPUNanos: 1_500_000, RAM: 3000, MaxRAM: 9000}, got); d != "" || err != nil {
+		t.Errorf("%v -want +got\n%s", err, d)
+	}
+	if n := g.oomKills(); n != 2 {
+		t.Errorf("got %d kills; want 2", n)
+	}
+}
+
+func TestCutReason(t *testing.T) {
+	for _, s := range []string{"", "short", strings.Repeat("x", task.MaxReason), strings.Repeat("x", 500), strings.Repeat("x", 116) + strings.Repeat("ö", 50), strings.Repeat("世", 100)} {
+		got := cutReason(s)
+		if len(got) > task.MaxReason || !utf8.ValidString(got) || len(s) <= task.MaxReason && got != s || len(s) > task.MaxReason && !strings.HasSuffix(got, "...") {
+			t.Errorf("got %q of %d bytes", got, len(s))
+		}
+	}
+}
+
+func FuzzFrame(f *testing.F) {
+	f.Add([]byte(`{"op":"status","status":{"version":1,"id":"a/prod/b/0.1","state":"RUNNING"}}`))
+	f.Add([]byte(`{"op":"hello","version":3}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := decodeFrame(b)
+		if err != nil || got.Status == nil {
+			return
+		}
+		if got.Status.ID.String() != got.Status.Task || got.Status.State.String() != got.Status.Name {
+			t.Errorf("accepted %+v", got.Status)
+		}
+	})
+}
