@@ -166,6 +166,9 @@ func (b *binder) round(s string, sc *scopes) (string, bool, error) {
 
 // text returns what a reference stands for, as text.
 func (b *binder) text(r ref, sc *scopes) (string, bool, error) {
+	if err := b.in.Step(5); err != nil {
+		return "", false, err
+	}
 	v, err := b.lookup(sc, r)
 	if v == nil || err != nil {
 		return "", false, err

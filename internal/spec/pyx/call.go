@@ -331,7 +331,7 @@ func (in *Interp) raise(s *raiseStmt, fr *frame) error {
 			}
 			parts = append(parts, t)
 		}
-		return &Error{At: s.p, Class: v.class.Name, Msg: v.class.Name + ": " + strings.Join(parts, ", ")}
+		return &Error{At: s.p, Class: v.class.Name, Msg: v.class.Name + ": " + strings.Join(parts, ", "), value: v}
 	}
 	return ErrorAt(s.p, "TypeError", "%s cannot be raised; want an error, such as ValueError('...')", article(TypeOf(v)))
 }
@@ -364,15 +364,23 @@ func (in *Interp) handle(s *tryStmt, e *Error, fr *frame) (control, error) {
 			continue
 		}
 		if h.as != "" {
-			c, found := exceptionClasses[e.Class]
-			if !found {
-				c = exceptionClasses["Exception"]
-			}
-			fr.set(h.as, &Instance{class: c, attrs: map[string]Value{}, args: []Value{e.Msg}})
+			fr.set(h.as, e.instance())
 		}
 		return in.block(h.body, fr)
 	}
 	return ctlNone, e
+}
+
+// instance returns the error as a value of the language.
+func (e *Error) instance() *Instance {
+	if e.value != nil {
+		return e.value
+	}
+	c, ok := exceptionClasses[e.Class]
+	if !ok {
+		c = exceptionClasses["Exception"]
+	}
+	return &Instance{class: c, attrs: map[string]Value{}, args: []Value{e.Msg}}
 }
 
 // catches reports whether an except clause with value v catches an error of a class.

@@ -204,11 +204,15 @@ func strSplit(in *Interp, s string, a Args, right bool) (Value, error) {
 
 func splitSpace(s string, limit int, right bool) []string {
 	fields := strings.Fields(s)
-	if limit < 0 || len(fields) <= limit+1 {
+	if limit < 0 || len(fields) <= limit {
 		return fields
 	}
 	var out []string
-	s = strings.TrimSpace(s)
+	if right {
+		s = strings.TrimRightFunc(s, unicode.IsSpace)
+	} else {
+		s = strings.TrimLeftFunc(s, unicode.IsSpace)
+	}
 	for range limit {
 		if right {
 			i := strings.LastIndexFunc(s, unicode.IsSpace)

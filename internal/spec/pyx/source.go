@@ -107,8 +107,9 @@ type Error struct {
 	At    Pos
 	Class string // Python's name for it, such as SyntaxError
 	Msg   string
-	Trace []Pos // the calls that led there, innermost first
-	final bool  // a limit: the program cannot catch it
+	Trace []Pos     // the calls that led there, innermost first
+	final bool      // a limit: the program cannot catch it
+	value *Instance // what was raised, if the program raised it
 }
 
 const traceMax = 4 // calls that an error names

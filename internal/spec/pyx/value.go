@@ -372,7 +372,7 @@ func FormatFloat(f float64, digits int) string {
 	if digits > 0 {
 		e = strconv.FormatFloat(f, 'e', digits-1, 64)
 		f, _ = strconv.ParseFloat(e, 64)
-		limit = digits
+		limit = digits - 1
 	}
 	exp := 0
 	for i := range len(e) {
