@@ -348,10 +348,21 @@ func TestRefusesWhatDoesNotFollow(t *testing.T) {
 			t.Errorf("the record that does follow, after %s: %v", tt.name, err)
 		}
 	}
+	f, early, now := New(), newBook(), newBook()
+	foldAll(t, f, steady()[:2], newBook())
+	if err := f.At(f.Time()-unit.Hour, early.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.At(f.Time(), now.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(now.hours, early.hours); diff != "" || len(now.hours) != 1 {
+		t.Errorf("a now before the last record (-that record's time +now):\n%s", diff)
+	}
 	if err := New().Fold(clusterAt(2, 1), newBook()); err == nil {
 		t.Error("a first record with number 2: got no error")
 	}
-	f := New()
+	f = New()
 	foldAll(t, f, steady(), newBook())
 	if err := f.At(f.Time()+MaxQuiet+1, newBook().Hour); err == nil {
 		t.Error("at a time years later: got no error")

@@ -1,6 +1,7 @@
 package rate
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -48,6 +49,26 @@ func TestParse(t *testing.T) {
 		again, err := Parse([]byte(b.Format()))
 		if diff := cmp.Diff(b, again); diff != "" || err != nil {
 			t.Errorf("%v (-printed +parsed):\n%s\n%s", err, diff, b.Format())
+		}
+	}
+}
+
+// TestDocumented: the book in the design page is one, and the page names the
+// default's prices.
+func TestDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/design/money.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```json\n")
+	text, _, ok := strings.Cut(rest, "```")
+	b, err := Parse([]byte(text))
+	if err != nil || !ok || len(b.Prices) != 2 || b.Prices[0].To != b.Prices[1].From {
+		t.Errorf("the book in the page: got %v, %v", b, err)
+	}
+	for _, f := range priceFields {
+		if price := unit.FormatPrice(*f.of(&Default().Prices[0])); !strings.Contains(rest, price+" for a") {
+			t.Errorf("the page does not say that %s is %s", f.name, price)
 		}
 	}
 }
