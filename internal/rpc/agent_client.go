@@ -120,6 +120,7 @@ func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) 
 		stream: a.client.Session(ctx), end: end, done: ctx.Done(), name: h.Session,
 		cause: func() error { return context.Cause(ctx) },
 	}
+	closeWith(ctx, s.stream)
 	s.idle = time.AfterFunc(Silence, func() {
 		end(fault.Timeout.Errorf("the server was silent for %v", Silence))
 	})
@@ -142,6 +143,12 @@ func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) 
 	}
 	go s.beat()
 	return s, nil
+}
+
+// closeWith closes the sending side of a stream when ctx ends: HTTP/2 notices
+// the end of a context only when it has something to send.
+func closeWith(ctx context.Context, stream interface{ CloseRequest() error }) {
+	context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })
 }
 
 // Peer returns what the server said of itself.

@@ -29,6 +29,7 @@ func (a *Agent) Look(ctx context.Context, m machine.ID, answer func(context.Cont
 	})
 	defer idle.Stop()
 	stream := a.client.Look(ctx)
+	closeWith(ctx, stream)
 	stream.RequestHeader().Set("Authorization", "Bearer "+a.cfg.Credential)
 	l := &looker{stream: stream, end: end, answer: answer}
 	_ = l.send(&pb.LookRequest{Machine: string(m)}) // Receive says why it failed

@@ -43,7 +43,6 @@ const (
 
 // services answers every procedure.
 type services struct {
-	stubs
 	b     Backend
 	opt   Options
 	looks *looks

@@ -1197,7 +1197,9 @@ func (x *ListTaskEventsRequest) GetLimit() int32 {
 type ListTaskEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The steps.
-	Events        []*TaskEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*TaskEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// There were older steps, which are gone or not looked at.
+	Truncated     bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1237,6 +1239,13 @@ func (x *ListTaskEventsResponse) GetEvents() []*TaskEvent {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *ListTaskEventsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
 }
 
 // ReadLogRequest says whose log to read.
@@ -3372,9 +3381,10 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x15ListTaskEventsRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\x05R\x05limit\"E\n" +
+	"\x05limit\x18\x03 \x01(\x05R\x05limit\"c\n" +
 	"\x16ListTaskEventsResponse\x12+\n" +
-	"\x06events\x18\x01 \x03(\v2\x13.covey.v1.TaskEventR\x06events\"\xb8\x01\n" +
+	"\x06events\x18\x01 \x03(\v2\x13.covey.v1.TaskEventR\x06events\x12\x1c\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xb8\x01\n" +
 	"\x0eReadLogRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
