@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
@@ -149,6 +151,7 @@ func transitions(b *testing.B, tasks int, pick func(l *load, ids []int)) {
 	var rows, keys, blocks int
 	var worst time.Duration
 	b.ResetTimer()
+	cpu := cpuTime(b)
 	for n := range b.N {
 		pick(l, ids)
 		batch := l.batch(ids, task.State(4+n%2))
@@ -163,6 +166,7 @@ func transitions(b *testing.B, tasks int, pick func(l *load, ids []int)) {
 		worst = max(worst, time.Since(began))
 	}
 	b.StopTimer()
+	b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/float64(b.N*perBatch), "cpu-µs/transition")
 	b.ReportMetric(float64(b.N)*perBatch/b.Elapsed().Seconds(), "transitions/s")
 	b.ReportMetric(float64(rows)/perBatch, "B/value")
 	b.ReportMetric(float64(rows+keys)/perBatch, "B/row")
@@ -181,6 +185,16 @@ func transitions(b *testing.B, tasks int, pick func(l *load, ids []int)) {
 		b.Fatal("the readers do not end")
 	}
 	b.ReportMetric(float64(seen-first)/float64(max(l.head.Seq-first, 1)), "watched")
+}
+
+// cpuTime returns what the process has used so far.
+func cpuTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // watch reads records as a watcher does and returns the last one it saw.
