@@ -1,6 +1,9 @@
 package control
 
-import "github.com/covey-platform/covey/internal/unit"
+import (
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/unit"
+)
 
 // A Clock makes the time of the records out of a wall clock that may be set
 // and a steady clock that may not: it follows the wall forward, goes on
@@ -15,7 +18,7 @@ type Clock struct {
 // Read returns the time, given what both clocks show. After a restart, begin
 // with the time of the last commit; see [Clock.Since].
 func (c *Clock) Read(wall, steady unit.Tick) unit.Tick {
-	if c.begun {
+	if c.begun && !fault.Planted("time-goes-back") {
 		wall = max(wall, c.last+max(0, steady-c.steady))
 	}
 	c.last, c.steady, c.begun = wall, steady, true

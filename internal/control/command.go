@@ -108,7 +108,7 @@ func (c KillJob) do(t *Turn) (Answer, error) {
 	}
 	var ans Answer
 	for _, x := range slices.Collect(t.draft.Snapshot().TasksOf(c.Key)) {
-		if x.State == task.Killing || len(c.Instances) > 0 && !c.Instances.Has(x.ID.Instance) {
+		if x.State == task.Killing || fault.Planted("kill-forgotten") || len(c.Instances) > 0 && !c.Instances.Has(x.ID.Instance) {
 			continue
 		}
 		e := task.Event{To: task.Killing, Reason: message(c.Message, "killed", c.By)}

@@ -93,6 +93,9 @@ func (l *Loop) Heartbeat(from machine.ID, session string, steady unit.Tick) bool
 // restored reports whether an agent has seen a later life of this cluster than
 // the loop began with: then the database is an old copy of itself.
 func (l *Loop) restored(seen Seen) bool {
+	if fault.Planted("restore-not-noticed") {
+		return false
+	}
 	own := l.Epoch()
 	switch {
 	case seen.Epoch.Incarnation != own.Incarnation:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/btree"
 
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
@@ -148,10 +149,11 @@ func Plan(s *state.Snapshot, x *Index, d state.Delta, now unit.Tick, lim Limits)
 }
 
 type plan struct {
-	s    *state.Snapshot
-	lim  Limits
-	seen map[task.ID]bool
-	out  Result
+	s      *state.Snapshot
+	lim    Limits
+	seen   map[task.ID]bool
+	filled map[state.Slot]bool
+	out    Result
 }
 
 func (p *plan) full() bool {
@@ -205,6 +207,9 @@ func (p *plan) unwanted(t state.Task, j state.Job, exists bool) {
 	if t.State == task.Killing || t.State == task.Partitioned && t.Wanted {
 		return
 	}
+	if fault.Planted("kill-forgotten") {
+		return
+	}
 	switch {
 	case !exists:
 		p.step(t, task.Killing, "the job was killed")
@@ -230,7 +235,11 @@ func (p *plan) slot(at state.Slot) {
 		}
 		return
 	}
-	if in.Open && exists && j.Instances.Has(at.N) {
+	if in.Open && exists && j.Instances.Has(at.N) && !p.filled[at] {
+		if p.filled == nil {
+			p.filled = map[state.Slot]bool{}
+		}
+		p.filled[at] = true
 		p.add(state.NewTask{Slot: at, Base: in.Rev})
 	}
 }

@@ -71,11 +71,14 @@ func (d *Draft) Changed() Delta {
 }
 
 // Empty reports whether nothing has changed at all.
-func (d *Draft) Empty() bool { return len(d.records) == 0 && len(d.dirty) == 0 && len(d.tasks) == 0 }
+func (d *Draft) Empty() bool { return len(d.records)+len(d.dirty)+len(d.tasks)+len(d.slots) == 0 }
 
 // Seal ends the draft. The batch must be durable before anyone sees the
-// snapshot.
+// snapshot. A draft that changed nothing seals to its base and an empty batch.
 func (d *Draft) Seal(e machine.Epoch) (*Batch, *Snapshot, Delta) {
+	if d.Empty() {
+		return &Batch{Epoch: e, Base: d.base.Rev, Rev: d.base.Rev, At: d.base.At}, d.base, d.delta
+	}
 	b := &Batch{Epoch: e, Base: d.base.Rev, Rev: d.snap.Rev, At: d.snap.At, Ended: d.ended, Records: d.records}
 	b.Rows = make([]Row, 0, len(d.dirty)+len(d.tasks)+len(d.slots))
 	for k := range d.dirty {
@@ -107,7 +110,9 @@ func (d *Draft) encode(k rowKey) []byte {
 			return EncodeJob(j)
 		}
 	case ConfigTable:
-		return d.snap.encoded(k.key)
+		var h job.Hash
+		copy(h[:], k.key)
+		return d.snap.ConfigBytes(h)
 	case MachineTable:
 		if m, ok := d.snap.Machine(machine.ID(k.key)); ok {
 			return EncodeMachine(m)

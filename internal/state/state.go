@@ -196,6 +196,13 @@ func (s *Snapshot) Config(h job.Hash) (*job.Config, bool) {
 	return c.decoded, ok
 }
 
+// ConfigBytes returns a config in its canonical form, as it was stored; nil if
+// there is none.
+func (s *Snapshot) ConfigBytes(h job.Hash) []byte {
+	c, _ := s.configs.Get(config{hash: h})
+	return c.encoded
+}
+
 // Instance returns the memory of a slot.
 func (s *Snapshot) Instance(at Slot) (Instance, bool) { return s.instances.Get(Instance{Slot: at}) }
 
@@ -284,14 +291,6 @@ func (s *Snapshot) Free(id machine.ID) unit.Resources {
 func (s *Snapshot) Source(name string) uint64 {
 	x, _ := s.sources.Get(source{name: name})
 	return x.seq
-}
-
-// encoded returns the stored bytes of a config, by its raw hash.
-func (s *Snapshot) encoded(hash string) []byte {
-	var h job.Hash
-	copy(h[:], hash)
-	c, _ := s.configs.Get(config{hash: h})
-	return c.encoded
 }
 
 // Len returns the number of jobs, live tasks and machines.

@@ -1,0 +1,332 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/covey-platform/covey/internal/agent"
+	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// node is a machine: its processes outlive its agent, its disk outlives both.
+type node struct {
+	w    *World
+	id   machine.ID
+	n    int
+	spec machine.Machine
+	on   bool // the machine has power
+	up   bool // its agent runs
+	away bool // no message gets through
+	life int  // counts the agent's lives and the machine's
+
+	procs map[task.ID]*proc // on disk: what ran here and was not forgotten
+
+	mind    *agent.Agent
+	seen    agent.Seen // on disk
+	session string     // empty: none
+	to      *leader    // whom it dialled
+	count   uint64
+	opens   int
+	beats   uint64
+	heard   unit.Tick
+
+	journal []state.Fact // on disk: not acknowledged yet
+	facts   uint64       // on disk: blocks made so far
+}
+
+type proc struct {
+	sighting task.Sighting
+	stopping bool
+}
+
+func (p *proc) alive() bool { return !p.sighting.State.Terminal() }
+
+func newNode(w *World, i int) *node {
+	n := &node{w: w, n: i, id: machine.ID(fmt.Sprintf("m%02d", i)), procs: map[task.ID]*proc{}}
+	n.spec = machine.Machine{
+		ID: n.id, Host: "127.0.0.1",
+		Attributes: []machine.Attribute{{Name: "host", Value: string(n.id)}, {Name: "rack", Value: fmt.Sprintf("r%d", i%4)}},
+		Capacity:   unit.Resources{CPU: 8000, RAM: 16 << 30, Disk: 100 << 30},
+		Overhead:   unit.Resources{CPU: 250, RAM: 256 << 20, Disk: 1 << 30},
+		Ports:      machine.PortRange{From: 31000, To: 31099},
+	}
+	return n
+}
+
+// boot starts the machine and its agent.
+func (n *node) boot() {
+	if n.on {
+		return
+	}
+	n.on = true
+	n.life++
+	n.spec.Boot = fmt.Sprintf("%s-%d", n.id, n.life)
+	n.spawn()
+}
+
+// crash takes the power away: every process is gone with no exit status.
+func (n *node) crash() {
+	if !n.on {
+		return
+	}
+	n.kill()
+	n.on = false
+	for id, p := range n.procs {
+		if p.alive() {
+			n.w.stats.Ends++
+		}
+		delete(n.procs, id)
+	}
+}
+
+// spawn starts the agent: it finds the tasks that are there.
+func (n *node) spawn() {
+	if !n.on || n.up {
+		return
+	}
+	n.up = true
+	n.life++
+	n.mind = agent.New("uid", n.seen)
+	for _, id := range slices.SortedFunc(maps.Keys(n.procs), task.ID.Compare) {
+		n.mind.See(n.procs[id].sighting)
+	}
+	n.session = ""
+	n.dial()
+	n.tick(3*Second, n.heartbeat)
+	n.tick(Minute, n.full)
+	n.tick(10*Minute, n.cutUsage)
+}
+
+// kill ends the agent, not the tasks.
+func (n *node) kill() {
+	if n.up {
+		n.up = false
+		n.life++
+		n.session = ""
+	}
+}
+
+func (n *node) mend() {
+	n.away = false
+	if n.on {
+		n.spawn()
+	} else {
+		n.boot()
+	}
+	n.shrink(unit.Resources{})
+}
+
+// tick calls f every d, at a random phase, as long as the agent lives.
+func (n *node) tick(d unit.Tick, f func()) {
+	life := n.life
+	var again func()
+	again = func() {
+		if n.life == life {
+			f()
+			n.w.after(d, again)
+		}
+	}
+	n.w.after(n.w.jitter(d), again)
+}
+
+// cut breaks the connection; the agent notices soon.
+func (n *node) cut() {
+	session := n.session
+	n.w.after(n.w.jitter(Second), func() { n.reset(session) })
+}
+
+// hangUp is the leader's end of a session that has run out.
+func (n *node) hangUp(session string) {
+	n.w.message(n, func() { n.reset(session) })
+}
+
+// reset ends a session on the agent's side; it dials again.
+func (n *node) reset(session string) {
+	if n.up && n.session == session {
+		n.session = ""
+		life := n.life
+		n.w.after(n.w.jitter(2*Second), func() {
+			if n.life == life && n.session == "" {
+				n.dial()
+			}
+		})
+	}
+}
+
+// dial says hello, and again as long as nobody answers.
+func (n *node) dial() {
+	n.opens++
+	n.count = 0
+	n.session = fmt.Sprintf("%s-%d", n.id, n.opens)
+	n.heard = 0
+	n.mind.Open()
+	h := control.Hello{Session: n.session, UID: "uid", Machine: n.spec, Seen: control.Seen{Epoch: n.mind.Seen().Epoch, Rev: state.Rev(n.mind.Seen().Rev)}}
+	n.to = n.w.leader
+	if n.w.zombie != nil && n.w.chance(3) {
+		n.to = n.w.zombie
+	}
+	to := n.to
+	n.w.message(n, func() { to.hello(n, h) })
+	session := n.session
+	n.w.after(5*Second, func() {
+		if n.session == session && n.heard == 0 {
+			n.reset(session)
+		}
+	})
+}
+
+func (n *node) heartbeat() {
+	session := n.session
+	if session != "" && n.heard != 0 {
+		to := n.to
+		n.w.message(n, func() { to.beat(n, session) })
+	}
+}
+
+func (n *node) full() { n.say(true) }
+
+// say sends what is news, or everything, and the facts that nobody has acknowledged.
+func (n *node) say(full bool) {
+	if n.session == "" || n.heard == 0 {
+		return
+	}
+	n.count++
+	m := control.Message{Session: n.session, N: n.count, Full: full, Sightings: n.mind.Report(full)}
+	if full {
+		m.Facts = slices.Clone(n.journal[:min(len(n.journal), 50)])
+		spec := n.spec
+		m.Machine = &spec
+	}
+	to := n.to
+	n.w.message(n, func() { to.hear(n, m) })
+}
+
+// obey carries out the leader's orders.
+func (n *node) obey(session string, o agent.Orders, acks map[string]uint64) {
+	if !n.up || session == "" || session != n.session {
+		return
+	}
+	first := n.heard == 0
+	n.heard = n.w.now
+	before := n.mind.Seen().Epoch
+	deeds, err := n.mind.Obey(o)
+	if err != nil {
+		n.reset(session) // a leader of the past
+		return
+	}
+	if len(deeds) > 0 && o.Epoch.Compare(before) < 0 {
+		n.w.fail("machine %s obeyed term %v after %v", n.id, o.Epoch, before)
+	}
+	n.seen = n.mind.Seen()
+	for _, d := range deeds {
+		n.do(d, o)
+	}
+	for src, upTo := range acks {
+		n.journal = slices.DeleteFunc(n.journal, func(f state.Fact) bool { return f.Source == src && f.Seq <= upTo })
+	}
+	if first {
+		n.say(true)
+	}
+}
+
+func (n *node) do(d agent.Deed, o agent.Orders) {
+	switch d.Verb {
+	case task.Run:
+		n.run(d, o)
+	case task.Stop:
+		n.w.truth.stopped(n, d)
+		n.stop(d.ID)
+	case task.Forget:
+		delete(n.procs, d.ID)
+	}
+}
+
+// run starts a task: it prepares, runs, and ends as chance has it.
+func (n *node) run(d agent.Deed, o agent.Orders) {
+	n.w.truth.started(n, d.ID)
+	s := task.Sighting{ID: d.ID, Config: d.Config, Ports: d.Ports, State: task.Starting}
+	for _, x := range o.Orders {
+		if x.ID == d.ID {
+			s.Resources = x.Resources
+		}
+	}
+	if n.w.chance(100) && !n.w.calm { // the pool refuses: nobody's failure
+		s.State, s.Reason = task.Lost, "refused: no room"
+		n.mind.See(s)
+		n.w.after(1, func() { n.sayIfUp() })
+		return
+	}
+	n.w.stats.Starts++
+	p := &proc{sighting: s}
+	n.procs[d.ID] = p
+	n.show(p)
+	n.w.after(n.w.jitter(2*Second), func() { n.move(d.ID, p, task.Running, "") })
+	life, end := 20*unit.Hour, task.Finished
+	if n.w.chance(12) {
+		life, end = 20*Minute, task.Failed
+	}
+	n.w.after(3*Second+n.w.jitter(life), func() {
+		if end == task.Finished || !n.w.calm {
+			n.move(d.ID, p, end, "")
+		}
+	})
+}
+
+// stop ends a task within a few seconds, as its agent asked.
+func (n *node) stop(id task.ID) {
+	p := n.procs[id]
+	if p == nil || p.stopping || !p.alive() {
+		return
+	}
+	p.stopping = true
+	n.w.after(n.w.jitter(3*Second), func() { n.move(id, p, task.Killed, "") })
+}
+
+// move takes a process to another state, whether an agent watches or not.
+func (n *node) move(id task.ID, p *proc, to task.State, why string) {
+	if n.procs[id] != p || !p.alive() || p.stopping && to == task.Running {
+		return
+	}
+	p.sighting.State, p.sighting.Reason = to, why
+	if to.Terminal() {
+		n.w.stats.Ends++
+		n.fact()
+	}
+	n.show(p)
+}
+
+func (n *node) show(p *proc) {
+	if n.up {
+		n.mind.See(p.sighting)
+		n.say(false)
+	}
+}
+
+func (n *node) sayIfUp() {
+	if n.up {
+		n.say(false)
+	}
+}
+
+// cutUsage makes a fact, as an agent does at every hour and every end.
+func (n *node) cutUsage() { n.fact() }
+
+func (n *node) fact() {
+	n.facts++
+	f := state.Fact{Source: string(n.id), Seq: n.facts, Payload: fmt.Appendf(nil, "%s/%d", n.id, n.facts)}
+	n.journal = append(n.journal, f)
+	n.w.truth.made[f.Source] = n.facts
+}
+
+// shrink tells the leader that others use some of the machine.
+func (n *node) shrink(foreign unit.Resources) {
+	n.spec.Foreign = foreign
+	if n.up {
+		n.say(true)
+	}
+}

@@ -1,0 +1,62 @@
+package sim
+
+import (
+	"flag"
+	"testing"
+	"time"
+
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+var (
+	seed  = flag.Uint64("seed", 0, "run this seed only")
+	seeds = flag.Uint64("seeds", 500, "number of seeds to run")
+	hours = flag.Int("hours", 1, "simulated hours of each seed")
+)
+
+func config(seed uint64) Config {
+	return Config{Seed: seed, Machines: 20, Tasks: 200, FaultsPerHour: 40, Restores: seed%5 == 0}
+}
+
+// TestSeeds runs many worlds. A failure names the seed; replay it with
+// go test ./internal/sim -run TestSeeds -seed N.
+func TestSeeds(t *testing.T) {
+	first, last := uint64(1), *seeds
+	if *seed != 0 {
+		first, last = *seed, *seed
+	}
+	var total Stats
+	began := time.Now()
+	for s := first; s <= last; s++ {
+		w := New(config(s))
+		err := w.Run(unit.Tick(*hours) * unit.Hour)
+		if err == nil {
+			err = w.Settle()
+		}
+		if err != nil {
+			t.Fatalf("%v\nreplay: go test ./internal/sim -run TestSeeds -seed %d", err, s)
+		}
+		st := w.Stats()
+		total.Faults += st.Faults
+		total.Commits += st.Commits
+		total.Records += st.Records
+		total.Starts += st.Starts
+		total.Leaders += st.Leaders
+	}
+	n := float64(last-first+1) * (float64(*hours) + 0.75)
+	t.Logf("%.0f simulated hours in %v, %.0f a minute; %+v", n, time.Since(began).Round(time.Millisecond), n/time.Since(began).Minutes(), total)
+}
+
+// TestSameSeedSameRun holds for the whole history of a world.
+func TestSameSeedSameRun(t *testing.T) {
+	run := func() Stats {
+		w := New(config(7))
+		if err := w.Run(unit.Hour / 2); err != nil {
+			t.Fatal(err)
+		}
+		return w.Stats()
+	}
+	if a, b := run(), run(); a != b {
+		t.Errorf("one seed gave two runs: %+v and %+v", a, b)
+	}
+}

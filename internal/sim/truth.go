@@ -1,0 +1,256 @@
+package sim
+
+import (
+	"github.com/covey-platform/covey/internal/agent"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// truth is what an eye that sees everything remembers, to hold the cluster to it.
+type truth struct {
+	jobs     map[job.Key]job.Job   // accepted, and nobody asked for their end
+	doubt    map[job.Key]bool      // an end was asked for; it may have happened
+	starts   map[task.ID]bool      // every id that was ever started
+	attempts map[state.Slot]uint32 // the highest attempt ever numbered
+	durable  map[task.ID]task.State
+	made     map[string]uint64 // usage facts made, by source
+	taken    map[string]uint64 // usage facts committed, by source
+	last     state.Seq
+	lastAt   unit.Tick
+	restored bool
+}
+
+func newTruth() truth {
+	return truth{
+		jobs: map[job.Key]job.Job{}, doubt: map[job.Key]bool{}, starts: map[task.ID]bool{},
+		attempts: map[state.Slot]uint32{}, durable: map[task.ID]task.State{}, made: map[string]uint64{}, taken: map[string]uint64{},
+	}
+}
+
+func (t *truth) accepted(j job.Job) { t.jobs[j.Key] = j; delete(t.doubt, j.Key) }
+
+func (t *truth) doubtful(k job.Key) { t.doubt[k] = true; delete(t.jobs, k) }
+
+// forget is what a restore from an old copy may forget.
+func (t *truth) forget(w *World) {
+	t.restored = true
+	for k := range t.jobs {
+		t.doubt[k] = true
+	}
+	t.jobs = map[job.Key]job.Job{}
+	s, err := w.snapshot()
+	if err != nil {
+		w.fail("restore: %v", err)
+		return
+	}
+	t.last, t.lastAt = s.Seq, s.At
+	t.durable = map[task.ID]task.State{}
+	for x := range s.Tasks() {
+		t.durable[x.ID] = x.State
+	}
+	for src := range t.made {
+		t.taken[src] = s.Source(src)
+	}
+}
+
+// started holds for every start: it was durable before, and it is the first.
+func (t *truth) started(n *node, id task.ID) {
+	if t.starts[id] {
+		n.w.fail("task %v was started twice, now on %s", id, n.id)
+	}
+	t.starts[id] = true
+	if _, ok := t.durable[id]; !ok {
+		n.w.fail("task %v was started on %s before it was durable", id, n.id)
+	}
+}
+
+// stopped holds for every order to stop: a durable act stands behind it.
+func (t *truth) stopped(n *node, d agent.Deed) {
+	st, live := t.durable[d.ID]
+	if live && !st.Stopping() && st != task.Partitioned {
+		n.w.fail("task %v on %s was stopped (%s) while the cluster has it as %v", d.ID, n.id, d.Reason, st)
+	}
+	if _, numbered := t.durable[d.ID]; !numbered && t.restored && t.attempts[slotOf(d.ID)] == 0 {
+		n.w.fail("task %v on %s was stopped though a restored cluster cannot know it", d.ID, n.id)
+	}
+}
+
+func slotOf(id task.ID) state.Slot { return state.Slot{Job: id.Job, N: id.Instance} }
+
+// committed looks at every record that became durable.
+func (w *World) committed(b *state.Batch) {
+	t := &w.truth
+	if b.At < t.lastAt {
+		w.fail("time went back from %d to %d", t.lastAt, b.At)
+	}
+	t.lastAt = b.At
+	for i := range b.Records {
+		r := &b.Records[i]
+		w.stats.Records++
+		if r.Seq != t.last+1 {
+			w.fail("record %d follows %d", r.Seq, t.last)
+		}
+		t.last = r.Seq
+		switch r.Kind {
+		case state.TaskRecord:
+			w.stepped(r)
+		case state.FactRecord:
+			w.fact(r.Fact)
+		case state.JobRecord, state.MachineRecord, state.ClusterRecord:
+		}
+	}
+	w.check(b)
+}
+
+func (w *World) stepped(r *state.Record) {
+	t, x := &w.truth, r.Task.After
+	at := slotOf(x.ID)
+	if r.Task.Before == task.Init {
+		if x.ID.Attempt <= t.attempts[at] && x.State != task.Running && x.State != task.Starting {
+			w.fail("task %v was numbered again: the slot was at %d", x.ID, t.attempts[at])
+		}
+		t.attempts[at] = max(t.attempts[at], x.ID.Attempt)
+	}
+	if n := w.byID[x.Machine]; n != nil && x.State == task.Lost && r.Task.Before != task.Partitioned && n.up && !n.away {
+		if p := n.procs[x.ID]; p != nil && p.alive() && !p.stopping && x.Reason == "machine "+string(n.id)+" does not have it any more" {
+			w.fail("task %v was declared lost by %s, which runs it", x.ID, n.id)
+		}
+	}
+	if x.State.Terminal() {
+		delete(t.durable, x.ID)
+	} else {
+		t.durable[x.ID] = x.State
+	}
+}
+
+func (w *World) fact(f *state.Fact) {
+	t := &w.truth
+	gap := f.Seq > t.taken[f.Source]+1 && t.restored // what was acknowledged after the copy is lost with it
+	if f.Seq != t.taken[f.Source]+1 && !gap {
+		w.fail("fact %d of %s was taken in after %d", f.Seq, f.Source, t.taken[f.Source])
+	}
+	if f.Seq > t.made[f.Source] {
+		w.fail("fact %d of %s was never made", f.Seq, f.Source)
+	}
+	t.taken[f.Source] = f.Seq
+}
+
+// check holds after every commit, for all that it touched: an instance has one
+// live task, and no machine is given away twice.
+func (w *World) check(b *state.Batch) {
+	l := w.leader.loop
+	if l == nil || w.err != nil {
+		return
+	}
+	live := map[state.Slot]task.ID{}
+	used := map[machine.ID]bool{}
+	for i := range b.Records {
+		if r := &b.Records[i]; r.Kind == state.TaskRecord {
+			x := r.Task.After
+			if !x.State.Terminal() {
+				live[slotOf(x.ID)] = x.ID
+			}
+			if x.State == task.Assigned {
+				used[x.Machine] = true
+				if !(unit.Resources{}).Fits(r.Task.Free) {
+					w.fail("task %v was placed on %s, which has %v left", x.ID, x.Machine, r.Task.Free)
+				}
+			}
+		}
+	}
+	for at, id := range live {
+		for other := range w.truth.durable {
+			if other != id && slotOf(other) == at {
+				w.fail("slot %v has two live tasks, %v and %v", at, other, id)
+			}
+		}
+	}
+}
+
+// recount holds now and again: the account of each machine equals the sum of
+// its tasks, every accepted job is there, and nothing is given away twice.
+func (w *World) recount(s *state.Snapshot) {
+	for m := range s.Machines() {
+		left := m.Allocatable()
+		for x := range s.TasksOn(m.ID) {
+			left = left.Sub(x.Resources)
+		}
+		if left != s.Free(m.ID) {
+			w.fail("machine %s has %v left by its account, %v by its tasks", m.ID, s.Free(m.ID), left)
+		}
+		if m.Foreign == (unit.Resources{}) && !(unit.Resources{}).Fits(left) && w.calm && !w.truth.restored {
+			w.fail("machine %s is given away twice: %v left", m.ID, left)
+		}
+	}
+	for k := range w.truth.jobs {
+		if _, ok := s.Job(k); !ok {
+			w.fail("job %s was accepted and is gone", k)
+		}
+	}
+	slots := map[state.Slot]int{}
+	for x := range s.Tasks() {
+		slots[slotOf(x.ID)]++
+		if slots[slotOf(x.ID)] > 1 {
+			w.fail("slot %v has two live tasks", slotOf(x.ID))
+		}
+	}
+}
+
+// settled holds when the faults have stopped for a while: what should run
+// runs, what runs should, and every fact has arrived.
+func (w *World) settled() {
+	l := w.leader.loop
+	if l == nil {
+		w.fail("there is no leader")
+		return
+	}
+	s := l.Snapshot()
+	w.recount(s)
+	running := w.live()
+	for j := range s.Jobs("") {
+		cfg, _ := s.Config(j.Config)
+		for i := range j.Instances.All() {
+			w.filled(s, state.Slot{Job: j.Key, N: i}, cfg, running)
+		}
+	}
+	for x := range s.Tasks() {
+		if j, ok := s.Job(x.ID.Job); !ok || !j.Instances.Has(x.ID.Instance) {
+			w.fail("task %v is %v, and no job wants it", x.ID, x.State)
+		}
+	}
+	for id, n := range running {
+		x, ok := s.Task(id)
+		if !ok || x.Machine != n.id {
+			w.fail("task %v runs on %s, and the cluster does not know", id, n.id)
+		}
+	}
+	for src, n := range w.truth.made {
+		if w.truth.taken[src]+5 < n {
+			w.fail("source %s made %d facts, %d arrived", src, n, w.truth.taken[src])
+		}
+	}
+}
+
+func (w *World) filled(s *state.Snapshot, at state.Slot, cfg *job.Config, running map[task.ID]*node) {
+	for x := range s.TasksIn(at) {
+		if x.State == task.Pending {
+			if _, waits := w.leader.loop.Waits().Of(x.Task); waits {
+				return // there is no room, and it says so
+			}
+		}
+		if x.State == task.Running && running[x.ID] != nil {
+			return
+		}
+		if w.now-x.Since < 6*Minute {
+			return // on its way
+		}
+		w.fail("task %v is %v on %q since %v", x.ID, x.State, x.Machine, (w.now - x.Since).Duration())
+		return
+	}
+	if in, _ := s.Instance(at); cfg.Service || in.Last.State != task.Finished && in.Failures < cfg.MaxTaskFailures && in.Last.State != task.Failed {
+		w.fail("slot %v is empty: %+v", at, in)
+	}
+}
