@@ -29,7 +29,7 @@ const (
 // Join trades a join token for an agent's credential.
 func (s *services) Join(ctx context.Context, req *connect.Request[pb.JoinRequest]) (*connect.Response[pb.JoinResponse], error) {
 	m := req.Msg.GetMachine()
-	if err := name.Valid("machine", m); err != nil {
+	if err := named("machine", m); err != nil {
 		return nil, err
 	}
 	secret := NewToken(tenant.Agent)
@@ -144,7 +144,7 @@ func (t *talk) check(m control.Message) error {
 	}
 	for _, f := range m.Facts {
 		rest, ok := strings.CutPrefix(f.Source, string(t.machine))
-		if !ok || rest != "" && name.Valid("", rest[:1]) == nil {
+		if !ok || rest != "" && named("", rest[:1]) == nil {
 			return fault.Denied.Errorf("machine %s sends facts of source %.80q; a source begins with the machine's name", t.machine, f.Source)
 		}
 	}

@@ -144,10 +144,13 @@ func joinObject(_ caller, m proto.Message) tenant.Object {
 // Hello belong to the one that opened the session.
 func sessionObject(who caller, m proto.Message) tenant.Object {
 	r, _ := m.(*pb.SessionRequest)
-	if r.GetHello() == nil {
-		return tenant.Object{Machine: who.Machine}
+	switch {
+	case r.GetHello() != nil:
+		return tenant.Object{Machine: r.GetHello().GetMachine().GetId()}
+	case r.GetMachine() != nil:
+		return tenant.Object{Machine: r.GetMachine().GetId()}
 	}
-	return tenant.Object{Machine: r.GetHello().GetMachine().GetId()}
+	return tenant.Object{Machine: who.Machine}
 }
 
 func lookObject(who caller, m proto.Message) tenant.Object {

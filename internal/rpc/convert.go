@@ -9,12 +9,21 @@ import (
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
 // text makes s fit for the wire, which takes UTF-8 only.
 func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// named is [name.Valid] with the blame where it belongs.
+func named(what, s string) error {
+	if err := name.Valid(what, s); err != nil {
+		return fault.Invalid.Errorf("%w", err)
+	}
+	return nil
+}
 
 func texts(ss []string) []string {
 	var out []string

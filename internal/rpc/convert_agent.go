@@ -29,6 +29,9 @@ func helloFromWire(p *pb.Hello) (control.Hello, error) {
 
 func messageToWire(m control.Message) *pb.SessionRequest {
 	p := &pb.SessionRequest{Session: m.Session, N: m.N, Full: m.Full}
+	if m.Machine != nil {
+		p.Machine = machineToWire(*m.Machine)
+	}
 	for _, s := range m.Sightings {
 		p.Sightings = append(p.Sightings, sightingToWire(s))
 	}
@@ -40,6 +43,13 @@ func messageToWire(m control.Message) *pb.SessionRequest {
 
 func messageFromWire(p *pb.SessionRequest) (control.Message, error) {
 	m := control.Message{Session: p.GetSession(), N: p.GetN(), Full: p.GetFull()}
+	if p.GetMachine() != nil {
+		x, err := machineFromWire(p.GetMachine())
+		if err != nil {
+			return m, err
+		}
+		m.Machine = &x
+	}
 	for _, x := range p.GetSightings() {
 		s, err := sightingFromWire(x)
 		if err != nil {

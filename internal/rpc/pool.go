@@ -10,7 +10,6 @@ import (
 	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
-	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/tenant"
 )
@@ -34,7 +33,7 @@ func (s *services) ListMachines(_ context.Context, req *connect.Request[pb.ListM
 	}
 	from := machine.ID(req.Msg.GetPage())
 	if from != "" {
-		if err := name.Valid("page", string(from)); err != nil {
+		if err := named("page", string(from)); err != nil {
 			return nil, err
 		}
 	}
@@ -55,7 +54,7 @@ func (s *services) ListMachines(_ context.Context, req *connect.Request[pb.ListM
 // GetMachine shows a machine and what is on it.
 func (s *services) GetMachine(_ context.Context, req *connect.Request[pb.GetMachineRequest]) (*connect.Response[pb.GetMachineResponse], error) {
 	v := s.b.View()
-	if err := name.Valid("machine", req.Msg.GetId()); err != nil {
+	if err := named("machine", req.Msg.GetId()); err != nil {
 		return nil, err
 	}
 	m, ok := v.Snapshot.Machine(machine.ID(req.Msg.GetId()))
@@ -117,7 +116,7 @@ func (s *services) CreateToken(ctx context.Context, req *connect.Request[pb.Crea
 		return nil, fault.Invalid.Errorf("kind is %.40q; want join or admin", m.GetKind())
 	}
 	if m.GetSubject() != "" {
-		if err := name.Valid("subject", m.GetSubject()); err != nil {
+		if err := named("subject", m.GetSubject()); err != nil {
 			return nil, err
 		}
 	}

@@ -401,7 +401,9 @@ type SessionRequest struct {
 	Session string `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"`
 	// Counts the session's messages from 1: what comes after a later one is
 	// dropped. The message that carries the Hello may be number 1 or none.
-	N             uint64 `protobuf:"varint,6,opt,name=n,proto3" json:"n,omitempty"`
+	N uint64 `protobuf:"varint,6,opt,name=n,proto3" json:"n,omitempty"`
+	// The machine as it is now, when what tasks may reserve on it has changed.
+	Machine       *Machine `protobuf:"bytes,7,opt,name=machine,proto3" json:"machine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -476,6 +478,13 @@ func (x *SessionRequest) GetN() uint64 {
 		return x.N
 	}
 	return 0
+}
+
+func (x *SessionRequest) GetMachine() *Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
 }
 
 // Order is an order about one task.
@@ -1064,14 +1073,15 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"seen_epoch\x18\x05 \x01(\v2\x0f.covey.v1.EpochR\tseenEpoch\x12\x19\n" +
 	"\bseen_rev\x18\x06 \x01(\x04R\aseenRev\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\"\xcb\x01\n" +
+	"\asession\x18\a \x01(\tR\asession\"\xf8\x01\n" +
 	"\x0eSessionRequest\x12%\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.covey.v1.HelloR\x05hello\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x120\n" +
 	"\tsightings\x18\x03 \x03(\v2\x12.covey.v1.SightingR\tsightings\x12$\n" +
 	"\x05facts\x18\x04 \x03(\v2\x0e.covey.v1.FactR\x05facts\x12\x18\n" +
 	"\asession\x18\x05 \x01(\tR\asession\x12\f\n" +
-	"\x01n\x18\x06 \x01(\x04R\x01n\"\xad\x01\n" +
+	"\x01n\x18\x06 \x01(\x04R\x01n\x12+\n" +
+	"\amachine\x18\a \x01(\v2\x11.covey.v1.MachineR\amachine\"\xad\x01\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x1f\n" +
@@ -1163,23 +1173,24 @@ var file_covey_v1_agent_proto_depIdxs = []int32{
 	4,  // 3: covey.v1.SessionRequest.hello:type_name -> covey.v1.Hello
 	2,  // 4: covey.v1.SessionRequest.sightings:type_name -> covey.v1.Sighting
 	3,  // 5: covey.v1.SessionRequest.facts:type_name -> covey.v1.Fact
-	13, // 6: covey.v1.Order.resources:type_name -> covey.v1.Resources
-	15, // 7: covey.v1.SessionResponse.epoch:type_name -> covey.v1.Epoch
-	6,  // 8: covey.v1.SessionResponse.orders:type_name -> covey.v1.Order
-	12, // 9: covey.v1.SessionResponse.configs:type_name -> covey.v1.SessionResponse.ConfigsEntry
-	7,  // 10: covey.v1.SessionResponse.acks:type_name -> covey.v1.FactAck
-	10, // 11: covey.v1.LookRequest.entries:type_name -> covey.v1.LookEntry
-	0,  // 12: covey.v1.AgentService.Join:input_type -> covey.v1.JoinRequest
-	5,  // 13: covey.v1.AgentService.Session:input_type -> covey.v1.SessionRequest
-	9,  // 14: covey.v1.AgentService.Look:input_type -> covey.v1.LookRequest
-	1,  // 15: covey.v1.AgentService.Join:output_type -> covey.v1.JoinResponse
-	8,  // 16: covey.v1.AgentService.Session:output_type -> covey.v1.SessionResponse
-	11, // 17: covey.v1.AgentService.Look:output_type -> covey.v1.LookResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	14, // 6: covey.v1.SessionRequest.machine:type_name -> covey.v1.Machine
+	13, // 7: covey.v1.Order.resources:type_name -> covey.v1.Resources
+	15, // 8: covey.v1.SessionResponse.epoch:type_name -> covey.v1.Epoch
+	6,  // 9: covey.v1.SessionResponse.orders:type_name -> covey.v1.Order
+	12, // 10: covey.v1.SessionResponse.configs:type_name -> covey.v1.SessionResponse.ConfigsEntry
+	7,  // 11: covey.v1.SessionResponse.acks:type_name -> covey.v1.FactAck
+	10, // 12: covey.v1.LookRequest.entries:type_name -> covey.v1.LookEntry
+	0,  // 13: covey.v1.AgentService.Join:input_type -> covey.v1.JoinRequest
+	5,  // 14: covey.v1.AgentService.Session:input_type -> covey.v1.SessionRequest
+	9,  // 15: covey.v1.AgentService.Look:input_type -> covey.v1.LookRequest
+	1,  // 16: covey.v1.AgentService.Join:output_type -> covey.v1.JoinResponse
+	8,  // 17: covey.v1.AgentService.Session:output_type -> covey.v1.SessionResponse
+	11, // 18: covey.v1.AgentService.Look:output_type -> covey.v1.LookResponse
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_agent_proto_init() }
