@@ -35,7 +35,7 @@ func probeAbilities(reduced bool) ability {
 			a.missing = append(a.missing, c+" limits: no cgroup hierarchy has the "+c+" controller")
 		}
 	}
-	probe := exec.Command("/bin/true")
+	probe := exec.Command("/bin/true") //nolint:noctx // ends by itself
 	probe.SysProcAttr = &syscall.SysProcAttr{Cloneflags: isolation}
 	if err := probe.Run(); err != nil {
 		a.missing = append(a.missing, "namespaces: the kernel refuses them: "+err.Error())

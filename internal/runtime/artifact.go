@@ -20,9 +20,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -84,17 +85,14 @@ func (s *supervisor) fetchArtifacts() error {
 	if len(as) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, fetchWithin)
+	ctx, cancel := s.within(fetchWithin)
 	defer cancel()
-	f := fetcher{ctx: ctx, login: s.plan.Login, room: s.rec.Config.Task.Resources.Disk}
-	if f.room <= 0 {
-		f.room = 1 << 40
-	}
-	var err error
-	if f.root, err = os.OpenRoot(s.plan.Sandbox); err != nil {
+	root, err := os.OpenRoot(s.plan.Sandbox)
+	if err != nil {
 		return fault.Unavailable.Errorf("artifacts: %w", err)
 	}
-	defer f.root.Close() //nolint:errcheck // only a directory
+	defer root.Close() //nolint:errcheck // only a directory
+	f := newFetcher(ctx, root, s.plan.Login, s.rec.Config.Task.Resources.Disk)
 	for _, a := range as {
 		if err := f.fetch(a); err != nil {
 			return fault.Unavailable.Errorf("artifact %s: %w", a.URI, err)
@@ -105,10 +103,24 @@ func (s *supervisor) fetchArtifacts() error {
 
 // A fetcher fills a sandbox in which nothing runs yet.
 type fetcher struct {
-	ctx   context.Context
-	root  *os.Root
-	login *login // who owns what is made; nil: whoever we are
-	room  int64  // bytes that may still be written
+	get     func(uri string) (*http.Request, error)
+	stopped func() error // why to give up
+	root    *os.Root
+	login   *login // who owns what is made; nil: whoever we are
+	room    int64  // bytes that may still be written
+}
+
+// newFetcher fetches until ctx ends. A room of 0 is a tebibyte.
+func newFetcher(ctx context.Context, root *os.Root, l *login, room int64) *fetcher {
+	if room <= 0 {
+		room = 1 << 40
+	}
+	return &fetcher{
+		get: func(uri string) (*http.Request, error) {
+			return http.NewRequestWithContext(ctx, http.MethodGet, uri, nil)
+		},
+		stopped: ctx.Err, root: root, login: l, room: room,
+	}
 }
 
 // fetch gets one artifact, checks it, and puts it in its place.
@@ -131,7 +143,7 @@ func (f *fetcher) fetch(a job.Artifact) error {
 	const part = ".covey-artifact"
 	for try := 1; ; try++ {
 		err = f.download(u, part, want)
-		if err == nil || try == fetchTries || fault.Of(err) == fault.Invalid || f.ctx.Err() != nil {
+		if err == nil || try == fetchTries || fault.Of(err) == fault.Invalid || f.stopped() != nil {
 			break
 		}
 		time.Sleep(time.Duration(try) * 200 * time.Millisecond)
@@ -190,7 +202,7 @@ func (f *fetcher) open(u *url.URL) (io.ReadCloser, error) {
 	if u.Scheme == "file" {
 		return f.openFile(u.Path)
 	}
-	req, err := http.NewRequestWithContext(f.ctx, http.MethodGet, u.String(), nil)
+	req, err := f.get(u.String())
 	if err != nil {
 		return nil, err
 	}

@@ -16,10 +16,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/task"
-	"github.com/google/go-cmp/cmp"
 )
 
 func digestOf(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
@@ -38,7 +39,7 @@ func serve(t *testing.T, files map[string][]byte) string {
 	return s.URL + "/"
 }
 
-func newFetcher(t *testing.T, room int64) (*fetcher, string) {
+func testFetcher(t *testing.T, room int64) (*fetcher, string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "sandbox")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -48,7 +49,7 @@ func newFetcher(t *testing.T, room int64) (*fetcher, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fetcher{ctx: context.Background(), root: root, room: room}, dir
+	return newFetcher(context.Background(), root, nil, room), dir
 }
 
 // tree lists what is in a directory: mode, path, and content or target.
@@ -169,7 +170,7 @@ func TestFetch(t *testing.T) {
 		{job.Artifact{URI: url + "t.tgz", Digest: digestOf(files["t.tgz"]), Path: "x", Extract: true}, unpacked},
 		{job.Artifact{URI: url + "z.zip", Digest: digestOf(zipped), Path: ".", Extract: true}, []string{"drwxr-xr-x a", "-rwxr-xr-x a/b content of a/b"}},
 	} {
-		f, dir := newFetcher(t, 1<<20)
+		f, dir := testFetcher(t, 1<<20)
 		if err := f.fetch(c.a); err != nil {
 			t.Errorf("%s: %v", c.a.URI, err)
 		}
@@ -200,7 +201,7 @@ func TestFetchRefuses(t *testing.T) {
 		"a device":      {job.Artifact{URI: "file:///dev/zero"}, 1 << 20, "no regular file"},
 		"for root only": {job.Artifact{URI: "file:///etc/shadow"}, 1 << 20, "permission denied"},
 	} {
-		f, dir := newFetcher(t, c.room)
+		f, dir := testFetcher(t, c.room)
 		if os.Geteuid() == 0 {
 			l := loginFor("somebody")
 			f.login = &l
@@ -253,7 +254,7 @@ func TestEvilArchives(t *testing.T) {
 		"torn zip":              zipOf(t, map[string]fs.FileMode{"x": 0o644})[:40],
 	}
 	for name, b := range evil {
-		f, dir := newFetcher(t, 1<<20)
+		f, dir := testFetcher(t, 1<<20)
 		victim := filepath.Join(filepath.Dir(dir), "victim")
 		if err := os.WriteFile(victim, []byte("whole"), 0o600); err != nil {
 			t.Fatal(err)
@@ -315,7 +316,7 @@ func FuzzExtract(f *testing.F) {
 	f.Add([]byte("PK\x05\x06"))
 	f.Add([]byte{0x1f, 0x8b, 8})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		x, dir := newFetcher(t, 1<<20)
+		x, dir := testFetcher(t, 1<<20)
 		if err := os.WriteFile(filepath.Join(dir, "archive"), b, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -124,13 +124,13 @@ func gone(dir string, st Status, boot string) bool {
 // attend follows a task until it has ended or the runtime is closed.
 func (r *Runtime) attend(e *entry) {
 	wait := dialFirst
-	for r.ctx.Err() == nil {
+	for !r.isClosed() {
 		if c, err := dial(e.dir); err == nil {
 			if r.follow(e, c) {
 				wait = dialFirst
 			}
 		}
-		if r.ended(e) || r.ctx.Err() != nil {
+		if r.ended(e) || r.isClosed() {
 			return
 		}
 		if r.settle(e) {
@@ -160,7 +160,7 @@ func (r *Runtime) follow(e *entry, c net.Conn) (heard bool) {
 		r.mu.Unlock()
 		_ = c.Close()
 	}()
-	if r.ctx.Err() != nil {
+	if r.isClosed() {
 		return false
 	}
 	if reason != "" {
@@ -258,13 +258,13 @@ func (r *Runtime) conclude(e *entry) {
 	st.Ended, st.Known, st.EndedAt = true, false, time.Now()
 	for {
 		err := writeExit(e.dir, st)
-		if err == nil || r.ctx.Err() != nil {
+		if err == nil || r.isClosed() {
 			break
 		}
 		r.log.Error("the end of a task cannot be written; it is not told until it is", "task", e.rec.ID, "error", err)
 		r.pause(time.Second)
 	}
-	if r.ctx.Err() == nil {
+	if !r.isClosed() {
 		r.update(e, st)
 	}
 }
@@ -323,9 +323,9 @@ func (r *Runtime) Stop(ctx context.Context, id task.ID, reason string) error {
 		defer t.Stop()
 		select {
 		case <-e.over:
-		case <-r.ctx.Done():
+		case <-r.closed:
 		case <-t.C:
-			r.log.Error("supervisor did not stop its task in time; killed", "task", e.rec.ID)
+			r.log.ErrorContext(context.WithoutCancel(ctx), "supervisor did not stop its task in time; killed", "task", e.rec.ID)
 			r.shoot(e)
 		}
 	})

@@ -108,7 +108,7 @@ func (g groups) prepare() error {
 
 func (g groups) delegate() {
 	at := g.m.v2
-	for _, part := range strings.Split(strings.TrimPrefix(g.root, "/"), "/") {
+	for part := range strings.SplitSeq(strings.TrimPrefix(g.root, "/"), "/") {
 		for _, c := range []string{"cpu", "memory", "pids"} {
 			if g.m.v1[c] == "" && slices.Contains(g.m.v2has, c) {
 				_ = put(filepath.Join(at, "cgroup.subtree_control"), "+"+c) // its absence shows when a limit is set

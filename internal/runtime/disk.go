@@ -179,13 +179,13 @@ func (r *remover) empty(fd, depth int) error {
 	f := os.NewFile(uintptr(fd), "dir")
 	defer f.Close() //nolint:errcheck // only read
 	for {
-		names, err := f.Readdirnames(512)
+		names, end := f.Readdirnames(512)
 		for _, n := range names {
 			if err := r.remove(fd, n, depth); err != nil {
 				return err
 			}
 		}
-		if len(names) == 0 || err != nil {
+		if len(names) == 0 || end != nil {
 			return nil
 		}
 	}

@@ -14,8 +14,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/covey-platform/covey/internal/fault"
 	"golang.org/x/sys/unix"
+
+	"github.com/covey-platform/covey/internal/fault"
 )
 
 // What an archive may hold at most. Its unpacked size is held to the task's
@@ -51,7 +52,7 @@ func (f *fetcher) extract(archive, into, name string) error {
 	if !isZip && !isGzip && !isTar {
 		return fault.Invalid.Errorf("%s is no archive that can be unpacked; want tar, tar.gz or zip", path.Base(name))
 	}
-	if err := f.mkdirs(into); err != nil {
+	if err = f.mkdirs(into); err != nil {
 		return err
 	}
 	dir, err := f.root.OpenRoot(into)
@@ -59,7 +60,7 @@ func (f *fetcher) extract(archive, into, name string) error {
 		return err
 	}
 	defer dir.Close() //nolint:errcheck // only a directory
-	x := &extractor{fetcher: fetcher{ctx: f.ctx, root: dir, login: f.login, room: f.room}, packed: st.Size(), whole: f.room}
+	x := &extractor{fetcher: fetcher{stopped: f.stopped, root: dir, login: f.login, room: f.room}, packed: st.Size(), whole: f.room}
 	switch {
 	case isZip:
 		err = x.zip(in, st.Size())
@@ -170,7 +171,7 @@ func (x *extractor) place(name string) (string, error) {
 	if x.entries++; x.entries > maxEntries {
 		return "", fault.Invalid.Errorf("more than %d entries", maxEntries)
 	}
-	if err := x.ctx.Err(); err != nil {
+	if err := x.stopped(); err != nil {
 		return "", err
 	}
 	p := path.Clean(name)

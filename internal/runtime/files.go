@@ -13,10 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/task"
-	"golang.org/x/sys/unix"
 )
 
 // A task may change its sandbox at any moment, also while it is read here.

@@ -10,11 +10,12 @@ import (
 	goruntime "runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
-	"github.com/covey-platform/covey/internal/fault"
 	"golang.org/x/sys/unix"
-	"syscall"
+
+	"github.com/covey-platform/covey/internal/fault"
 )
 
 // An Env is what main hands to [SuperviseMain] and [InitMain].
@@ -68,9 +69,8 @@ type initProcess struct {
 	null    *os.File
 	kick    chan struct{} // a child was started
 
-	mu    sync.Mutex
-	live  map[int]order // by pid
-	ended bool
+	mu   sync.Mutex
+	live map[int]order // by pid
 }
 
 // prepare does all that needs privileges.
@@ -84,18 +84,19 @@ func (in *initProcess) prepare() error {
 		return fault.Internal.Errorf("plan: %w", err)
 	}
 	unix.Umask(0o022)
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+	if err = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fault.Unavailable.Errorf("no core dumps: %w", err)
 	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+	if err = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fault.Unavailable.Errorf("not dumpable: %w", err)
 	}
 	if in.plan.Isolated {
-		if err := buildRoot(&in.plan); err != nil {
-			return err
-		}
-	} else if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return fault.Unavailable.Errorf("become reaper: %w", err)
+		err = buildRoot(&in.plan)
+	} else if err = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		err = fault.Unavailable.Errorf("become reaper: %w", err)
+	}
+	if err != nil {
+		return err
 	}
 	if in.null, err = os.OpenFile("/dev/null", os.O_RDWR, 0); err != nil {
 		return fault.Unavailable.Errorf("%w", err)

@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/covey-platform/covey/internal/fault"
 	"golang.org/x/sys/unix"
+
+	"github.com/covey-platform/covey/internal/fault"
 )
 
 // What supervisor and init say to each other, over a socket pair of packets.

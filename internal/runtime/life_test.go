@@ -13,12 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/covey-platform/covey/internal/fault"
-	"github.com/covey-platform/covey/internal/job"
-	"github.com/covey-platform/covey/internal/task"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/task"
 )
 
 func TestExitStatus(t *testing.T) {
@@ -82,216 +83,6 @@ func TestProcessKilledByHandComesBack(t *testing.T) {
 	if again.Processes[0].Pid == first.Pid || again.State != task.Running {
 		t.Errorf("got %+v; want another pid", again)
 	}
-}
-
-// A killed supervisor takes everything with it; how the process ended nobody
-// saw, so nobody says.
-func TestSupervisorKilled(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	id := w.start(w.spec("setsid sleep 1001 & sleep 1000"))
-	st := w.running(id)
-	w.wait(id, "saved", func(Status) bool {
-		s, err := readStatus(w.r.liveDir(id), stateFile)
-		return err == nil && len(s.Processes) > 0
-	})
-	kill(st.Supervisor)
-	got := w.end(id)
-	want := Status{Name: "FAILED", Reason: "supervisor died", Ended: true}
-	if d := cmp.Diff(want, Status{Name: got.Name, Reason: got.Reason, Ended: got.Ended, Known: got.Known, ExitCode: got.ExitCode, Signal: got.Signal}); d != "" {
-		t.Errorf("-want +got\n%s", d)
-	}
-	if same(st.Processes[0].Pid, st.Processes[0].Start) || same(st.Pid, st.Start) {
-		t.Error("its processes live")
-	}
-	if got.CPUNanos == 0 {
-		t.Error("the cgroup's last count is lost")
-	}
-}
-
-func TestInitKilled(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	id := w.start(w.spec("exec sleep 1000"))
-	kill(w.running(id).Pid)
-	if got := w.end(id); got.State != task.Failed || got.Reason != "the task's init died" || got.Known {
-		t.Errorf("got %+v; want FAILED without an exit status", got)
-	}
-}
-
-// TestAgentKilled starts tasks in another process, kills that with SIGKILL, and
-// finds them.
-func TestAgentKilled(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	w.r.Close()
-	live, short := w.spec("exec sleep 1000"), w.spec("while [ ! -e go ]; do sleep 0.01; done; exit 9")
-	agent := w.otherAgent(live, short)
-	w.open()
-	a := w.running(live.ID)
-	b := w.running(short.ID)
-	w.r.Close()
-	if err := agent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = agent.Wait()
-	if err := os.WriteFile(filepath.Join(w.r.liveDir(short.ID), sandboxDir, "go"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(patience); same(b.Supervisor, b.SupervisorStart) && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
-	w.open()
-	got := w.running(live.ID)
-	if d := cmp.Diff([]any{a.Supervisor, a.Pid, a.Start, a.Processes[0].Pid, a.Processes[0].Start},
-		[]any{got.Supervisor, got.Pid, got.Start, got.Processes[0].Pid, got.Processes[0].Start}); d != "" {
-		t.Errorf("-before +after\n%s", d)
-	}
-	all, err := w.r.List(t.Context())
-	if err != nil || len(all) != 2 {
-		t.Fatalf("got %v, %v; want two tasks", all, err)
-	}
-	if got := w.end(short.ID); got.ExitCode != 9 || !got.Known || got.State != task.Failed {
-		t.Errorf("got %+v; want the true exit status 9", got)
-	}
-	if err := w.r.Start(t.Context(), short); err != nil {
-		t.Fatal(err)
-	}
-	if got := w.status(short.ID); !got.Ended {
-		t.Error("an ended task was started again")
-	}
-	if err := w.r.Stop(t.Context(), live.ID, "enough"); err != nil {
-		t.Fatal(err)
-	}
-	if got := w.end(live.ID); got.State != task.Killed || got.Reason != "enough" {
-		t.Errorf("got %+v; want KILLED because enough", got)
-	}
-}
-
-func TestSupervisorKilledWhileAgentIsAway(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	id := w.start(w.spec("exec sleep 1000"))
-	st := w.running(id)
-	w.wait(id, "saved", func(Status) bool {
-		s, err := readStatus(w.r.liveDir(id), stateFile)
-		return err == nil && len(s.Processes) > 0
-	})
-	w.r.Close()
-	kill(st.Supervisor)
-	w.open()
-	if got := w.end(id); got.Reason != "supervisor died" || got.Known || got.Processes[0].Live {
-		t.Errorf("got %+v; want FAILED because the supervisor died", got)
-	}
-}
-
-// Absence is no order: a wiped directory or an old copy of one kills nothing.
-func TestDirectoryLost(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	id := w.start(w.spec("exec sleep 1000"))
-	st := w.running(id)
-	w.wait(id, "saved", func(Status) bool {
-		s, err := readStatus(w.r.liveDir(id), stateFile)
-		return err == nil && s.Pid == st.Pid && len(s.Processes) > 0
-	})
-	w.r.Close()
-	kept := w.cfg.Dir + ".kept"
-	if err := os.Rename(w.cfg.Dir, kept); err != nil {
-		t.Fatal(err)
-	}
-	w.open() // wiped
-	w.r.Close()
-	if err := os.RemoveAll(w.cfg.Dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.CopyFS(w.cfg.Dir, onlyRecords{os.DirFS(kept)}); err != nil {
-		t.Fatal(err)
-	}
-	w.open() // an old copy
-	if got := w.status(id); got.Ended || !same(st.Processes[0].Pid, st.Processes[0].Start) {
-		t.Errorf("got %+v; want the task to live", got)
-	}
-	w.r.Close()
-	if err := os.RemoveAll(w.cfg.Dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(kept, w.cfg.Dir); err != nil {
-		t.Fatal(err)
-	}
-	w.open()
-	if got := w.running(id); got.Pid != st.Pid {
-		t.Errorf("got %+v; want it back", got)
-	}
-}
-
-func TestRebooted(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	id := w.start(w.spec("exec sleep 1000"))
-	st := w.running(id)
-	w.r.Close()
-	kill(st.Supervisor)
-	for deadline := time.Now().Add(patience); same(st.Pid, st.Start) && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
-	st.Boot, st.Version = "an earlier one", version
-	if err := writeJSON(filepath.Join(w.r.liveDir(id), stateFile), st); err != nil {
-		t.Fatal(err)
-	}
-	w.open()
-	if got := w.end(id); got.State != task.Lost || got.Reason != "the machine restarted" {
-		t.Errorf("got %+v; want LOST", got)
-	}
-}
-
-// A start that was cut off before its supervisor never ran, and says nothing.
-func TestStartCutOff(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	id := w.id()
-	w.r.Close()
-	if err := os.Mkdir(w.r.liveDir(id), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(w.r.liveDir(id), taskFile), []byte(`{"versi`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w.open()
-	if all, err := w.r.List(t.Context()); err != nil || len(all) != 0 {
-		t.Errorf("got %v, %v; want no task", all, err)
-	}
-}
-
-func TestNewerFormat(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	id := w.start(w.spec("true"))
-	w.end(id)
-	w.r.Close()
-	path := filepath.Join(w.r.liveDir(id), taskFile)
-	rec, err := readTask(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for v, want := range map[int]fault.Kind{maxVersion: fault.Internal, maxVersion + 1: fault.Conflict} {
-		rec.Version = v
-		if err := writeJSON(path, rec); err != nil {
-			t.Fatal(err)
-		}
-		r, err := New(w.cfg)
-		if (err != nil) != (want == fault.Conflict) || err != nil && fault.Of(err) != want {
-			t.Errorf("version %d: got %v", v, err)
-		}
-		if err == nil {
-			r.Close()
-		}
-	}
-	rec.Version = version
-	if err := writeJSON(path, rec); err != nil {
-		t.Fatal(err)
-	}
-	w.open()
 }
 
 func TestStop(t *testing.T) {
@@ -415,8 +206,8 @@ func freePort(t *testing.T) uint16 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()                             //nolint:errcheck // only its number is wanted
-	return uint16(l.Addr().(*net.TCPAddr).Port) //nolint:errcheck,forcetypeassert,gosec // a TCP listener has one
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 func TestHTTPHealthAndLifecycle(t *testing.T) {
@@ -516,7 +307,7 @@ func TestUsage(t *testing.T) {
 	}
 	// bash says what it saw of itself: minutes and seconds, user and system, own then children's.
 	said := 0.0
-	for _, f := range strings.Fields(w.output(id, "p0")) {
+	for f := range strings.FieldsSeq(w.output(id, "p0")) {
 		m, s, _ := strings.Cut(strings.TrimSuffix(f, "s"), "m")
 		mins, _ := strconv.ParseFloat(m, 64)
 		secs, _ := strconv.ParseFloat(s, 64)
@@ -527,51 +318,6 @@ func TestUsage(t *testing.T) {
 	}
 	if over, err := w.r.Overhead(); err != nil || over.CPUNanos == 0 {
 		t.Errorf("overhead: got %+v, %v", over, err)
-	}
-}
-
-func TestForgetAndGC(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	live := w.start(w.spec("exec sleep 1000"))
-	w.running(live)
-	if err := w.r.Forget(t.Context(), live); fault.Of(err) != fault.Conflict {
-		t.Errorf("forget a live task: %v; want conflict", err)
-	}
-	var ids []task.ID
-	for range 3 {
-		s := w.spec("echo said; head -c 2m /dev/zero > big; d=x; for i in $(seq 300); do mkdir $d; cd $d; done; chmod 0 .")
-		id := w.start(s)
-		w.end(id)
-		for range 2 {
-			if err := w.r.Forget(t.Context(), id); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.r.Start(t.Context(), s); err != nil {
-			t.Fatal(err)
-		}
-		ids = append(ids, id)
-	}
-	if all, err := w.r.List(t.Context()); err != nil || len(all) != 1 {
-		t.Errorf("got %d tasks, %v; want the live one", len(all), err)
-	}
-	if c, err := w.r.LogChunk(ids[0], "p0", 0, Stdout, 0, 100); err != nil || string(c.Data) != "said\n" || !c.EOF {
-		t.Errorf("log of a forgotten task: %+v, %v", c, err)
-	}
-	got, err := w.r.GC(t.Context(), time.Now(), time.Hour, 7<<20)
-	if err != nil || got.Removed != 1 || got.Freed < 2<<20 {
-		t.Errorf("by space: got %+v, %v; want the oldest gone", got, err)
-	}
-	if _, err := w.r.LogChunk(ids[0], "p0", 0, Stdout, 0, 100); fault.Of(err) != fault.NotFound {
-		t.Errorf("log of a collected task: %v; want not found", err)
-	}
-	got, err = w.r.GC(t.Context(), time.Now().Add(2*time.Hour), time.Hour, 1<<40)
-	if err != nil || got.Removed != 2 || got.Kept != 0 {
-		t.Errorf("by age: got %+v, %v; want the other two gone", got, err)
-	}
-	if s := w.status(live); s.Ended {
-		t.Error("collected a live task")
 	}
 }
 

@@ -38,7 +38,7 @@ func (r *Runtime) Watch(ctx context.Context) <-chan Status {
 	out := make(chan Status)
 	r.background(func() {
 		defer close(out)
-		w.run(ctx, r.ctx, out)
+		w.run(ctx, r.closed, out)
 		r.mu.Lock()
 		delete(r.watchers, w)
 		r.mu.Unlock()
@@ -68,7 +68,7 @@ func (w *watcher) put(s Status) {
 	}
 }
 
-func (w *watcher) run(ctx, closed context.Context, out chan<- Status) {
+func (w *watcher) run(ctx context.Context, closed <-chan struct{}, out chan<- Status) {
 	for {
 		w.mu.Lock()
 		todo := w.todo
@@ -79,7 +79,7 @@ func (w *watcher) run(ctx, closed context.Context, out chan<- Status) {
 			case out <- s:
 			case <-ctx.Done():
 				return
-			case <-closed.Done():
+			case <-closed:
 				return
 			}
 		}
@@ -87,7 +87,7 @@ func (w *watcher) run(ctx, closed context.Context, out chan<- Status) {
 		case <-w.wake:
 		case <-ctx.Done():
 			return
-		case <-closed.Done():
+		case <-closed:
 			return
 		}
 	}

@@ -7,9 +7,10 @@ import (
 	"path"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/name"
-	"golang.org/x/sys/unix"
 )
 
 // The streams of a process.

@@ -12,12 +12,13 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
-	"golang.org/x/sys/unix"
 )
 
 type jobProcess = job.Process
@@ -172,7 +173,7 @@ type initHandle struct {
 	isolated bool
 	p        *packets
 	gone     bool
-	exit     chan error // when it has ended
+	exit     chan struct{} // closed when it has ended
 }
 
 // startInit starts the same binary as init. It runs on a thread that stays,
@@ -186,7 +187,7 @@ func startInit(plan *initPlan) (*initHandle, error) {
 	if err != nil {
 		return nil, errors.Join(err, theirs.Close(), ours.c.Close())
 	}
-	cmd := exec.Command("/proc/self/exe", InitArg)
+	cmd := exec.Command("/proc/self/exe", InitArg) //nolint:noctx // it ends with the task
 	cmd.Args[0] = "covey"
 	cmd.Env = []string{"GOMAXPROCS=2"}
 	cmd.Stderr = os.Stderr //nolint:forbidigo // the supervisor's log, for a panic
@@ -196,12 +197,13 @@ func startInit(plan *initPlan) (*initHandle, error) {
 		cmd.SysProcAttr.Cloneflags = isolation
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
-	h := &initHandle{p: ours, isolated: plan.Isolated, exit: make(chan error, 1)}
+	h := &initHandle{p: ours, isolated: plan.Isolated, exit: make(chan struct{})}
 	began := make(chan error)
 	go func() {
 		goruntime.LockOSThread() // never unlocked
 		began <- cmd.Start()
-		h.exit <- cmd.Wait()
+		_ = cmd.Wait() // how init ended says nothing
+		close(h.exit)
 		select {}
 	}()
 	err = <-began

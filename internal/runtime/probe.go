@@ -14,9 +14,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/job"
-	"golang.org/x/sys/unix"
 )
 
 // maxAnswer bounds what is read of a task's answer, in bytes.
@@ -27,7 +28,7 @@ const maxWhy = 80
 
 // probe asks the task whether it is healthy.
 func (s *supervisor) probe(a agent.Probe) {
-	ctx, cancel := context.WithTimeout(s.ctx, a.Timeout)
+	ctx, cancel := s.within(a.Timeout)
 	defer cancel()
 	h := s.rec.Config.Health
 	answer := agent.Probed{Seq: a.Seq}
@@ -133,7 +134,7 @@ func (s *supervisor) probeShell(ctx context.Context, a agent.Probe) error {
 	}})
 	select {
 	case <-done:
-	case <-s.ctx.Done():
+	case <-s.done:
 	}
 	_ = unix.Close(w)
 	defer s.send(askInit{func() { delete(s.checks, a.Seq) }})
@@ -178,7 +179,7 @@ func firstOutput(r *os.File) string {
 
 // post asks the task to stop. Whatever comes of it, the wait begins.
 func (s *supervisor) post(a agent.Post) {
-	ctx, cancel := context.WithTimeout(s.ctx, a.Timeout)
+	ctx, cancel := s.within(a.Timeout)
 	defer cancel()
 	if _, _, err := ask(ctx, http.MethodPost, a.Port, a.Path); err != nil {
 		s.log.Info("stop endpoint", "path", a.Path, "error", err)

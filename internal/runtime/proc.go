@@ -2,13 +2,13 @@ package runtime
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"strconv"
 	"strings"
 
-	"github.com/covey-platform/covey/internal/fault"
 	"golang.org/x/sys/unix"
+
+	"github.com/covey-platform/covey/internal/fault"
 )
 
 // bootID returns the kernel's name for this boot of the machine.
@@ -127,10 +127,7 @@ func closeStrangers(last int) {
 }
 
 // kill sends SIGKILL; that the process is gone already is as good.
-func kill(pid int) bool {
-	err := unix.Kill(pid, unix.SIGKILL)
-	return err == nil || errors.Is(err, unix.ESRCH)
-}
+func kill(pid int) { _ = unix.Kill(pid, unix.SIGKILL) }
 
 // pidOfPidfd returns the pid behind a pidfd as this process sees it.
 func pidOfPidfd(fd int) (int, bool) {

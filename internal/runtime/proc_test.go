@@ -6,9 +6,10 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/covey-platform/covey/internal/task"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/covey-platform/covey/internal/task"
 )
 
 func TestParseStat(t *testing.T) {
@@ -19,7 +20,7 @@ func TestParseStat(t *testing.T) {
 		t.Errorf("ok=%v -want +got\n%s", ok, d)
 	}
 	for _, bad := range []string{"", "1 x", "1 (x", "1 (x) S 1 2", strings.Replace(line, "98765", "never", 1)} {
-		if _, ok := parseStat(1, []byte(bad)); ok {
+		if _, read := parseStat(1, []byte(bad)); read {
 			t.Errorf("%q was read", bad)
 		}
 	}

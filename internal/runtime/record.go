@@ -8,10 +8,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/task"
-	"golang.org/x/sys/unix"
 )
 
 // The files of a task's directory. The directory is a format with a version

@@ -7,8 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/covey-platform/covey/internal/fault"
 	"golang.org/x/sys/unix"
+
+	"github.com/covey-platform/covey/internal/fault"
 )
 
 // hostTrees are the directories of the machine that a task sees, read-only.

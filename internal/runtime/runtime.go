@@ -59,7 +59,7 @@ type Runtime struct {
 	boot   string
 
 	stop    context.CancelFunc // ends the goroutines, never the tasks
-	ctx     context.Context
+	closed  <-chan struct{}    // once stop was called
 	working sync.WaitGroup
 
 	mu       sync.Mutex
@@ -94,12 +94,14 @@ func New(cfg Config) (*Runtime, error) {
 		groups: newGroups(able.mounts, cfg.CgroupRoot),
 		tasks:  map[task.ID]*entry{}, watchers: map[*watcher]struct{}{},
 	}
-	r.ctx, r.stop = context.WithCancel(context.Background())
-	if err := r.groups.prepare(); err != nil {
-		return nil, err
+	ctx, stop := context.WithCancel(context.Background())
+	r.closed, r.stop = ctx.Done(), stop
+	err = r.groups.prepare()
+	if err == nil {
+		err = r.recover()
 	}
-	if err := r.recover(); err != nil {
-		r.stop()
+	if err != nil {
+		r.Close()
 		return nil, err
 	}
 	return r, nil
@@ -162,6 +164,16 @@ func (r *Runtime) pause(d time.Duration) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-r.ctx.Done():
+	case <-r.closed:
+	}
+}
+
+// isClosed reports whether [Runtime.Close] was called.
+func (r *Runtime) isClosed() bool {
+	select {
+	case <-r.closed:
+		return true
+	default:
+		return false
 	}
 }

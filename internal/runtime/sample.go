@@ -34,7 +34,7 @@ func (s *supervisor) sample() {
 		s.send(got)
 		select {
 		case <-t.C:
-		case <-s.ctx.Done():
+		case <-s.done:
 			return
 		}
 	}

@@ -4,8 +4,9 @@ import (
 	goruntime "runtime"
 	"unsafe"
 
-	"github.com/covey-platform/covey/internal/fault"
 	"golang.org/x/sys/unix"
+
+	"github.com/covey-platform/covey/internal/fault"
 )
 
 // forbidden are system calls that no task needs without privileges and that
@@ -45,7 +46,7 @@ func filterThread() error {
 		return nil
 	}
 	prog := filter(arch)
-	f := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}                                                        //nolint:gosec // some hundred at most
+	f := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&f)), 0, 0); err != nil { //nolint:gosec // the kernel copies it
 		return fault.Unavailable.Errorf("system call filter: %w", err)
 	}

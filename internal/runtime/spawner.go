@@ -6,8 +6,9 @@ import (
 	"syscall"
 	"unsafe"
 
-	"github.com/covey-platform/covey/internal/fault"
 	"golang.org/x/sys/unix"
+
+	"github.com/covey-platform/covey/internal/fault"
 )
 
 // A spawner starts processes from one thread that has given up everything:
@@ -73,7 +74,7 @@ func (c command) start() spawned {
 	if c.orphan {
 		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
-	pid, err := syscall.ForkExec(c.argv[0], c.argv, attr)
+	pid, err := syscall.ForkExec(c.argv[0], c.argv, attr) //nolint:gosec // running what the task says is what this is for
 	if err != nil {
 		return spawned{err: fault.Unavailable.Errorf("start %s: %w", c.argv[0], err)}
 	}

@@ -12,10 +12,11 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/task"
-	"golang.org/x/sys/unix"
 )
 
 // An entry is a task that is not forgotten. [Runtime.mu] guards it.
@@ -43,7 +44,7 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
+	if err = ctx.Err(); err != nil {
 		return fault.Timeout.Errorf("start %v: %w", spec.ID, err)
 	}
 	e := &entry{dir: r.liveDir(spec.ID), rec: rec, over: make(chan struct{})}
@@ -51,7 +52,7 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 	e.status.set(task.Starting, "")
 	r.mu.Lock()
 	_, known := r.tasks[spec.ID]
-	if _, err := os.Lstat(r.endedDir(spec.ID)); err == nil {
+	if _, none := os.Lstat(r.endedDir(spec.ID)); none == nil {
 		known = true
 	}
 	if !known {
@@ -109,14 +110,14 @@ func (r *Runtime) record(spec Spec) (taskRecord, error) {
 // launch makes the task's directory and starts its supervisor, which holds the
 // lock from before it exists until after it is gone.
 func (r *Runtime) launch(e *entry) (pid int, err error) {
-	if err := os.Mkdir(e.dir, 0o700); err != nil {
+	if err = os.Mkdir(e.dir, 0o700); err != nil {
 		return 0, fault.Unavailable.Errorf("directory of task %s: %w", e.rec.ID, err)
 	}
 	b, err := json.Marshal(e.rec)
 	if err != nil {
 		return 0, fault.Internal.Errorf("encode task %s: %w", e.rec.ID, err)
 	}
-	if err := os.WriteFile(filepath.Join(e.dir, taskFile), b, fileMode); err != nil {
+	if err = os.WriteFile(filepath.Join(e.dir, taskFile), b, fileMode); err != nil {
 		return 0, fault.Unavailable.Errorf("record of task %s: %w", e.rec.ID, err)
 	}
 	lock, err := takeLock(e.dir)
@@ -134,14 +135,14 @@ func (r *Runtime) launch(e *entry) (pid int, err error) {
 		return 0, err
 	}
 	defer said.Close()                                   //nolint:errcheck // the supervisor has it too
-	cmd := exec.Command(r.cfg.Self, SuperviseArg, e.dir) //nolint:gosec // our own binary
+	cmd := exec.Command(r.cfg.Self, SuperviseArg, e.dir) //nolint:gosec,noctx // our own binary; it outlives every context
 	cmd.Args[0] = "covey"
 	cmd.Dir = "/"
 	cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
 	cmd.Stderr = said
 	cmd.ExtraFiles = []*os.File{socket, lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err = cmd.Start(); err != nil {
 		return 0, fault.Unavailable.Errorf("start supervisor of task %s: %w", e.rec.ID, err)
 	}
 	go cmd.Wait() //nolint:errcheck // reaps it; how a task ended stands in its directory

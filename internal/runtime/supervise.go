@@ -11,11 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/task"
-	"golang.org/x/sys/unix"
 )
 
 // The descriptors that a supervisor is started with.
@@ -64,8 +65,9 @@ type supervisor struct {
 	status Status
 	began  time.Time
 
-	ctx    context.Context // ends when the task does
+	done   <-chan struct{} // the task has ended
 	cancel context.CancelFunc
+	within func(time.Duration) (context.Context, context.CancelFunc) // and not after done
 	events chan any
 	init   *initHandle
 	lines  lines // to agents
@@ -122,7 +124,9 @@ func newSupervisor(dir string, log *slog.Logger) (*supervisor, error) {
 		Version: version, ID: id, Task: rec.ID, Boot: boot, Supervisor: os.Getpid(), SupervisorStart: me.start, StartedAt: s.began,
 	}
 	s.status.set(task.Starting, "")
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	s.done, s.cancel = ctx.Done(), cancel
+	s.within = func(d time.Duration) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
 	c := rec.Config
 	s.life, err = agent.NewLife(agent.LifeSpec{Task: c.Task, Health: c.Health, Lifecycle: c.Lifecycle, Ports: rec.Ports})
 	if err != nil {
@@ -171,7 +175,7 @@ func (s *supervisor) now() time.Duration { return time.Since(s.began) }
 func (s *supervisor) send(e any) {
 	select {
 	case s.events <- e:
-	case <-s.ctx.Done():
+	case <-s.done:
 	}
 }
 
@@ -334,7 +338,7 @@ func (s *supervisor) initGone(e initGone) {
 	}
 	s.init.gone = true
 	if !s.begun {
-		s.prepared(prepared{e.err})
+		s.prepared(prepared(e))
 		return
 	}
 	s.checkOOM("")

@@ -93,8 +93,8 @@ func dial(dir string) (net.Conn, error) {
 	if err != nil {
 		return nil, fault.Unavailable.Errorf("%w", err)
 	}
-	defer d.Close() //nolint:errcheck // only read
-	c, err := net.DialTimeout("unix", socketPath(d), dialTimeout)
+	defer d.Close()                                               //nolint:errcheck // only read
+	c, err := net.DialTimeout("unix", socketPath(d), dialTimeout) //nolint:noctx // bounded by its timeout
 	if err != nil {
 		return nil, fault.Unavailable.Errorf("supervisor does not answer: %w", err)
 	}
