@@ -90,7 +90,7 @@ func NewIndex(s *state.Snapshot) *Index {
 		x.put(int32(n + 1))
 	}
 	for t := range s.Tasks() {
-		x.foldTask(s, t.ID)
+		x.foldTask(s, t.ID, t, true)
 	}
 	return x
 }
@@ -114,7 +114,8 @@ func (x *Index) Fold(s *state.Snapshot, d state.Delta) {
 		x.put(n)
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(d.Tasks), task.ID.Compare) {
-		x.foldTask(s, id)
+		t, ok := s.Task(id)
+		x.foldTask(s, id, t, ok)
 	}
 }
 
@@ -169,7 +170,8 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 }
 
 // rescale looks for the largest machine again. If it is another one, every
-// host is put into its tree anew and rescale returns true.
+// host is put into its tree anew, which fronts take note of as of any other
+// put, and rescale returns true.
 func (x *Index) rescale() bool {
 	var largest unit.Resources
 	for n := 1; n < len(x.hosts); n++ {
@@ -181,7 +183,6 @@ func (x *Index) rescale() bool {
 		return false
 	}
 	x.largest, x.roots = largest, [trees]int32{}
-	clear(x.fronts) // every mark is of the old scale
 	for n := 1; n < len(x.hosts); n++ {
 		if x.hosts[n].row.ID != "" {
 			x.put(int32(n))
@@ -190,18 +191,20 @@ func (x *Index) rescale() bool {
 	return true
 }
 
-// foldTask notes whether a task waits.
-func (x *Index) foldTask(s *state.Snapshot, id task.ID) {
-	t, ok := s.Task(id)
-	at, waited := x.waiting[id]
-	switch waits := ok && t.State == task.Pending; {
-	case waits && !waited:
-		at = waiting{groupKey{id.Job, t.Config}, t.Created}
+// foldTask notes whether a task waits. It is live when there is one.
+func (x *Index) foldTask(s *state.Snapshot, id task.ID, t state.Task, live bool) {
+	old, waited := x.waiting[id]
+	at, waits := waiting{groupKey{id.Job, t.Config}, t.Created}, live && t.State == task.Pending
+	if waited && waits && old == at {
+		return
+	}
+	if waited {
+		delete(x.waiting, id)
+		x.leave(old, id)
+	}
+	if waits {
 		x.waiting[id] = at
 		x.group(s, at.group).tasks.ReplaceOrInsert(waiter{t.Created, id})
-	case !waits && waited:
-		delete(x.waiting, id)
-		x.leave(at, id)
 	}
 }
 

@@ -372,3 +372,79 @@ func TestFit(t *testing.T) {
 		})
 	}
 }
+
+func TestGPUs(t *testing.T) {
+	for _, c := range []struct {
+		total int64
+		asked []int64
+		want  bool
+	}{
+		{2000, []int64{300, 300, 700, 700}, true}, // the larger shares first
+		{2000, []int64{600, 600, 500}, false},
+		{3000, []int64{600, 600, 500, 500}, true},
+		{2500, []int64{2000, 500}, true}, // others use half of the third
+		{2500, []int64{2000, 600}, false},
+		{2500, []int64{2500}, false},
+		{1000, []int64{1000, 1}, false},
+		{0, nil, true},
+		{-1, nil, false},
+	} {
+		if got := gpusHold(c.total, c.asked); got != c.want {
+			t.Errorf("gpusHold(%d, %v) is %t; want %t", c.total, c.asked, got, c.want)
+		}
+	}
+}
+
+// TestManyFreed: more machines than a search keeps aside become free behind it.
+func TestManyFreed(t *testing.T) {
+	w := newWorld(t)
+	for i := range 40 {
+		w.add(machine.ID("m"+strconv.Itoa(i)), cpu(1000))
+	}
+	w.submit(web, 40, asks(cpu(1000), 0))
+	w.plan()
+	w.submit("r/prod/next", 40, asks(cpu(1000), 0))
+	w.plan()
+	const freed = 2 * someAtMost
+	var ends []state.Change
+	for i := range int32(freed) {
+		row, _ := w.s.Task(w.id(web, i))
+		ends = append(ends, state.StepTask{ID: row.ID, Base: row.Rev, Event: task.Event{To: task.Failed}})
+	}
+	w.do(ends...)
+	if changes, _ := Plan(w.s, w.x, w.now, Limits{}); len(changes) != freed {
+		t.Errorf("%d tasks placed on %d machines that are free again; want all", len(changes), freed)
+	}
+}
+
+// TestProposed: a proposal that was folded and then dropped is forgotten by
+// folding what was before, or what came instead, with its keys.
+func TestProposed(t *testing.T) {
+	w := newWorld(t)
+	w.add("m1", cpu(1000))
+	before := w.s
+	w.submit(web, 1, asks(cpu(100), 0, most("host", 1)))
+	w.plan()
+	w.submit("r/prod/other", 1, asks(cpu(100), 1))
+	d := state.NewDraft(before, w.now+unit.Hour) // the same ids, made at another time
+	for _, c := range []state.Change{
+		state.PutJob{Job: job.Job{Key: "r/prod/other", Instances: job.FirstN(1), Config: asks(cpu(200), 0)}},
+		state.OpenSlot{Slot: state.Slot{Job: "r/prod/other"}},
+		state.NewTask{Slot: state.Slot{Job: "r/prod/other"}, Base: before.Rev + 1},
+	} {
+		if err := d.Apply(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	delta := d.Changed()
+	delta.Machines["m1"] = true
+	delta.Tasks[w.id(web, 0)], delta.Tasks[w.id("r/prod/other", 0)] = true, true
+	w.x.Fold(d.Snapshot(), delta)
+	if diff := w.x.Audit(d.Snapshot()); diff != "" {
+		t.Errorf("after what came instead: %s", diff)
+	}
+	w.x.Fold(before, delta)
+	if diff := w.x.Audit(before); diff != "" {
+		t.Errorf("after what was before: %s", diff)
+	}
+}
