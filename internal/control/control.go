@@ -184,3 +184,6 @@ func (l *Loop) again(id machine.ID, at unit.Tick) {
 		l.retries.ReplaceOrInsert(lease{at, id})
 	}
 }
+
+// Lease returns the term as the store knows it.
+func (l *Loop) Lease() machine.Epoch { return l.epoch }
