@@ -28,10 +28,10 @@ type chunk struct {
 	alias bool // {{&x}}
 }
 
-// errNoRef is a template that names nothing.
-type errNoRef struct{ text string }
+// A noRefError is a template that names nothing.
+type noRefError struct{ text string }
 
-func (e errNoRef) Error() string {
+func (e noRefError) Error() string {
 	hint := ""
 	if r, ok := parseRef(strings.TrimSpace(e.text)); ok {
 		hint = "; did you mean {{" + r.String() + "}}?"
@@ -67,7 +67,7 @@ func split(s string) ([]chunk, error) {
 		} else {
 			r, ok := parseRef(name)
 			if !ok {
-				return nil, errNoRef{name}
+				return nil, noRefError{name}
 			}
 			c.ref = r
 		}
@@ -186,8 +186,8 @@ func (b *binder) text(r ref, sc *scopes) (string, bool, error) {
 		return "", false, err
 	}
 	if x.isSimple() {
-		s, err := b.in.Str(x.val)
-		return s, true, err
+		s, strErr := b.in.Str(x.val)
+		return s, true, strErr
 	}
 	s, err := x.Repr(b.in)
 	return s, true, err
@@ -280,8 +280,9 @@ func (b *binder) interpolate(o *object) (*object, error) {
 		return out, nil
 	case kChoice:
 		return b.choose(o)
+	default:
+		return b.simple(o)
 	}
-	return b.simple(o)
 }
 
 func (b *binder) structure(o *object) (*object, error) {
@@ -350,5 +351,5 @@ func (b *binder) choose(o *object) (*object, error) {
 	if e, ok := pyx.AsError(last); ok && e.Class == "LimitError" {
 		return nil, last
 	}
-	return nil, &wrongValue{typeOf(o.val), o.typ.want()}
+	return nil, &wrongValueError{typeOf(o.val), o.typ.want()}
 }

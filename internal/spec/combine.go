@@ -84,9 +84,9 @@ func (s *schema) concat(in *pyx.Interp, a pyx.Args) (pyx.Value, error) {
 		return nil, err
 	}
 	for i := 1; i < len(tasks); i++ {
-		more, err := s.between(in, tasks[i-1], tasks[i], a.At)
-		if err != nil {
-			return nil, err
+		more, betweenErr := s.between(in, tasks[i-1], tasks[i], a.At)
+		if betweenErr != nil {
+			return nil, betweenErr
 		}
 		cs = append(cs, more...)
 	}

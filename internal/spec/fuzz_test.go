@@ -1,6 +1,8 @@
 package spec_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/covey-platform/covey/internal/fault"
@@ -14,6 +16,15 @@ func FuzzEval(f *testing.F) {
 		f.Add(string(bundle(f, "testdata/aurora", c.File).Files[c.File]))
 	}
 	f.Add(string(manyJobs(2).Files["many.aurora"]))
+	said, err := os.ReadFile(errorsFile)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, c := range strings.Split(string(said), "=== ")[1:] {
+		_, rest, _ := strings.Cut(c, "\n")
+		text, _, _ := strings.Cut(rest, "---\n")
+		f.Add(text)
+	}
 	f.Add("jobs = [Job(cluster = 'c', role = '{{a}}', environment = 'prod', name = '{{b.{{c}}[0]}}', task = SimpleTask('t', '{{&x}} {{{y}}}')).bind({'a.b[c]': 1}, a = Environment(b = 2))]")
 	f.Add("x = '%(a)5.2f|%-3s|%x' % {'a': 1}\ny = '{0:>{1}}{a[k].b!r:^9}'.format(1, 2, a = {})\nz = f'{x!r:>10}{{}}'")
 	f.Add("try:\n  raise ValueError('x')\nexcept (KeyError, ValueError) as e:\n  pass\nfinally:\n  del e\nwith open('a.aurora') as g: h = [l for l in g if l if not l.strip()]\n")

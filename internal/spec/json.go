@@ -65,8 +65,9 @@ func encodeTo(in *pyx.Interp, b *bytes.Buffer, o *object) error {
 			return err
 		}
 		return encodeTo(in, b, x)
+	default:
+		return encodeValue(in, b, o.val)
 	}
-	return encodeValue(in, b, o.val)
 }
 
 type member struct {

@@ -36,16 +36,16 @@ func (l *lowering) run(e *Entry) error {
 		return err
 	}
 	l.j = j
-	if err := l.checkWhole(); err != nil {
+	if err = l.checkWhole(); err != nil {
 		return err
 	}
-	if err := l.checkAurora(); err != nil {
+	if err = l.checkAurora(); err != nil {
 		return err
 	}
 	if e.Raw, err = l.raw(); err != nil {
 		return err
 	}
-	if err := l.checkSupported(); err != nil {
+	if err = l.checkSupported(); err != nil {
 		return err
 	}
 	lowered, err := l.lower(job.Key(e.Key))

@@ -185,10 +185,10 @@ func (l *lowering) health() (*job.Health, error) {
 		h.Shell = &job.ShellCheck{Command: l.portText(l.str(sh, "shell_command"))}
 		return h, nil
 	}
-	return l.httpHealth(h, c, checker.get("http"))
+	return l.httpHealth(h, checker.get("http"))
 }
 
-func (l *lowering) httpHealth(h *job.Health, c, http *object) (*job.Health, error) {
+func (l *lowering) httpHealth(h *job.Health, http *object) (*job.Health, error) {
 	if http == nil {
 		return nil, nil
 	}

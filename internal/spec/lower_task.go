@@ -23,17 +23,19 @@ func (l *lowering) task() (job.Task, error) {
 		to   *int32
 		most int64
 	}{
-		{"max_failures", &out.MaxFailures, maxInt32}, {"max_concurrency", &out.MaxConcurrency, maxInt32},
-		{"finalization_wait", &out.FinalizationWait, 24 * 3600}, {"pids_limit", &out.PidsLimit, 1 << 22},
+		{"max_failures", &out.MaxFailures, maxInt32},
+		{"max_concurrency", &out.MaxConcurrency, maxInt32},
+		{"finalization_wait", &out.FinalizationWait, 24 * 3600},
+		{"pids_limit", &out.PidsLimit, 1 << 22},
 	} {
 		if *f.to, err = l.within(t, "task", f.name, 0, f.most); err != nil {
 			return out, err
 		}
 	}
 	for i, p := range t.get("processes").items {
-		proc, err := l.process(p, "task.processes["+itoa(i)+"]")
-		if err != nil {
-			return out, err
+		proc, procErr := l.process(p, "task.processes["+itoa(i)+"]")
+		if procErr != nil {
+			return out, procErr
 		}
 		out.Processes = append(out.Processes, proc)
 	}

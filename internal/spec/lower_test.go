@@ -97,7 +97,8 @@ func TestPorts(t *testing.T) {
 		{"alias", "J(task = cmd('x {{thermos.ports[aurora]}}'), announce = Announcer(primary_port = 'web'))", []string{"web"}, "x {{thermos.ports[web]}}", "", ""},
 		{
 			"health is another", "J(task = cmd('x {{thermos.ports[http]}}'), announce = Announcer(portmap = {'health': 'http'}))",
-			[]string{"http"}, "x {{thermos.ports[http]}}", "http", "http",
+			[]string{"http"},
+			"x {{thermos.ports[http]}}", "http", "http",
 		},
 		{
 			"static", "J(task = cmd('x {{thermos.ports[http]}} {{thermos.ports[health]}}'), constraints = {'dedicated': 'r/x'}, announce = Announcer(portmap = {'http': '80', 'health': 'http'}))",

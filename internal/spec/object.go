@@ -241,6 +241,7 @@ func (o *object) Index(in *pyx.Interp, key pyx.Value) (pyx.Value, error) {
 			}
 		}
 		return nil, pyx.Errorf("KeyError", "the map has no key %s", show(key))
+	default:
 	}
 	return nil, pyx.Errorf("TypeError", "%s cannot be indexed; its fields are called: x.name()", typeOf(o))
 }
@@ -347,8 +348,9 @@ func (o *object) plain(in *pyx.Interp) (pyx.Value, error) {
 			return nil, err
 		}
 		return x.plain(in)
+	default:
+		return o.val, nil
 	}
-	return o.val, nil
 }
 
 // Key makes equal objects equal keys.
@@ -398,8 +400,9 @@ func (o *object) Hash(in *pyx.Interp) (int64, error) {
 		return pyx.HashTuple(hs), nil
 	case kMap, kChoice:
 		return 0, nil
+	default:
+		return in.Hash(o.val)
 	}
-	return in.Hash(o.val)
 }
 
 // Binary gives ==, an order for simple objects, in for lists and maps, and %,

@@ -197,14 +197,14 @@ func (o *object) find(b *binder, r ref) (any, error) {
 	case o.typ.kind == kStruct && !indexed:
 		next = o.get(part)
 	case o.typ.kind == kList && indexed:
-		n, err := strconv.Atoi(part)
-		if err == nil && n < 0 {
-			n += len(o.items)
+		if n, err := strconv.Atoi(part); err == nil {
+			if n < 0 {
+				n += len(o.items)
+			}
+			if n >= 0 && n < len(o.items) {
+				next = o.items[n]
+			}
 		}
-		if err != nil || n < 0 || n >= len(o.items) {
-			return nil, nil
-		}
-		next = o.items[n]
 	case o.typ.kind == kMap && indexed:
 		for _, p := range o.pairs {
 			k, err := b.interpolate(p.key.inScope(o.inner()))

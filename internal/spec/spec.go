@@ -123,15 +123,15 @@ func eval(b Bundle, read func(string) ([]byte, error), limits Limits) (*File, er
 	}
 	s := newSchema()
 	in := pyx.New(host(b, s, read), limits.Program)
-	if err := in.Run(b.Main, data); err != nil {
+	if err = in.Run(b.Main, data); err != nil {
 		return nil, invalid(err)
 	}
 	ev := &evaluation{in: in, schema: s, bundle: b, start: pyx.Pos{Src: pyx.NewSource(b.Main, string(data))}}
-	if err := ev.bindings(); err != nil {
+	if err = ev.bindings(); err != nil {
 		return nil, invalid(err)
 	}
 	f := &File{}
-	if err := ev.hooks(f); err != nil {
+	if err = ev.hooks(f); err != nil {
 		return nil, invalid(err)
 	}
 	jobs, err := ev.jobs(limits.Jobs)

@@ -89,8 +89,9 @@ func (t *schemaType) is(u *schemaType) bool {
 		return t.key.is(u.key) && t.elem.is(u.elem)
 	case kString, kInteger, kFloat, kBoolean, kNumber:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // want says what a value of the type looks like.
@@ -208,8 +209,9 @@ func (t *schemaType) make(in *pyx.Interp, v pyx.Value, at pyx.Pos) (*object, err
 		return o, nil
 	case kChoice:
 		return &object{typ: t, at: at, val: v}, nil
+	default:
+		return t.makeSimple(v, at), nil
 	}
-	return t.makeSimple(v, at), nil
 }
 
 func (t *schemaType) makeSimple(v pyx.Value, at pyx.Pos) *object {
@@ -295,13 +297,13 @@ func typeOf(v pyx.Value) string {
 	return "a " + n
 }
 
-// A wrongValue is an error of [schemaType.coerce].
-type wrongValue struct {
+// A wrongValueError is an error of [schemaType.coerce].
+type wrongValueError struct {
 	is   string
 	want string
 }
 
-func (e *wrongValue) Error() string { return "is " + e.is + "; want " + e.want }
+func (e *wrongValueError) Error() string { return "is " + e.is + "; want " + e.want }
 
 // coerce turns a plain value without templates into what the type holds.
 func (t *schemaType) coerce(v pyx.Value) (pyx.Value, error) {
@@ -326,6 +328,7 @@ func (t *schemaType) coerce(v pyx.Value) (pyx.Value, error) {
 		for _, x := range t.values {
 			ok = ok || isStr && x == s
 		}
+	default:
 	}
 	if ok {
 		return v, nil
@@ -334,7 +337,7 @@ func (t *schemaType) coerce(v pyx.Value) (pyx.Value, error) {
 	if s, isStr := v.(string); isStr && t.kind == kEnum {
 		hint = pyx.Suggest(s, t.values)
 	}
-	return nil, &wrongValue{show(v), t.want() + hint}
+	return nil, &wrongValueError{show(v), t.want() + hint}
 }
 
 // show prints a value in an error.

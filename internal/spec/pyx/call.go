@@ -94,7 +94,7 @@ func (in *Interp) Call(fn Value, args Args) (Value, error) {
 	v, err := in.call(fn, args)
 	in.at = saved
 	in.calls--
-	if e, ok := err.(*Error); ok && e.At.IsValid() && e.At != args.At && len(e.Trace) < in.limits.Calls {
+	if e, ok := AsError(err); ok && e.At.IsValid() && e.At != args.At && len(e.Trace) < in.limits.Calls {
 		if _, user := fn.(*Function); user {
 			e.Trace = append(e.Trace, args.At)
 		}

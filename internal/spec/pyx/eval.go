@@ -116,7 +116,7 @@ func (in *Interp) evalDict(x *dictExpr, fr *frame) (Value, error) {
 			if !ok {
 				return nil, ErrorAt(x.vals[i].pos(), "TypeError", "'**' spreads a dict; this is %s", article(TypeOf(v)))
 			}
-			if err := src.Each(func(k, v Value, at Pos) error { return d.setAt(in, k, v, at) }); err != nil {
+			if err = src.Each(func(k, v Value, at Pos) error { return d.setAt(in, k, v, at) }); err != nil {
 				return nil, place(err, x.p)
 			}
 			continue
@@ -233,9 +233,9 @@ func (in *Interp) evalSlice(x *sliceExpr, fr *frame) (Value, error) {
 		if b == nil {
 			continue
 		}
-		bv, err := in.eval(b, fr)
-		if err != nil {
-			return nil, err
+		bv, boundErr := in.eval(b, fr)
+		if boundErr != nil {
+			return nil, boundErr
 		}
 		if bv == nil {
 			continue

@@ -1,5 +1,7 @@
 package pyx
 
+import "slices"
+
 // A control says how a statement ended.
 type control uint8
 
@@ -121,12 +123,12 @@ func (in *Interp) execMore(s stmt, fr *frame) (control, error) {
 }
 
 func (in *Interp) define(name string, v Value, decorators []expr, fr *frame) error {
-	for i := len(decorators) - 1; i >= 0; i-- {
-		d, err := in.eval(decorators[i], fr)
+	for _, x := range slices.Backward(decorators) {
+		d, err := in.eval(x, fr)
 		if err != nil {
 			return err
 		}
-		if v, err = in.Call(d, Args{At: decorators[i].pos(), Pos: []Value{v}}); err != nil {
+		if v, err = in.Call(d, Args{At: x.pos(), Pos: []Value{v}}); err != nil {
 			return err
 		}
 	}
@@ -193,12 +195,12 @@ func (in *Interp) augment(s *augStmt, fr *frame) error {
 		return err
 	}
 	if l, ok := old.(*List); ok && s.op == "+" { // grows the list that others see
-		items, err := in.Iterate(v)
-		if err == nil {
-			err = in.Alloc(16 * len(items))
+		items, walkErr := in.Iterate(v)
+		if walkErr == nil {
+			walkErr = in.Alloc(16 * len(items))
 		}
-		if err != nil {
-			return place(err, s.p)
+		if walkErr != nil {
+			return place(walkErr, s.p)
 		}
 		l.Items = append(l.Items, items...)
 		return nil
@@ -216,10 +218,13 @@ func (in *Interp) forLoop(s *forStmt, fr *frame) (control, error) {
 		return ctlNone, err
 	}
 	if l, ok := v.(*List); ok { // may grow while it is walked, as in Python
-		for i := 0; i < len(l.Items); i++ {
-			if ctl, done, err := in.turn(s, l.Items[i], fr); done {
-				return ctl, err
+		i := 0
+		for i < len(l.Items) {
+			ctl, done, turnErr := in.turn(s, l.Items[i], fr)
+			if done {
+				return ctl, turnErr
 			}
+			i++
 		}
 		return in.block(s.els, fr)
 	}
@@ -228,8 +233,9 @@ func (in *Interp) forLoop(s *forStmt, fr *frame) (control, error) {
 		return ctlNone, place(err, s.iter.pos())
 	}
 	for _, item := range items {
-		if ctl, done, err := in.turn(s, item, fr); done {
-			return ctl, err
+		ctl, done, turnErr := in.turn(s, item, fr)
+		if done {
+			return ctl, turnErr
 		}
 	}
 	return in.block(s.els, fr)
@@ -240,7 +246,7 @@ func (in *Interp) turn(s *forStmt, item Value, fr *frame) (ctl control, done boo
 	if in.steps++; in.steps > in.limits.Steps {
 		return ctlNone, true, place(in.Step(0), s.p)
 	}
-	if err := in.assign(s.target, item, fr); err != nil {
+	if err = in.assign(s.target, item, fr); err != nil {
 		return ctlNone, true, err
 	}
 	ctl, err = in.block(s.body, fr)

@@ -70,10 +70,10 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		for _, c := range strings.Split(string(data), "\n") {
+		for c := range strings.SplitSeq(string(data), "\n") {
 			f.Add(strings.TrimPrefix(c, ">>> "))
 		}
-		for _, c := range strings.Split(string(data), "=== \n") {
+		for c := range strings.SplitSeq(string(data), "=== \n") {
 			src, _, _ := strings.Cut(c, "---\n")
 			f.Add(src)
 		}

@@ -1,6 +1,7 @@
 package pyx
 
 import (
+	"maps"
 	"strings"
 )
 
@@ -37,9 +38,7 @@ func New(host Host, limits Limits) *Interp {
 	in.globals = &frame{vars: map[string]Value{}, in: in}
 	in.builtins, in.modules = builtins(), stdModules()
 	in.methods = methodTables{strMethods, listMethods, tupleMethods, dictMethods, setMethods, frozenMethods, fileMethods}
-	for k, v := range host.Names {
-		in.builtins[k] = v
-	}
+	maps.Copy(in.builtins, host.Names)
 	return in
 }
 

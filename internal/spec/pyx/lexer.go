@@ -177,7 +177,8 @@ func (l *lexer) token() (bool, error) {
 	case c == '\\':
 		return false, l.continuation()
 	case c >= '0' && c <= '9', c == '.' && l.i+1 < len(l.s) && isDigit(l.s[l.i+1]):
-		return false, l.number()
+		l.number()
+		return false, nil
 	case c == '"' || c == '\'':
 		return false, l.str(l.i, "")
 	}
@@ -264,7 +265,7 @@ func isWord(c byte) bool {
 	return isDigit(c) || c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-func (l *lexer) number() error {
+func (l *lexer) number() {
 	start := l.i
 	hex := strings.HasPrefix(l.s[l.i:], "0x") || strings.HasPrefix(l.s[l.i:], "0X")
 	for l.i < len(l.s) {
@@ -276,5 +277,4 @@ func (l *lexer) number() error {
 		l.i++
 	}
 	l.emit(tNumber, l.s[start:l.i], start)
-	return nil
 }

@@ -1,6 +1,9 @@
 package pyx
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // checked makes a method that takes from least to most arguments.
 func checked(name string, least, most int, kws string, f goMethod) goMethod {
@@ -270,9 +273,7 @@ var setMethods = withMethods(frozenMethods, map[string]goMethod{
 func withMethods(base, more map[string]goMethod) map[string]goMethod {
 	out := map[string]goMethod{}
 	for _, m := range []map[string]goMethod{base, more} {
-		for k, v := range m {
-			out[k] = v
-		}
+		maps.Copy(out, m)
 	}
 	return out
 }

@@ -237,21 +237,21 @@ func (p *parser) exprOrAssign() (stmt, error) {
 	}
 	if op, ok := augmented[p.peek().text]; ok && p.peek().kind == tOp {
 		p.i++
-		if err := assignable(x, false); err != nil {
+		if err = assignable(x, false); err != nil {
 			return nil, err
 		}
-		v, err := p.exprs()
+		v, valErr := p.exprs()
 		if op == "/" && p.future {
 			op = "true/"
 		}
-		return &augStmt{a, x, op, v}, err
+		return &augStmt{a, x, op, v}, valErr
 	}
 	if !p.is("=") {
 		return &exprStmt{a, x}, nil
 	}
 	targets := []expr{}
 	for p.accept("=") {
-		if err := assignable(x, true); err != nil {
+		if err = assignable(x, true); err != nil {
 			return nil, err
 		}
 		targets = append(targets, x)

@@ -229,9 +229,9 @@ func (p *parser) classStmt(a at, decs []expr) (stmt, error) {
 	}
 	if p.accept("(") {
 		for !p.is(")") {
-			b, err := p.expr()
-			if err != nil {
-				return nil, err
+			b, baseErr := p.expr()
+			if baseErr != nil {
+				return nil, baseErr
 			}
 			s.bases = append(s.bases, b)
 			if !p.accept(",") {

@@ -191,13 +191,13 @@ func (p *parser) field(start Pos, s string) (fpart, error) {
 	fp := fpart{}
 	text, depth := s, 0
 	for i := range len(s) {
-		c := s[i]
-		if c == '(' || c == '[' || c == '{' {
+		switch s[i] {
+		case '(', '[', '{':
 			depth++
-		} else if c == ')' || c == ']' || c == '}' {
+		case ')', ']', '}':
 			depth--
 		}
-		if depth == 0 && c == ':' {
+		if depth == 0 && s[i] == ':' {
 			text, fp.spec = s[:i], s[i+1:]
 			break
 		}
