@@ -7,6 +7,7 @@ package control
 
 import (
 	"cmp"
+	"strings"
 
 	"github.com/google/btree"
 
@@ -146,10 +147,20 @@ func (l *Loop) Held(limit int) []Held {
 	return out
 }
 
-// Audit compares the indexes with fresh ones and says what differs.
+// Audit compares the indexes with fresh ones, keeps the fresh ones where they
+// differ, and says what differed.
 func (l *Loop) Audit() error {
-	if !l.converge.Equal(converge.NewIndex(l.snap)) {
-		return fault.Internal.Errorf("audit: the index of due times differs from the tasks; it is made again")
+	var wrong []string
+	if fresh := converge.NewIndex(l.snap); !l.converge.Equal(fresh) {
+		l.converge = fresh
+		wrong = append(wrong, "due times")
+	}
+	if diff := l.sched.Audit(l.snap); diff != "" {
+		l.sched = sched.NewIndex(l.snap)
+		wrong = append(wrong, diff)
+	}
+	if wrong != nil {
+		return fault.Internal.Errorf("audit: an index differed from the cluster and was made anew: %s", strings.Join(wrong, "; "))
 	}
 	return nil
 }
