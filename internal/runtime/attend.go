@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -250,6 +251,7 @@ func (r *Runtime) conclude(e *entry) {
 	default:
 		st.set(task.Failed, "supervisor died")
 	}
+	st.Processes = slices.Clone(st.Processes) // the old ones may have been given away
 	for i := range st.Processes {
 		if p := &st.Processes[i]; p.Live {
 			p.Live, p.Reason, p.EndedAt = false, st.Reason, time.Now()

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -79,4 +80,17 @@ func report(b *testing.B, took []time.Duration) {
 	at := func(p int) float64 { return float64(took[min(len(took)*p/100, len(took)-1)].Microseconds()) / 1000 }
 	b.ReportMetric(at(50), "p50-ms")
 	b.ReportMetric(at(99), "p99-ms")
+}
+
+// BenchmarkExec is the yardstick for the others: two bare executions of the
+// same binary, one after the other, which is the least that a supervisor and an
+// init cost.
+func BenchmarkExec(b *testing.B) {
+	for b.Loop() {
+		for range 2 {
+			if err := exec.CommandContext(b.Context(), "/proc/self/exe", nothingArg).Run(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
 }

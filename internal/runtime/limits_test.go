@@ -35,7 +35,7 @@ func TestMemoryHog(t *testing.T) {
 func TestForkBomb(t *testing.T) {
 	needRoot(t)
 	w := newWorld(t)
-	s := w.spec(":(){ :|:& };: ; sleep 1000")
+	s := w.spec("b() { b | b & }; b; sleep 1000")
 	s.Config.Task.PidsLimit = 40
 	s.Config.Task.Resources.CPU = 500
 	id := w.start(s)

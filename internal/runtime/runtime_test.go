@@ -31,6 +31,8 @@ func TestMain(m *testing.M) {
 			os.Exit(SuperviseMain(env))
 		case InitArg:
 			os.Exit(InitMain(env))
+		case nothingArg:
+			os.Exit(0)
 		case agentArg:
 			os.Exit(agentMain(os.Args[2]))
 		}
@@ -242,7 +244,10 @@ func (f onlyRecords) ReadDir(name string) ([]fs.DirEntry, error) {
 	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return e.Name() == socketFile || e.Name() == sandboxDir }), err
 }
 
-const agentArg = "__test-agent"
+const (
+	agentArg   = "__test-agent"
+	nothingArg = "__test-nothing"
+)
 
 // otherAgent runs an agent in a process of its own, which starts tasks and
 // then waits to be killed.
