@@ -186,3 +186,12 @@ func Decode(b []byte) (Config, error) {
 
 // HashOf returns the name under which an encoded config is stored.
 func HashOf(encoded []byte) Hash { return sha256.Sum256(encoded) }
+
+// ParseHash reads what [Hash.String] wrote.
+func ParseHash(s string) (Hash, error) {
+	var h Hash
+	if n, err := hex.Decode(h[:], []byte(s)); err != nil || n != len(h) || len(s) != 2*len(h) {
+		return Hash{}, fault.Invalid.Errorf("config hash %.80q; want 64 hex digits", s)
+	}
+	return h, nil
+}

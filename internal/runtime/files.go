@@ -163,7 +163,7 @@ func (r *Runtime) LogChunk(id task.ID, process string, run int, stream string, o
 	if stream != Stdout && stream != Stderr {
 		return Chunk{}, fault.Invalid.Errorf("stream %.20q; want stdout or stderr", stream)
 	}
-	st, err := r.statusOf(id)
+	st, err := r.StatusOf(id)
 	if err != nil {
 		return Chunk{}, err
 	}
@@ -190,8 +190,8 @@ func (r *Runtime) LogChunk(id task.ID, process string, run int, stream string, o
 	return c, err
 }
 
-// statusOf finds a task's status, forgotten or not.
-func (r *Runtime) statusOf(id task.ID) (Status, error) {
+// StatusOf finds a task's status, forgotten or not. Kind NotFound: no such task.
+func (r *Runtime) StatusOf(id task.ID) (Status, error) {
 	r.mu.Lock()
 	e := r.tasks[id]
 	r.mu.Unlock()

@@ -1,0 +1,365 @@
+package agentd
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/covey-platform/covey/internal/agent"
+	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/runtime"
+	"github.com/covey-platform/covey/internal/task"
+)
+
+// How often things are done that nothing else brings about.
+const (
+	pulse       = time.Second
+	sampleEvery = 5 * time.Second
+	fullEvery   = 30 * time.Second
+	gcEvery     = time.Minute
+	factsAtOnce = 20
+	ackPatience = 10 * time.Second // then facts are sent again
+)
+
+// daemon is a running agent. Its fields belong to the goroutine of its loop.
+type daemon struct {
+	cfg     Config
+	log     *slog.Logger
+	id      identity
+	rt      *runtime.Runtime
+	mind    *agent.Agent
+	journal *journal
+	book    *book
+	hands   *hands
+	self    machine.Machine
+
+	session *link
+	n       uint64 // orders taken in this session
+	configs map[job.Hash]job.Config
+	live    map[task.ID]runtime.Status
+	sent    time.Time // when facts were sent last; zero: none are under way
+
+	sampled, full time.Time
+}
+
+// Run runs an agent until ctx ends. The tasks run on.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.complete(); err != nil {
+		return err
+	}
+	l, err := lock(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer l.Close() //nolint:errcheck // the lock ends with the file
+	id, err := identify(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	d := &daemon{cfg: cfg, log: cfg.Log.With("machine", cfg.Machine), id: id, configs: map[job.Hash]job.Config{}, live: map[task.ID]runtime.Status{}}
+	if d.journal, err = openJournal(cfg.DataDir, cfg.Machine); err != nil {
+		return err
+	}
+	if d.book, err = openBook(filepath.Join(cfg.DataDir, "orders")); err != nil {
+		return err
+	}
+	d.rt, err = runtime.New(runtime.Config{
+		Dir: filepath.Join(cfg.DataDir, "tasks"), Self: cfg.Self, CgroupRoot: "/covey/" + id.UID + "/" + cfg.Machine,
+		Hide: append([]string{cfg.DataDir}, cfg.Hide...), Reduced: cfg.Reduced, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	defer d.rt.Close()
+	return d.start(ctx)
+}
+
+func (d *daemon) start(ctx context.Context) error {
+	for _, s := range d.rt.Abilities() {
+		d.log.Warn("this machine cannot give a guarantee", "missing", s)
+	}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	d.self = d.cfg.describe(boot, d.rt.Abilities())
+	d.mind = agent.New(d.id.UID, d.id.Seen)
+	found, err := d.rt.List(ctx)
+	if err != nil {
+		return err
+	}
+	d.log.Info("agent starts", "server", d.cfg.Server, "cluster", d.id.Cluster, "uid", d.id.UID, "tasks", len(found))
+	client, err := rpc.DialAgent(rpc.AgentConfig{URL: d.cfg.Server, Credential: d.id.Credential, Version: d.cfg.Version})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	d.hands = newHands(d.rt, d.log)
+	g.Go(func() error { return d.hands.run(ctx) })
+	links := make(chan event, 64)
+	g.Go(func() error { return connect(ctx, client, d.hello, links, d.log) })
+	g.Go(func() error { return look(ctx, client, machine.ID(d.cfg.Machine), d.rt, d.log) })
+	g.Go(func() error { return d.collect(ctx) })
+	statuses := d.rt.Watch(ctx)
+	for _, s := range found {
+		d.see(s)
+	}
+	g.Go(func() error { return d.loop(ctx, statuses, links) })
+	return g.Wait()
+}
+
+// hello is what a new session begins with. It is called between two sessions,
+// when the loop holds none.
+func (d *daemon) hello() control.Hello {
+	return control.Hello{UID: d.id.UID, Machine: d.self}
+}
+
+// loop is the one goroutine that thinks.
+func (d *daemon) loop(ctx context.Context, statuses <-chan runtime.Status, links <-chan event) error {
+	tick := time.NewTicker(pulse)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.cfg.StopTasks:
+			return d.stopTasks(ctx, statuses)
+		case s, ok := <-statuses:
+			if !ok {
+				return nil
+			}
+			d.see(s)
+			d.drain(statuses)
+			d.say(false)
+		case e := <-links:
+			d.linked(e)
+		case f := <-d.hands.failed:
+			d.refused(f)
+			d.say(false)
+		case now := <-tick.C:
+			d.pulse(now)
+		}
+	}
+}
+
+// drain takes in what else has been seen, so that it goes into one message.
+func (d *daemon) drain(statuses <-chan runtime.Status) {
+	for range 1000 {
+		select {
+		case s, ok := <-statuses:
+			if !ok {
+				return
+			}
+			d.see(s)
+		default:
+			return
+		}
+	}
+}
+
+// see takes in what the machine shows of a task.
+func (d *daemon) see(s runtime.Status) {
+	x := d.book.sighting(s.ID)
+	x.State, x.Reason = s.State, s.Reason
+	if s.Ended {
+		d.ended(s)
+		if s.State == task.Killed && s.Reason == shutdownReason {
+			x.State = task.Lost // nobody's failure: it is started again
+		}
+		delete(d.live, s.ID)
+	} else {
+		d.live[s.ID] = s
+	}
+	d.mind.See(x)
+}
+
+// say tells the leader what is news, or everything.
+func (d *daemon) say(full bool) {
+	if d.session == nil {
+		return
+	}
+	m := control.Message{Full: full, Sightings: d.mind.Report(full)}
+	if full {
+		self := d.self
+		m.Machine = &self
+		d.full = time.Now()
+	}
+	if d.sent.IsZero() || time.Since(d.sent) > ackPatience {
+		if m.Facts = d.journal.waiting(factsAtOnce); len(m.Facts) > 0 {
+			d.sent = time.Now()
+		}
+	}
+	if len(m.Sightings) == 0 && len(m.Facts) == 0 && !full {
+		return
+	}
+	if !d.session.put(m) {
+		d.log.Warn("the server takes nothing in; the session ends")
+		d.session.close()
+	}
+}
+
+// linked takes in what a session brings.
+func (d *daemon) linked(e event) {
+	switch {
+	case e.up != nil:
+		d.session, d.n, d.sent = e.up, 0, time.Time{}
+		d.mind.Open()
+		d.log.Info("the leader let this machine in", "epoch", e.up.peer.Orders.Epoch.String(), "server", e.up.peer.Version)
+		d.obey(e.up.peer.Orders)
+		d.say(true)
+	case e.down != nil:
+		if d.session == e.down {
+			d.session = nil
+		}
+	case d.session == e.from:
+		d.obey(e.orders)
+	}
+}
+
+// obey carries orders out.
+func (d *daemon) obey(o rpc.Orders) {
+	for h, text := range o.Configs {
+		c, err := job.Decode(text)
+		if err != nil || job.HashOf(text) != h {
+			d.log.Error("a config that the leader sent is damaged", "hash", h.String())
+			continue
+		}
+		d.configs[h] = c
+	}
+	d.n++
+	before := d.mind.Seen()
+	deeds, err := d.mind.Obey(agent.Orders{UID: o.UID, Epoch: o.Epoch, Rev: uint64(o.Rev), N: d.n, Orders: o.Orders})
+	if err != nil {
+		d.log.Warn("orders were refused", "error", err)
+		d.session.close()
+		return
+	}
+	if seen := d.mind.Seen(); seen != before {
+		d.id.Seen = seen
+		if err := d.id.write(d.cfg.DataDir, seen.Epoch != before.Epoch); err != nil {
+			d.log.Error("the leader's term could not be written down", "error", err)
+		}
+	}
+	for _, x := range deeds {
+		d.do(x, o.Orders)
+	}
+	if err := d.journal.acked(o.Acks); err != nil {
+		d.log.Error("the usage journal", "error", err)
+	}
+	if len(o.Acks) > 0 {
+		d.sent = time.Time{}
+	}
+	d.say(false)
+}
+
+func (d *daemon) do(x agent.Deed, orders []task.Order) {
+	switch x.Verb {
+	case task.Run:
+		cfg, ok := d.configs[x.Config]
+		if !ok || len(cfg.Task.Ports) > len(x.Ports) {
+			d.refused(failure{id: x.ID, state: task.Lost, why: "refused: its config did not arrive"})
+			return
+		}
+		s := task.Sighting{ID: x.ID, Config: x.Config, Ports: x.Ports, State: task.Starting}
+		for _, o := range orders {
+			if o.ID == x.ID {
+				s.Resources = o.Resources
+			}
+		}
+		if err := d.book.note(s); err != nil {
+			d.refused(failure{id: x.ID, state: task.Lost, why: "refused: " + err.Error()})
+			return
+		}
+		d.mind.See(s)
+		d.hands.start(runtime.Spec{ID: x.ID, ClusterUID: d.id.UID, Config: cfg, Ports: named(cfg, x.Ports), Hostname: d.self.Host})
+	case task.Stop:
+		d.hands.stop(x.ID, x.Reason)
+	case task.Forget:
+		d.hands.forget(x.ID)
+		d.book.forget(x.ID)
+	}
+}
+
+func named(cfg job.Config, ports []uint16) map[string]uint16 {
+	out := make(map[string]uint16, len(cfg.Task.Ports))
+	for i, p := range cfg.Task.Ports {
+		out[p] = ports[i]
+	}
+	return out
+}
+
+// refused tells the leader that a task was never started, or could not be.
+func (d *daemon) refused(f failure) {
+	x := d.book.sighting(f.id)
+	x.State, x.Reason = f.state, f.why
+	d.mind.See(x)
+}
+
+// pulse does what only time brings about.
+func (d *daemon) pulse(now time.Time) {
+	if now.Sub(d.sampled) >= sampleEvery || d.hourTurned(now) {
+		d.sample(now)
+	}
+	switch {
+	case now.Sub(d.full) >= fullEvery:
+		d.say(true)
+	case len(d.journal.kept.Blocks) > 0:
+		d.say(false)
+	}
+}
+
+// collect removes old sandboxes.
+func (d *daemon) collect(ctx context.Context) error {
+	for {
+		if _, err := d.rt.GC(ctx, time.Now(), d.cfg.KeepAge, d.cfg.KeepBytes); err != nil && ctx.Err() == nil {
+			d.log.Warn("old sandboxes were not removed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(gcEvery):
+		}
+	}
+}
+
+// shutdownReason marks tasks that were stopped with their machine.
+const shutdownReason = "its machine was told to stop every task"
+
+// stopDeadline is how long tasks may take to stop when their machine is.
+const stopDeadline = 60 * time.Second
+
+// stopTasks stops every task, in order, and returns when nothing lives.
+func (d *daemon) stopTasks(ctx context.Context, statuses <-chan runtime.Status) error {
+	ctx, cancel := context.WithTimeout(ctx, stopDeadline)
+	defer cancel()
+	for id := range d.live {
+		d.hands.stop(id, shutdownReason)
+	}
+	for len(d.live) > 0 {
+		select {
+		case s := <-statuses:
+			d.see(s)
+		case <-ctx.Done():
+			return fault.Timeout.Errorf("%d tasks did not stop within %v; they are still running", len(d.live), stopDeadline)
+		}
+	}
+	return errStopped
+}
+
+var errStopped = fault.Unavailable.Errorf("every task of this machine was stopped")
+
+// Stopped reports whether an agent ended because it had stopped every task.
+func Stopped(err error) bool { return err == errStopped } //nolint:errorlint // it is never wrapped
+
+// facts of the past hour are cut at its end.
+func (d *daemon) hourTurned(now time.Time) bool {
+	return !d.sampled.IsZero() && now.Truncate(time.Hour) != d.sampled.Truncate(time.Hour)
+}

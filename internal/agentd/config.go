@@ -1,0 +1,250 @@
+// Package agentd is the shell around a machine's mind: it holds the connection
+// to the leader, starts and stops tasks as told, tells what it sees, and keeps
+// the journal of what the tasks used. It may die at any moment; the tasks do
+// not notice, and the next one goes on.
+package agentd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/covey-platform/covey/internal/agent"
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/name"
+	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// A Config says how an agent runs.
+type Config struct {
+	Server     string // URL of the server
+	DataDir    string // the tasks, the journal and the agent's identity; made when missing
+	JoinToken  string // lets a new machine in, once; not needed afterwards
+	Machine    string // the machine's name in the cluster; empty: the host's name
+	Host       string // where its tasks' ports are reached; empty: 127.0.0.1
+	Attributes []machine.Attribute
+	Capacity   unit.Resources // zero measures are found out
+	Overhead   unit.Resources // kept back; zero: a default
+	Ports      machine.PortRange
+	Reduced    bool // do without isolation
+	Self       string
+	Hide       []string // directories that no task may see
+	Version    string
+	Log        *slog.Logger
+
+	KeepAge   time.Duration // ended sandboxes are kept for so long; 0: a day
+	KeepBytes int64         // and together for so much; 0: 10 GiB
+
+	// StopTasks, when it is closed, makes the agent stop every task and return.
+	StopTasks <-chan struct{}
+}
+
+// Defaults of a machine.
+const (
+	defaultKeepAge   = 24 * time.Hour
+	defaultKeepBytes = 10 << 30
+	portFrom         = 31000
+	portTo           = 32000
+)
+
+func (c *Config) complete() error {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Machine == "" {
+		h, err := os.Hostname()
+		if err != nil {
+			return fault.Invalid.Errorf("the machine has no name: %w; give it one with --machine", err)
+		}
+		c.Machine, _, _ = strings.Cut(h, ".")
+	}
+	if err := name.Valid("machine", c.Machine); err != nil {
+		return fault.Invalid.Errorf("%w", err)
+	}
+	dir, err := filepath.Abs(c.DataDir)
+	if err != nil || c.DataDir == "" {
+		return fault.Invalid.Errorf("data directory %q cannot be used; name one with --data-dir", c.DataDir)
+	}
+	c.DataDir = dir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fault.Denied.Errorf("data directory %s cannot be made: %w; name another with --data-dir, or make it writable for this user", dir, err)
+	}
+	if c.Host == "" {
+		c.Host = "127.0.0.1"
+	}
+	if c.Ports.Len() == 0 {
+		c.Ports = machine.PortRange{From: portFrom, To: portTo}
+	}
+	if c.KeepAge == 0 {
+		c.KeepAge = defaultKeepAge
+	}
+	if c.KeepBytes == 0 {
+		c.KeepBytes = defaultKeepBytes
+	}
+	return c.measure()
+}
+
+// measure finds out what the machine has, where nobody said.
+func (c *Config) measure() error {
+	if c.Capacity.CPU == 0 {
+		c.Capacity.CPU = int64(goruntime.NumCPU()) * 1000
+	}
+	if c.Capacity.RAM == 0 {
+		var si unix.Sysinfo_t
+		if err := unix.Sysinfo(&si); err != nil {
+			return fault.Internal.Errorf("memory of this machine: %w; say it with --ram", err)
+		}
+		c.Capacity.RAM = int64(si.Totalram) * int64(si.Unit) //nolint:unconvert // of other widths elsewhere
+	}
+	if c.Capacity.Disk == 0 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(c.DataDir, &st); err != nil {
+			return fault.Internal.Errorf("disk of this machine: %w; say it with --disk", err)
+		}
+		c.Capacity.Disk = int64(st.Bavail) * st.Bsize
+	}
+	c.Capacity = c.Capacity.Whole()
+	if c.Overhead == (unit.Resources{}) {
+		c.Overhead = unit.Resources{
+			CPU: min(c.Capacity.CPU/20, 500), RAM: min(c.Capacity.RAM/20, 1<<30), Disk: min(c.Capacity.Disk/20, 10<<30),
+		}.Whole()
+	}
+	return nil
+}
+
+// describe returns the machine as the leader is told.
+func (c *Config) describe(boot string, limits []string) machine.Machine {
+	attrs := append([]machine.Attribute{{Name: "host", Value: c.Machine}}, c.Attributes...)
+	slices.SortFunc(attrs, func(a, b machine.Attribute) int {
+		return strings.Compare(a.Name+"\x00"+a.Value, b.Name+"\x00"+b.Value)
+	})
+	return machine.Machine{
+		ID: machine.ID(c.Machine), Host: c.Host, Attributes: slices.Compact(attrs), Capacity: c.Capacity, Overhead: c.Overhead,
+		Ports: c.Ports, Boot: boot, Limits: limits,
+	}
+}
+
+// identity is who the agent is: DataDir/agent.json.
+type identity struct {
+	Version    int        `json:"version"`
+	UID        string     `json:"cluster_uid"`
+	Cluster    string     `json:"cluster_name"`
+	Machine    string     `json:"machine"`
+	Credential string     `json:"credential"`
+	Seen       agent.Seen `json:"seen"`
+}
+
+const (
+	identityFile    = "agent.json"
+	identityVersion = 1
+)
+
+// identify reads who the agent is, or joins the cluster with a token.
+func identify(ctx context.Context, cfg Config) (identity, error) {
+	path := filepath.Join(cfg.DataDir, identityFile)
+	data, err := os.ReadFile(path) //nolint:gosec // a path of our own making
+	if err == nil {
+		return readIdentity(cfg, path, data)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return identity{}, fault.Denied.Errorf("the agent's identity: %w", err)
+	}
+	if cfg.JoinToken == "" {
+		return identity{}, fault.Unauthenticated.Errorf("machine %s has joined no cluster yet; make a token with covey token create --kind join and start the agent with --join-token-file", cfg.Machine)
+	}
+	a, err := rpc.DialAgent(rpc.AgentConfig{URL: cfg.Server, Version: cfg.Version})
+	if err != nil {
+		return identity{}, err
+	}
+	defer a.Close()
+	j, err := a.Join(ctx, cfg.JoinToken, machine.ID(cfg.Machine))
+	if err != nil {
+		return identity{}, err
+	}
+	id := identity{Version: identityVersion, UID: j.UID, Cluster: j.Name, Machine: cfg.Machine, Credential: j.Credential}
+	return id, id.write(cfg.DataDir, true)
+}
+
+func readIdentity(cfg Config, path string, data []byte) (identity, error) {
+	var id identity
+	if err := json.Unmarshal(data, &id); err != nil || id.UID == "" {
+		return id, fault.Invalid.Errorf("%s is damaged (%w); restore it from a backup, or remove it and join anew: the tasks of this machine are left alone meanwhile", path, err)
+	}
+	if id.Version > identityVersion+1 {
+		return id, fault.Invalid.Errorf("%s has format %d, and this agent reads up to %d; start a newer agent", path, id.Version, identityVersion+1)
+	}
+	if id.Machine != cfg.Machine {
+		return id, fault.Conflict.Errorf("%s is of machine %s, not of %s; start with --machine %s, or with another data directory", path, id.Machine, cfg.Machine, id.Machine)
+	}
+	return id, nil
+}
+
+// write stores the identity whole or not at all.
+func (id identity) write(dir string, durable bool) error {
+	data, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return fault.Internal.Errorf("the agent's identity: %w", err)
+	}
+	return replaceFile(filepath.Join(dir, identityFile), data, durable)
+}
+
+// replaceFile writes a file whole or not at all, for its owner only.
+func replaceFile(path string, data []byte, durable bool) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // a path of our own making
+	if err == nil {
+		_, err = f.Write(data)
+		if err == nil && durable {
+			err = f.Sync()
+		}
+		err = errors.Join(err, f.Close())
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err == nil && durable {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fault.Exhausted.Errorf("%s cannot be written: %w; make room on its disk", path, err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir) //nolint:gosec // a path of our own making
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// lock keeps a second agent off the data directory, as long as this one lives.
+func lock(dir string) (*os.File, error) {
+	path := filepath.Join(dir, "agent.lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // a path of our own making
+	if err != nil {
+		return nil, fault.Denied.Errorf("data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a descriptor is small
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fault.Conflict.Errorf("another agent uses %s; stop it, or start this one with another --data-dir", dir)
+		}
+		return nil, fault.Unavailable.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}

@@ -1,0 +1,95 @@
+package agentd
+
+import (
+	"context"
+	"hash/fnv"
+	"log/slog"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/runtime"
+	"github.com/covey-platform/covey/internal/task"
+)
+
+// hands carry out deeds beside the thinking: those on one task one after the
+// other, those on different ones side by side.
+type hands struct {
+	rt     *runtime.Runtime
+	log    *slog.Logger
+	queues [8]chan func(context.Context)
+	failed chan failure
+}
+
+const maxDeeds = 4096 // that wait for one hand
+
+func newHands(rt *runtime.Runtime, log *slog.Logger) *hands {
+	h := &hands{rt: rt, log: log, failed: make(chan failure, maxDeeds)}
+	for i := range h.queues {
+		h.queues[i] = make(chan func(context.Context), maxDeeds)
+	}
+	return h
+}
+
+func (h *hands) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, q := range h.queues {
+		g.Go(func() error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case f := <-q:
+					f(ctx)
+				}
+			}
+		})
+	}
+	return g.Wait()
+}
+
+// put queues a deed. A queue that is full is a machine that cannot keep up:
+// the leader orders again what was not done.
+func (h *hands) put(id task.ID, f func(context.Context)) {
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(id.String()))
+	select {
+	case h.queues[sum.Sum32()%uint32(len(h.queues))] <- f:
+	default:
+		h.log.Warn("too many orders at once; one was dropped and will come again", "task", id.String())
+	}
+}
+
+func (h *hands) start(s runtime.Spec) {
+	h.put(s.ID, func(ctx context.Context) {
+		err := h.rt.Start(ctx, s)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		h.log.Warn("a task was not started", "task", s.ID.String(), "error", err)
+		f := failure{id: s.ID, state: task.Lost, why: "refused: " + err.Error()}
+		if fault.Of(err) == fault.Invalid {
+			f.state, f.why = task.Failed, err.Error()
+		}
+		select {
+		case h.failed <- f:
+		case <-ctx.Done():
+		}
+	})
+}
+
+func (h *hands) stop(id task.ID, reason string) {
+	h.put(id, func(ctx context.Context) {
+		if err := h.rt.Stop(ctx, id, reason); err != nil && fault.Of(err) != fault.NotFound && ctx.Err() == nil {
+			h.log.Warn("a task was not told to stop; the leader will ask again", "task", id.String(), "error", err)
+		}
+	})
+}
+
+func (h *hands) forget(id task.ID) {
+	h.put(id, func(ctx context.Context) {
+		if err := h.rt.Forget(ctx, id); err != nil && fault.Of(err) != fault.NotFound && ctx.Err() == nil {
+			h.log.Warn("a task was not put away", "task", id.String(), "error", err)
+		}
+	})
+}
