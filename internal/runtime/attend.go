@@ -229,7 +229,7 @@ func (r *Runtime) conclude(e *entry) {
 	stop, killed := e.stop, e.killed
 	r.mu.Unlock()
 	rebooted := st.Boot != r.boot
-	g := r.groups.of(filepath.Base(e.dir))
+	g := r.group(e)
 	if !rebooted {
 		if !g.killAll(sweepWithin) {
 			r.log.Error("processes are left that do not die", "task", e.rec.ID, "pids", g.procs())
@@ -269,6 +269,11 @@ func (r *Runtime) conclude(e *entry) {
 	if !r.isClosed() {
 		r.update(e, st)
 	}
+}
+
+// group returns a task's cgroup, where the agent that started it made it.
+func (r *Runtime) group(e *entry) group {
+	return newGroups(r.able.mounts, e.rec.CgroupRoot).of(filepath.Base(e.dir))
 }
 
 // killRecorded kills what a task without cgroup or namespaces has left: the
@@ -384,5 +389,5 @@ func (r *Runtime) shoot(e *entry) {
 	if st.Supervisor > 0 && st.Boot == r.boot && same(st.Supervisor, st.SupervisorStart) {
 		kill(st.Supervisor)
 	}
-	r.groups.of(filepath.Base(e.dir)).killAll(sweepWithin)
+	r.group(e).killAll(sweepWithin)
 }

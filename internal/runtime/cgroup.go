@@ -106,6 +106,19 @@ func (g groups) prepare() error {
 	return g.of(overheadName).mkdir()
 }
 
+// dismantle removes what prepare has made, as far as nobody is in it. The last
+// supervisor is waited for: it tells its task's end just before its own.
+func (g groups) dismantle() {
+	if g.off() || g.of(overheadName).remove(time.Second) != nil {
+		return
+	}
+	for at := g.root; at != "/"; at = filepath.Dir(at) {
+		if (group{m: g.m, path: at}).remove(0) != nil {
+			return
+		}
+	}
+}
+
 func (g groups) delegate() {
 	at := g.m.v2
 	for part := range strings.SplitSeq(strings.TrimPrefix(g.root, "/"), "/") {
@@ -187,7 +200,13 @@ func (g group) dirs() []string {
 
 func (g group) mkdir() error {
 	for _, d := range g.dirs() {
-		if err := os.MkdirAll(d, 0o755); err != nil { //nolint:gosec // cgroups are readable by all
+		var err error
+		for range 3 { // another runtime that ends may be removing a common parent just now
+			if err = os.MkdirAll(d, 0o755); !errors.Is(err, fs.ErrNotExist) { //nolint:gosec // cgroups are readable by all
+				break
+			}
+		}
+		if err != nil {
 			return fault.Unavailable.Errorf("cgroup %s cannot be made: %w", d, err)
 		}
 	}

@@ -48,7 +48,7 @@ func TestPrivilegesGone(t *testing.T) {
 	uid := strconv.Itoa(int(l.UID))
 	const none = "0000000000000000"
 	want := map[string]string{
-		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2",
+		"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2", "SigIgn": none,
 		"Uid": strings.Join([]string{uid, uid, uid, uid}, "\t"), "Groups": uid,
 	}
 	for k, v := range want {

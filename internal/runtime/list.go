@@ -182,7 +182,7 @@ func (r *Runtime) Usage(id task.ID) (Counters, error) {
 	if st.Ended {
 		return c, nil
 	}
-	live, err := r.groups.of(filepath.Base(e.dir)).counters()
+	live, err := r.group(e).counters()
 	if err != nil {
 		return c, nil //nolint:nilerr // no group yet, or none any more: the supervisor's figures
 	}

@@ -3,6 +3,7 @@ package runtime
 import (
 	"bytes"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 
@@ -106,6 +107,11 @@ func killSession(leader int, start uint64) {
 		}
 	}
 }
+
+// shrug takes signals and does nothing. They are not ignored, since what is
+// ignored stays so in programs that are executed; taken ones, also those that a
+// parent such as nohup had ignored, are their own again.
+func shrug(sigs ...os.Signal) { signal.Notify(make(chan os.Signal, 1), sigs...) }
 
 // closeStrangers closes what a parent has let through: every descriptor after
 // last that would survive an exec. Our own never would.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/task"
 )
@@ -34,6 +36,28 @@ func TestSupervisorKilled(t *testing.T) {
 	}
 	if got.CPUNanos == 0 {
 		t.Error("the cgroup's last count is lost")
+	}
+}
+
+// What is meant for the agent, or for everything in its terminal, does not end
+// tasks.
+func TestSupervisorShrugs(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("exec sleep 1000"))
+	st := w.running(id)
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
+		for _, pid := range []int{st.Supervisor, st.Pid} {
+			if err := unix.Kill(pid, sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.r.Stop(t.Context(), id, "asked"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.end(id); got.Reason != "asked" || got.State != task.Killed {
+		t.Errorf("got %v %q; want KILLED because asked", got.State, got.Reason)
 	}
 }
 

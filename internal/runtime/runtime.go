@@ -122,15 +122,21 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Close lets go of the tasks, which keep running.
+// Close lets go of the tasks, which keep running. When there are none, nothing
+// is left in the kernel.
 func (r *Runtime) Close() {
 	r.stop()
+	live := false
 	r.mu.Lock()
 	for _, e := range r.tasks {
 		e.hangUp()
+		live = live || !e.status.Ended
 	}
 	r.mu.Unlock()
 	r.working.Wait()
+	if !live {
+		r.groups.dismantle()
+	}
 }
 
 // Abilities says in sentences which guarantees this machine cannot give;

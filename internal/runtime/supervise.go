@@ -38,6 +38,7 @@ func SuperviseMain(env Env) int {
 	unix.CloseOnExec(listenerFD)
 	unix.CloseOnExec(lockFD)
 	closeStrangers(lockFD)
+	shrug(unix.SIGTERM, unix.SIGINT, unix.SIGHUP) // meant for the agent; a task is stopped by name
 	_ = os.Chdir("/")
 	unix.Umask(0o022)
 	s, err := newSupervisor(env.Args[0], log)
