@@ -1,0 +1,142 @@
+package server
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/ledger"
+	"github.com/covey-platform/covey/internal/rate"
+	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// backend is the cluster as the wire needs it.
+type backend struct {
+	*looper
+	metering *metering
+	book     rate.Book
+	self     string
+}
+
+var _ rpc.Backend = (*backend)(nil)
+
+// doLimit bounds a command when its caller does not.
+const doLimit = 30 * time.Second
+
+func (b *backend) View() rpc.View { return *b.view.Load() }
+
+func (b *backend) Do(ctx context.Context, c control.Command) (control.Answer, state.Seq, error) {
+	ctx, cancel := context.WithTimeout(ctx, doLimit)
+	defer cancel()
+	var ans control.Answer
+	err := b.ask(ctx, func(t *control.Turn) (err error) {
+		ans, err = t.Do(c)
+		return err
+	})
+	if err != nil {
+		return control.Answer{}, 0, err
+	}
+	return ans, b.View().Snapshot.Seq, nil
+}
+
+func (b *backend) Records(ctx context.Context, after state.Seq, limit int) ([]state.Record, error) {
+	return b.store.Records(ctx, after, limit)
+}
+
+func (b *backend) Published() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.published
+}
+
+func (b *backend) History(ctx context.Context, q state.HistoryQuery) ([]task.Task, error) {
+	return b.store.History(ctx, q)
+}
+
+func (b *backend) Attach(ctx context.Context, h control.Hello) (rpc.AgentSession, error) {
+	ctx, cancel := context.WithTimeout(ctx, doLimit)
+	defer cancel()
+	s, err := b.attach(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (b *backend) Evaluate(ctx context.Context, bundle rpc.Bundle) (string, job.Job, error) {
+	return evaluateBundle(ctx, b.self, bundle)
+}
+
+// Bill works out what [from, to) cost. It is cut at the hour's end after to,
+// and at now.
+func (b *backend) Bill(ctx context.Context, by ledger.By, from, to unit.Tick) (ledger.Statement, error) {
+	m, uid, err := b.metered(ctx)
+	if err != nil {
+		return ledger.Statement{}, err
+	}
+	from, to = from.FloorHour(), ceilHour(to)
+	bill, err := rate.NewBill(b.book, uid, by, from, to)
+	if err != nil {
+		return ledger.Statement{}, err
+	}
+	if err := m.Usage(ctx, from, to, unit.TickAt(b.wall()), bill); err != nil {
+		return ledger.Statement{}, err
+	}
+	return bill.Statement()
+}
+
+func (b *backend) Usage(ctx context.Context, by ledger.By, from, to unit.Tick) ([]ledger.Row, error) {
+	s, err := b.Bill(ctx, by, from, to)
+	if err != nil {
+		return nil, err
+	}
+	for i := range s.Rows {
+		s.Rows[i].Amount = unit.Money{}
+	}
+	return s.Rows, nil
+}
+
+func (b *backend) metered(ctx context.Context) (usageMeter, string, error) {
+	if err := b.metering.catchUp(ctx, b.View().Snapshot.Seq); err != nil {
+		return nil, "", err
+	}
+	return b.metering.meter, b.View().Snapshot.Cluster.UID, nil
+}
+
+func ceilHour(t unit.Tick) unit.Tick {
+	if f := t.FloorHour(); f != t {
+		return f + unit.Hour
+	}
+	return t
+}
+
+// wall is the clock on the wall.
+func (l *looper) wall() time.Time { return time.Now() }
+
+// cutLast cuts s around its last slash.
+func cutLast(s string) (before, after string, found bool) {
+	i := strings.LastIndexByte(s, '/')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+// addToken makes sure that the secret of a token lets an admin in.
+func (b *backend) addToken(ctx context.Context, secret, user string) error {
+	hash := rpc.HashToken(secret)
+	if _, ok := b.View().Snapshot.Credential(hash); ok {
+		return nil
+	}
+	_, _, err := b.Do(ctx, control.AddCredential{Credential: state.Credential{Hash: hash, Kind: "admin", Subject: user}})
+	if err != nil {
+		return fault.Of(err).Errorf("the admin token could not be stored: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,222 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/store"
+	"github.com/covey-platform/covey/internal/tenant"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// Run runs a server until ctx ends. Running tasks never depend on it.
+func Run(ctx context.Context, cfg Config) (err error) {
+	if err := cfg.complete(); err != nil {
+		return err
+	}
+	book, err := cfg.book()
+	if err != nil {
+		return err
+	}
+	cluster, err := store.Open(ctx, store.Config{Path: cfg.ClusterStore, Now: time.Now, TTL: leaseTTL, Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cluster.Close()) }()
+	company, err := store.OpenCompany(ctx, cfg.CompanyStore, cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, company.Close()) }()
+	l, err := cfg.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Close() //nolint:errcheck // the HTTP server closes it first
+	return serve(ctx, cfg, cluster, company, backend{book: book, self: cfg.Self}, l)
+}
+
+func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *store.Company, b backend, l net.Listener) error {
+	st := newStats()
+	b.looper = newLooper(cluster, cfg.Cluster, st, cfg.Log)
+	if err := b.begin(ctx); err != nil {
+		return err
+	}
+	m, err := company.Meter(ctx, b.View().Snapshot.Cluster.UID)
+	if err != nil {
+		return err
+	}
+	b.metering = &metering{records: cluster, meter: m, log: cfg.Log}
+	s := b.View().Snapshot
+	if err := m.Follows(ctx, state.Head{Rev: s.Rev, Seq: s.Seq, At: s.At}); err != nil {
+		cfg.Log.Error("bills are refused", "error", err)
+	}
+	st.watch(func() *state.Snapshot { return b.View().Snapshot })
+	st.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	admin, err := adminSocket(ctx, filepath.Join(cfg.DataDir, "admin.sock"))
+	if err != nil {
+		return err
+	}
+	defer admin.Close() //nolint:errcheck // the HTTP server closes it first
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.run(ctx) })
+	g.Go(func() error { return b.metering.run(ctx, func() state.Seq { return b.View().Snapshot.Seq }) })
+	g.Go(func() error { return b.housekeep(ctx) })
+	if err := b.admit(ctx, filepath.Join(cfg.DataDir, TokenFile)); err != nil {
+		return err
+	}
+	g.Go(func() error { return serveHTTP(ctx, rpc.NewServer(b.routes(cfg)), l) })
+	g.Go(func() error {
+		return serveHTTP(ctx, &http.Server{Handler: profiles(), ReadHeaderTimeout: 10 * time.Second}, admin)
+	})
+	cfg.Log.Info("serving", "address", l.Addr().String(), "data", cfg.DataDir)
+	if cfg.Ready != nil {
+		cfg.Ready(l.Addr().String())
+	}
+	return g.Wait()
+}
+
+// routes is everything on the port. Only health needs no token.
+func (b *backend) routes(cfg Config) http.Handler {
+	opt := rpc.Options{Version: cfg.Version, Now: b.wall, Log: cfg.Log}
+	mux := http.NewServeMux()
+	mux.Handle("/", rpc.Handler(b, opt))
+	mux.Handle("GET /metrics", rpc.Protect(b, opt, tenant.MetricsRead, promhttp.HandlerFor(b.stats.registry, promhttp.HandlerOpts{})))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if machinesUp(b.View().Snapshot) == 0 {
+			http.Error(w, "no agent is registered", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	return mux
+}
+
+// serveHTTP serves until ctx ends; calls that run then get a moment to end.
+func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+		defer cancel()
+		if s.Shutdown(late) != nil {
+			_ = s.Close()
+		}
+	})
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fault.Unavailable.Errorf("serve: %w", err)
+	}
+	return nil
+}
+
+// adminSocket listens where only this user can connect.
+func adminSocket(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, writeError(filepath.Dir(path), err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, writeError(filepath.Dir(path), err)
+	}
+	defer dir.Close() //nolint:errcheck // only read
+	var lc net.ListenConfig
+	// A socket's address is short, whatever the directory is called.
+	l, err := lc.Listen(ctx, "unix", "/proc/self/fd/"+itoa(dir.Fd())+"/"+filepath.Base(path))
+	if err != nil {
+		return nil, fault.Unavailable.Errorf("admin socket %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, writeError(filepath.Dir(path), err)
+	}
+	return l, nil
+}
+
+func profiles() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// admit makes sure that the token in the file lets this user in.
+func (b *backend) admit(ctx context.Context, file string) error {
+	data, err := os.ReadFile(file) //nolint:gosec // a path of our own making
+	secret := strings.TrimSpace(string(data))
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && secret == "":
+		secret = rpc.NewToken(tenant.Admin)
+		if err := writeFile(file, []byte(secret+"\n")); err != nil {
+			return err
+		}
+	case err != nil:
+		return fault.Denied.Errorf("admin token: %w", err)
+	}
+	who := "admin"
+	if u, err := user.Current(); err == nil {
+		who = u.Username
+	}
+	return b.addToken(ctx, secret, who)
+}
+
+// Retention of the cluster's store.
+const (
+	keepRecords = 7 * 24 * unit.Hour
+	keepEnded   = 48 * unit.Hour // at the longest
+	keepLeast   = unit.Hour      // at the least, however many there are
+	perJob      = 100
+	trimStep    = 5000
+	trimEvery   = 10 * time.Minute
+)
+
+// housekeep forgets what nobody needs any more, and audits the indexes.
+func (b *backend) housekeep(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(trimEvery):
+		}
+		b.trim(ctx)
+		b.audit(ctx)
+	}
+}
+
+func (b *backend) trim(ctx context.Context) {
+	now := unit.TickAt(b.wall())
+	q := state.TrimQuery{
+		RecordsBefore: now - keepRecords, UpTo: b.metering.at(ctx), EndedBefore: now - keepEnded, PerJob: perJob, KeepEnded: now - keepLeast, Limit: trimStep,
+	}
+	for more := true; more && ctx.Err() == nil; {
+		var err error
+		if more, err = b.store.Trim(ctx, q); err != nil {
+			b.log.Warn("old records were not removed", "error", err)
+			return
+		}
+	}
+}
+
+func (b *backend) audit(ctx context.Context) {
+	in := input{beat: auditLoop(b), done: func(error) {}}
+	select {
+	case b.inputs <- in:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,166 @@
+package server
+
+import (
+	"context"
+	"sync"
+
+	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/ledger"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// maxOrders bounds what may wait for a slow agent before its session ends: a
+// new one begins with everything.
+const maxOrders = 256
+
+// session is an agent's session, between its connection and the loop.
+type session struct {
+	l       *looper
+	machine machine.ID
+	name    string
+	orders  chan rpc.Orders
+	sent    map[job.Hash]bool // configs that the agent has; the loop's goroutine only
+
+	mu    sync.Mutex
+	ended bool
+}
+
+// Attach lets an agent in; see [rpc.Backend].
+func (l *looper) attach(ctx context.Context, h control.Hello) (*session, error) {
+	s := &session{l: l, machine: h.Machine.ID, name: h.Session, orders: make(chan rpc.Orders, maxOrders), sent: map[job.Hash]bool{}}
+	err := l.ask(ctx, func(t *control.Turn) error {
+		if err := t.Hello(h); err != nil {
+			return err
+		}
+		if old := l.sessions[s.machine]; old != nil {
+			old.end()
+		}
+		l.sessions[s.machine] = s
+		return nil
+	})
+	if err != nil {
+		s.end()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Hear takes in a message; see [rpc.AgentSession].
+func (s *session) Hear(ctx context.Context, m control.Message) error {
+	if len(m.Sightings) == 0 && len(m.Facts) == 0 && m.Machine == nil && !m.Full {
+		return s.beat(ctx)
+	}
+	now := unit.TickAt(s.l.wall())
+	for _, f := range m.Facts {
+		if err := checkFact(s.machine, f, now); err != nil {
+			return err
+		}
+	}
+	return s.l.ask(ctx, func(t *control.Turn) error { return t.Hear(s.machine, m) })
+}
+
+// future is how far a fact may lie ahead of this server's clock.
+const future = unit.Hour / 12
+
+// checkFact refuses what no meter could read, and facts of other machines.
+func checkFact(from machine.ID, f state.Fact, now unit.Tick) error {
+	if src, _, _ := cutLast(f.Source); src != string(from) {
+		return fault.Denied.Errorf("machine %s sends usage facts of %.80q", from, f.Source)
+	}
+	facts, err := ledger.DecodeUsed(f.Payload)
+	if err != nil {
+		return fault.Invalid.Errorf("machine %s: %w", from, err)
+	}
+	for _, u := range facts {
+		if u.To > now+future {
+			return fault.Invalid.Errorf("machine %s: usage of %v lies in the future; set the machine's clock", from, u.Task)
+		}
+	}
+	return nil
+}
+
+// beat prolongs the lease without a turn.
+func (s *session) beat(ctx context.Context) error {
+	alive := make(chan bool, 1)
+	in := input{beat: func(l *control.Loop, now unit.Tick) { alive <- l.Heartbeat(s.machine, s.name, now) }}
+	select {
+	case s.l.inputs <- in:
+	case <-ctx.Done():
+		return fault.Unavailable.Errorf("the server has too much to do: %w", context.Cause(ctx))
+	}
+	select {
+	case ok := <-alive:
+		if !ok {
+			return fault.Conflict.Errorf("machine %s has no such session; say hello again", s.machine)
+		}
+		return nil
+	case <-ctx.Done():
+		return fault.Unavailable.Errorf("no answer from the loop: %w", context.Cause(ctx))
+	}
+}
+
+// Orders gives what the machine must be told.
+func (s *session) Orders() <-chan rpc.Orders { return s.orders }
+
+// Close says that the connection is gone. The machine's lease runs on.
+func (s *session) Close() {
+	s.end()
+	in := input{do: func(t *control.Turn) error {
+		if s.l.sessions[s.machine] == s {
+			delete(s.l.sessions, s.machine)
+		}
+		t.Bye(s.machine, s.name)
+		return nil
+	}, done: func(error) {}}
+	select {
+	case s.l.inputs <- in:
+	default: // the lease ends it
+	}
+}
+
+// end closes the orders, once.
+func (s *session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.ended = true
+		close(s.orders)
+	}
+}
+
+// put hands orders on. It is false when the agent does not take them.
+func (s *session) put(o rpc.Orders) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return true
+	}
+	select {
+	case s.orders <- o:
+		return true
+	default:
+		return false
+	}
+}
+
+// configs returns those that the orders name and the agent was not sent yet.
+func (s *session) configs(snap *state.Snapshot, orders []task.Order) map[job.Hash][]byte {
+	var out map[job.Hash][]byte
+	for _, o := range orders {
+		if o.Verb != task.Run || s.sent[o.Config] {
+			continue
+		}
+		if out == nil {
+			out = map[job.Hash][]byte{}
+		}
+		out[o.Config] = snap.ConfigBytes(o.Config)
+		s.sent[o.Config] = true
+	}
+	return out
+}

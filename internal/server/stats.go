@@ -1,0 +1,95 @@
+package server
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/state"
+)
+
+// stats is what the server counts of itself.
+type stats struct {
+	wait     atomic.Int64 // nanoseconds until the next turn is due; negative: none
+	registry *prometheus.Registry
+	commits  *prometheus.CounterVec
+	seconds  prometheus.Histogram
+	records  prometheus.Counter
+	steps    *prometheus.CounterVec
+	orders   prometheus.Counter
+}
+
+func newStats() *stats {
+	s := &stats{
+		registry: prometheus.NewRegistry(),
+		commits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "covey_commits_total", Help: "Commits to the cluster's store, by result.",
+		}, []string{"result"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "covey_turn_seconds", Help: "Time of a turn that committed, from its first input until it was durable.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+		records: prometheus.NewCounter(prometheus.CounterOpts{Name: "covey_records_total", Help: "Records committed."}),
+		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "covey_task_steps_total", Help: "Steps of tasks, by the state they led to.",
+		}, []string{"state"}),
+		orders: prometheus.NewCounter(prometheus.CounterOpts{Name: "covey_orders_total", Help: "Orders sent to machines."}),
+	}
+	s.registry.MustRegister(s.commits, s.seconds, s.records, s.steps, s.orders)
+	s.wait.Store(-1)
+	return s
+}
+
+func (s *stats) committed(b *state.Batch, d time.Duration, err error) {
+	if err != nil {
+		s.commits.WithLabelValues("failed").Inc()
+		return
+	}
+	s.commits.WithLabelValues("ok").Inc()
+	s.seconds.Observe(d.Seconds())
+	s.records.Add(float64(len(b.Records)))
+	for i := range b.Records {
+		if r := &b.Records[i]; r.Kind == state.TaskRecord {
+			s.steps.WithLabelValues(r.Task.After.State.String()).Inc()
+		}
+	}
+}
+
+func (s *stats) turn(r control.Result) {
+	n := 0
+	for _, x := range r.Sends {
+		n += len(x.Orders)
+	}
+	s.orders.Add(float64(n))
+}
+
+// watch adds gauges of the cluster as it is at the time of asking.
+func (s *stats) watch(view func() *state.Snapshot) {
+	for _, g := range []struct {
+		name, help string
+		value      func(jobs, tasks, machines int) int
+	}{
+		{"covey_jobs", "Jobs.", func(n, _, _ int) int { return n }},
+		{"covey_tasks", "Tasks that have not ended.", func(_, n, _ int) int { return n }},
+		{"covey_machines", "Machines, up or down.", func(_, _, n int) int { return n }},
+	} {
+		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 {
+			return float64(g.value(view().Len()))
+		}))
+	}
+	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "covey_machines_up", Help: "Machines whose agent's lease holds."}, func() float64 {
+		return float64(machinesUp(view()))
+	}))
+}
+
+func machinesUp(s *state.Snapshot) int {
+	up := 0
+	for m := range s.Machines() {
+		if m.Up {
+			up++
+		}
+	}
+	return up
+}
