@@ -80,10 +80,7 @@ func (b *backend) turn(f func(*control.Turn) error) error {
 	defer b.mu.Unlock()
 	b.tick += unit.Hour / 3600
 	t := b.loop.Begin(b.tick, 0)
-	if err := f(t); err != nil {
-		b.loop.Abort(t)
-		return err
-	}
+	refused := f(t) // nothing of it stays
 	batch, err := t.End()
 	if err != nil {
 		return err
@@ -110,7 +107,7 @@ func (b *backend) turn(f func(*control.Turn) error) error {
 	}
 	close(b.commit)
 	b.commit = make(chan struct{})
-	return nil
+	return refused
 }
 
 func (b *backend) View() View {

@@ -1,0 +1,55 @@
+// Command covey is the whole platform in one program: the command line, the
+// server, the agent, and what an agent starts for its tasks.
+package main
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"os/signal"
+	"os/user"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"github.com/covey-platform/covey/internal/cli"
+	"github.com/covey-platform/covey/internal/cli/evaluate"
+	"github.com/covey-platform/covey/internal/runtime"
+)
+
+// version is set when a release is built.
+var version = "dev"
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	if len(args) > 0 {
+		env := runtime.Env{Args: args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+		switch args[0] {
+		case runtime.SuperviseArg:
+			return runtime.SuperviseMain(env)
+		case runtime.InitArg:
+			return runtime.InitMain(env)
+		case evaluate.Command:
+			return evaluate.Main(os.Stdin, os.Stdout)
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return cli.Run(ctx, env(args))
+}
+
+func env(args []string) cli.Env {
+	e := cli.Env{
+		Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version,
+		OutTTY: term.IsTerminal(int(os.Stdout.Fd())), ErrTTY: term.IsTerminal(int(os.Stderr.Fd())),
+	}
+	e.Home, _ = os.UserHomeDir()
+	e.Dir, _ = os.Getwd()
+	e.Executable, _ = os.Executable()
+	e.User = cmp.Or(os.Getenv("LOGNAME"), os.Getenv("USER"))
+	if u, err := user.Current(); err == nil && e.User == "" {
+		e.User = u.Username
+	}
+	return e
+}

@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"context"
+	"flag"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/covey-platform/covey/internal/cli/evaluate"
+)
+
+var update = flag.Bool("update", false, "write what commands print into the scripts")
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == evaluate.Command {
+		os.Exit(evaluate.Main(os.Stdin, os.Stdout))
+	}
+	testscript.Main(m, map[string]func(){"covey": func() {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		os.Exit(Run(ctx, processEnv()))
+	}})
+}
+
+func processEnv() Env {
+	dir, _ := os.Getwd()
+	exe, _ := os.Executable()
+	return Env{
+		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Home: os.Getenv("HOME"),
+		User: "ann", Dir: dir, Executable: exe, Version: "v0.0.1",
+		Server: func(context.Context, ServerFlags) error { return nil },
+		Agent:  func(context.Context, AgentFlags) error { return nil },
+		Dev: func(ctx context.Context, f DevFlags) error {
+			return f.Ready(ctx, os.Getenv("COVEY_SERVER"), worldToken)
+		},
+	}
+}
+
+// TestScripts runs the commands as people do. Scripts below a server's folder
+// have one, with one machine.
+func TestScripts(t *testing.T) {
+	for _, dir := range []string{"testdata/alone", "testdata/server"} {
+		t.Run(dir, func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir: dir, UpdateScripts: *update, RequireExplicitExec: true,
+				Setup: func(e *testscript.Env) error {
+					e.Setenv("HOME", e.WorkDir+"/home")
+					if strings.HasSuffix(dir, "server") {
+						_, url := startWorld(t.Context(), t)
+						e.Setenv("COVEY_SERVER", url)
+						e.Setenv("COVEY_TOKEN", worldToken)
+					}
+					return nil
+				},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "interrupted": interrupted},
+			})
+		})
+	}
+}
+
+// code runs a command and wants an exit code: code 5 covey job.
+func code(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("%v: exit code %s; want %s", args[1:], got, args[0])
+	}
+}
+
+// interrupted runs a command in this process with a context that has ended,
+// and wants the exit code of Ctrl-C.
+func interrupted(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	exe, _ := os.Executable()
+	e := Env{
+		Args: args, Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Getenv: ts.Getenv,
+		Home: ts.Getenv("HOME"), Dir: ts.Getenv("WORK"), Executable: exe,
+	}
+	if got := Run(ctx, e); got != Interrupted {
+		ts.Fatalf("interrupted %v: exit code %d; want %d", args, got, Interrupted)
+	}
+}

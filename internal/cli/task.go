@@ -1,0 +1,250 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	pb "github.com/covey-platform/covey/api/covey/v1"
+)
+
+func (a *app) tasks() *cobra.Command {
+	return group("work", "task", "Look into tasks", a.taskLogs(), a.taskEvents(), a.taskLs())
+}
+
+// instanceOf reads KEY[/INSTANCE]; -1 is all instances.
+func instanceOf(s string) (key string, instance int32, err error) {
+	key, some, err := split(s)
+	if err != nil || some == "" {
+		return key, -1, err
+	}
+	n, err := strconv.ParseInt(some, 10, 32)
+	if err != nil {
+		return "", 0, badParameter("%.200q names instances %s; want one, such as %s/0", s, some, key)
+	}
+	return key, int32(n), nil
+}
+
+// silence is how long a stream may be silent: a server that lives says so
+// every ten seconds.
+const silence = 45 * time.Second
+
+func (a *app) taskLogs() *cobra.Command {
+	m := &pb.ReadLogRequest{}
+	c := &cobra.Command{
+		Use: "logs KEY[/INSTANCE]", Short: "Print what a job's tasks write, of all instances merged or of one", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if m.Key, m.Instance, err = instanceOf(args[0]); err != nil {
+				return err
+			}
+			c, err := a.dialKey(m.GetKey())
+			if err != nil {
+				return err
+			}
+			return a.readLog(cmd, c, m)
+		},
+	}
+	f := c.Flags()
+	f.BoolVarP(&m.Follow, "follow", "f", false, "go on with what is written from now on, until Ctrl-C")
+	f.BoolVar(&m.Previous, "previous", false, "of the attempt before the present one")
+	f.StringVar(&m.Process, "process", "", "only of this process")
+	f.StringVar(&m.Stream, "stream", "", "only stdout or only stderr")
+	f.Int32Var(&m.Tail, "tail", 0, "only the last so many lines of each log; 0 is all")
+	_ = c.RegisterFlagCompletionFunc("stream", cobra.FixedCompletions([]string{"stdout", "stderr"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func (a *app) readLog(cmd *cobra.Command, c *client, m *pb.ReadLogRequest) error {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	dead := time.AfterFunc(silence, cancel)
+	defer dead.Stop()
+	s, err := c.tasks.ReadLog(ctx, connect.NewRequest(m))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	out := &logWriter{w: cmd.OutOrStdout(), json: a.output == "json", names: m.GetInstance() < 0}
+	for s.Receive() {
+		dead.Reset(silence)
+		if err := out.write(s.Msg()); err != nil {
+			return err
+		}
+	}
+	err = s.Err()
+	if err != nil && ctx.Err() != nil && cmd.Context().Err() == nil {
+		return exitf(NetworkError, "the server was silent for %v", silence)
+	}
+	return err
+}
+
+// logWriter prints pieces of logs: the bytes as they are, with the instance
+// before each line where several are merged, or one JSON object for each piece.
+type logWriter struct {
+	w     io.Writer
+	json  bool
+	names bool
+	last  string // whose line is not complete
+}
+
+func (l *logWriter) write(m *pb.ReadLogResponse) error {
+	if len(m.GetData()) == 0 {
+		return nil
+	}
+	if l.json {
+		return jsonLine(l.w, struct {
+			Task    string `json:"id"`
+			Process string `json:"process"`
+			Stream  string `json:"stream"`
+			Data    string `json:"data"`
+		}{m.GetTaskId(), m.GetProcess(), m.GetStream(), string(bytes.ToValidUTF8(m.GetData(), []byte("\uFFFD")))})
+	}
+	if !l.names {
+		_, err := l.w.Write(m.GetData())
+		return err
+	}
+	_, slot, _ := cutLast(m.GetTaskId(), "/")
+	instance, _, _ := strings.Cut(slot, ".")
+	name := "[" + instance + " " + m.GetProcess() + "] "
+	var b bytes.Buffer
+	if l.last != "" && l.last != name {
+		b.WriteByte('\n')
+		l.last = ""
+	}
+	for line := range bytes.Lines(m.GetData()) {
+		if l.last == "" {
+			b.WriteString(printable(name))
+		}
+		b.Write(line)
+		l.last = name
+		if line[len(line)-1] == '\n' {
+			l.last = ""
+		}
+	}
+	_, err := l.w.Write(b.Bytes())
+	return err
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+func (a *app) taskEvents() *cobra.Command {
+	var limit int32
+	c := &cobra.Command{
+		Use: "events KEY[/INSTANCE]", Short: "Print the steps of a job's tasks, oldest first", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, instance, err := instanceOf(args[0])
+			if err != nil {
+				return err
+			}
+			if limit < 1 || limit > 1000 {
+				return badParameter("--limit %d; want 1 to 1000", limit)
+			}
+			c, err := a.dialKey(key)
+			if err != nil {
+				return err
+			}
+			r, err := ask(cmd.Context(), c.tasks.ListTaskEvents, &pb.ListTaskEventsRequest{Key: key, Instance: instance, Limit: limit})
+			if err != nil {
+				return err
+			}
+			return a.printEvents(cmd, r)
+		},
+	}
+	c.Flags().Int32Var(&limit, "limit", 200, "the newest so many")
+	return c
+}
+
+// eventJSON is a step as commands print it.
+type eventJSON struct {
+	Seq     uint64 `json:"seq"`
+	At      string `json:"at"`
+	Task    string `json:"id"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+	Machine string `json:"machine"`
+	Reason  string `json:"reason"`
+	By      string `json:"by"`
+}
+
+func (a *app) printEvents(cmd *cobra.Command, r *pb.ListTaskEventsResponse) error {
+	out := []eventJSON{}
+	var rows [][]string
+	for _, e := range r.GetEvents() {
+		x := eventJSON{e.GetSeq(), moment(e.GetAtUnixNanos()), e.GetTaskId(), e.GetFrom(), e.GetTo(), e.GetMachine(), e.GetReason(), e.GetBy()}
+		out = append(out, x)
+		rows = append(rows, []string{x.At, x.Task, x.From + " -> " + x.To, x.Machine, x.Reason, x.By})
+	}
+	return a.print(cmd, struct {
+		Events    []eventJSON `json:"events"`
+		Truncated bool        `json:"truncated"`
+	}{out, r.GetTruncated()}, func(w io.Writer) {
+		if r.GetTruncated() {
+			_, _ = fmt.Fprintln(w, "(there were older steps)")
+		}
+		table(w, []string{"AT", "TASK", "STEP", "MACHINE", "REASON", "BY"}, rows)
+	})
+}
+
+func (a *app) taskLs() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls KEY/INSTANCE [PATH]", Short: "List files of a task's sandbox", Args: between(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, instance, err := instanceOf(args[0])
+			if err != nil {
+				return err
+			}
+			if instance < 0 {
+				return badParameter("%s names no instance; want one, such as %s/0", args[0], args[0])
+			}
+			path := ""
+			if len(args) == 2 {
+				path = args[1]
+			}
+			c, err := a.dialKey(key)
+			if err != nil {
+				return err
+			}
+			r, err := ask(cmd.Context(), c.tasks.ListFiles, &pb.ListFilesRequest{Key: key, Instance: instance, Path: path})
+			if err != nil {
+				return err
+			}
+			return a.printFiles(cmd, r)
+		},
+	}
+}
+
+func (a *app) printFiles(cmd *cobra.Command, r *pb.ListFilesResponse) error {
+	type file struct {
+		Name     string `json:"name"`
+		Size     int64  `json:"size"`
+		Dir      bool   `json:"dir"`
+		Mode     string `json:"mode"`
+		Modified string `json:"modified"`
+	}
+	out := []file{}
+	var rows [][]string
+	for _, f := range r.GetFiles() {
+		x := file{f.GetName(), f.GetSize(), f.GetDir(), f.GetMode(), moment(f.GetModifiedUnixNanos())}
+		out = append(out, x)
+		name := x.Name
+		if x.Dir {
+			name += "/"
+		}
+		rows = append(rows, []string{x.Mode, strconv.FormatInt(x.Size, 10), x.Modified, name})
+	}
+	return a.print(cmd, struct {
+		Files []file `json:"files"`
+	}{out}, func(w io.Writer) { table(w, []string{"MODE", "SIZE", "MODIFIED", "NAME"}, rows) })
+}
