@@ -12,9 +12,11 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/covey-platform/covey/internal/agentd"
 	"github.com/covey-platform/covey/internal/cli"
 	"github.com/covey-platform/covey/internal/cli/evaluate"
 	"github.com/covey-platform/covey/internal/runtime"
+	"github.com/covey-platform/covey/internal/server"
 )
 
 // version is set when a release is built.
@@ -36,7 +38,11 @@ func run(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return cli.Run(ctx, env(args))
+	e := env(args)
+	e.Server = server.Program{Self: e.Executable, Version: version, Err: os.Stderr}.Server
+	e.Dev = server.Program{Self: e.Executable, Version: version, Err: os.Stderr}.Dev
+	e.Agent = agentd.Program{Self: e.Executable, Version: version, Err: os.Stderr}.Agent
+	return cli.Run(ctx, e)
 }
 
 func env(args []string) cli.Env {

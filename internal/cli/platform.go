@@ -43,7 +43,8 @@ type AgentFlags struct {
 	Disk          string
 	OverheadCPU   string
 	OverheadRAM   string
-	Ports         string // FROM-TO of dynamic ports, empty: the default
+	Ports         string   // FROM-TO of dynamic ports, empty: the default
+	Hide          []string // directories that no task may see
 }
 
 // DevFlags is what covey dev is told.
@@ -190,6 +191,7 @@ func (a *app) agentCommand() *cobra.Command {
 	fs.StringVar(&f.OverheadCPU, "overhead-cpu", "", "cores kept back for the agent and the supervisors")
 	fs.StringVar(&f.OverheadRAM, "overhead-ram", "", "memory kept back for the agent and the supervisors")
 	fs.StringVar(&f.Ports, "ports", "", "dynamic ports, such as 31000-32000")
+	fs.StringArrayVar(&f.Hide, "hide", nil, "a directory that no task may see (may be given again)")
 	return c
 }
 

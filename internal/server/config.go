@@ -25,13 +25,14 @@ import (
 
 // A Config says how a server runs.
 type Config struct {
-	DataDir      string // its databases, token and socket; made when missing
-	Listen       string // HOST:PORT; port 0 chooses one
-	Cluster      string // the name of the cluster
-	PriceBook    string // path of a price book; empty: the default prices
-	ClusterStore string // path of the cluster's database; empty: cluster.db in DataDir
-	CompanyStore string // path of the company's database; empty: company.db in DataDir
-	Self         string // path of this binary, for child processes that evaluate files
+	DataDir      string   // its databases, token and socket; made when missing
+	Listen       string   // HOST:PORT; port 0 chooses one
+	Cluster      string   // the name of the cluster
+	PriceBook    string   // path of a price book; empty: the default prices
+	ClusterStore string   // path of the cluster's database; empty: cluster.db in DataDir
+	CompanyStore string   // path of the company's database; empty: company.db in DataDir
+	Hosts        []string // names beside loopback under which the server may be reached
+	Self         string   // path of this binary, for child processes that evaluate files
 	Version      string
 	Log          *slog.Logger
 	// Ready, if set, is told the address once the server answers.

@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -24,7 +22,6 @@ import (
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	api "github.com/covey-platform/covey/api/covey/v1/coveyv1connect"
 	"github.com/covey-platform/covey/internal/cli"
-	"github.com/covey-platform/covey/internal/cli/evaluate"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/rpc"
 )
@@ -35,15 +32,14 @@ type DevConfig struct {
 	Listen    string // 127.0.0.1:PORT
 	Agents    int    // into how many agents the machine is split
 	Cluster   string
-	Examples  string // directory of .aurora files whose jobs of this cluster are created; empty: none
 	PriceBook string
 	StateDir  string // where the commands of this user look for it
-	User      string
 	Self      string
 	Version   string
-	Out       io.Writer // for people
 	Err       io.Writer // logs
 	Log       *slog.Logger
+	// Ready, if set, is called once an agent is registered. Its error ends dev.
+	Ready func(ctx context.Context, url, token string) error
 }
 
 // maxAgents bounds the parts of one machine.
@@ -54,7 +50,6 @@ const maxAgents = 64
 type dev struct {
 	cfg DevConfig
 	url string
-	out sync.Mutex
 }
 
 // Dev runs a server and its agents as child processes until ctx ends. Then it
@@ -128,7 +123,6 @@ func (d *dev) run(ctx context.Context) error {
 	agentCtx, stopAgents := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAgents()
 	var servers, agents errgroup.Group
-	d.say("covey dev: cluster %s, data in %s", d.cfg.Cluster, d.cfg.DataDir)
 	servers.Go(func() error {
 		args := []string{"server", "--data-dir", d.cfg.DataDir, "--listen", d.cfg.Listen, "--cluster", d.cfg.Cluster}
 		if d.cfg.PriceBook != "" {
@@ -145,14 +139,15 @@ func (d *dev) run(ctx context.Context) error {
 			})
 		}
 		if err = d.await(ctx, "/readyz", startLimit); err == nil {
-			d.ready(ctx)
-			<-ctx.Done()
+			if err = d.ready(ctx); err == nil {
+				<-ctx.Done()
+			}
 		}
 	}
 	if ctx.Err() != nil {
 		err = nil
 	}
-	d.say("stopping: the tasks end, the jobs stay")
+	d.cfg.Log.Info("stopping: the tasks end, the jobs stay")
 	stopServer()
 	err = errors.Join(err, servers.Wait())
 	stopAgents()
@@ -241,89 +236,14 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// ready says what there is and what to do with it.
-func (d *dev) ready(ctx context.Context) {
-	made := d.examples(ctx)
-	_, port, _ := net.SplitHostPort(d.cfg.Listen)
-	d.say("ready: %s (port %s), %d agents, token in %s", d.url, port, d.cfg.Agents, filepath.Join(d.cfg.DataDir, TokenFile))
-	if len(made) > 0 {
-		d.say("example jobs: %s", strings.Join(made, ", "))
-		d.settle(ctx, made)
-	}
-	d.say("in another terminal:\n" +
-		"  covey job list\n" +
-		"  covey job create " + d.cfg.Cluster + "/www-data/prod/hello examples/hello_world.aurora --wait\n" +
-		"  covey job status " + d.cfg.Cluster + "/www-data/prod/hello\n" +
-		"  covey task logs -f " + d.cfg.Cluster + "/www-data/prod/hello\n" +
-		"  covey bill\n" +
-		"Ctrl-C stops everything; the jobs run again at the next start on the same directory.")
-}
-
-// examples creates the jobs of this cluster in a directory of files. Those
-// that exist already stay as they are.
-func (d *dev) examples(ctx context.Context) []string {
-	if d.cfg.Examples == "" {
+// ready hands over to who shows people around.
+func (d *dev) ready(ctx context.Context) error {
+	if d.cfg.Ready == nil {
 		return nil
 	}
-	files, _ := filepath.Glob(filepath.Join(d.cfg.Examples, "*.aurora"))
-	var made []string
-	for _, f := range files {
-		res, err := evaluate.Run(ctx, d.cfg.Self, evaluate.Request{Main: filepath.Base(f), Dir: filepath.Dir(f), User: d.cfg.User, Cluster: d.cfg.Cluster})
-		if err != nil {
-			d.cfg.Log.Warn("an example was left out", "file", f, "error", err)
-			continue
-		}
-		for _, j := range res.Jobs {
-			if j.Cluster != d.cfg.Cluster || j.Error != "" {
-				continue
-			}
-			key := j.Cluster + "/" + j.Key
-			_, err := api.NewJobServiceClient(d.client(), d.url).CreateJob(ctx, connect.NewRequest(&pb.CreateJobRequest{Key: key, Main: filepath.Base(f), Files: res.Files, User: d.cfg.User}))
-			if err = rpc.FromWire(err); err != nil && fault.Of(err) != fault.Conflict {
-				d.cfg.Log.Warn("an example job was not created", "job", key, "error", err)
-				continue
-			}
-			made = append(made, key)
-		}
+	token, err := os.ReadFile(filepath.Join(d.cfg.DataDir, TokenFile))
+	if err != nil {
+		return fault.Denied.Errorf("admin token: %w", err)
 	}
-	return made
-}
-
-// settle shows the examples' tasks once they run, or after ten seconds.
-func (d *dev) settle(ctx context.Context, keys []string) {
-	jobs := api.NewJobServiceClient(d.client(), d.url)
-	end := time.Now().Add(10 * time.Second)
-	for {
-		lines, all := d.tasks(ctx, jobs, keys)
-		if all || time.Now().After(end) || ctx.Err() != nil {
-			d.say("%s", strings.Join(lines, "\n"))
-			return
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-func (d *dev) tasks(ctx context.Context, jobs api.JobServiceClient, keys []string) (lines []string, all bool) {
-	all = true
-	for _, k := range keys {
-		resp, err := jobs.GetJob(ctx, connect.NewRequest(&pb.GetJobRequest{Key: k}))
-		if err != nil {
-			lines, all = append(lines, fmt.Sprintf("  %-40s %v", k, rpc.FromWire(err))), false
-			continue
-		}
-		for _, t := range resp.Msg.GetTasks() {
-			lines = append(lines, fmt.Sprintf("  %-44s %-9s %-4s %s", d.cfg.Cluster+"/"+t.GetId(), t.GetStatus(), t.GetMachine(), t.GetReason()))
-			all = all && (t.GetStatus() == "RUNNING" || t.GetStatus() == "FINISHED")
-		}
-	}
-	return lines, all
-}
-
-func (d *dev) say(format string, args ...any) {
-	d.out.Lock()
-	defer d.out.Unlock()
-	_, _ = fmt.Fprintf(d.cfg.Out, format+"\n", args...)
+	return d.cfg.Ready(ctx, d.url, strings.TrimSpace(string(token)))
 }

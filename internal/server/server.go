@@ -94,7 +94,7 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 
 // routes is everything on the port. Only health needs no token.
 func (b *backend) routes(cfg Config) http.Handler {
-	opt := rpc.Options{Version: cfg.Version, Now: b.wall, Log: cfg.Log}
+	opt := rpc.Options{Version: cfg.Version, Hosts: cfg.Hosts, Now: b.wall, Log: cfg.Log}
 	mux := http.NewServeMux()
 	mux.Handle("/", rpc.Handler(b, opt))
 	mux.Handle("GET /metrics", rpc.Protect(b, opt, tenant.MetricsRead, promhttp.HandlerFor(b.stats.registry, promhttp.HandlerOpts{})))

@@ -174,6 +174,9 @@ func (l *leader) turn() {
 		case dead, err != nil && (fault.Of(err) == fault.Timeout || fault.Of(err) == fault.Conflict):
 			l.die()
 			return
+		case err != nil && fault.Of(err) == fault.Internal:
+			l.w.fail("commit: %v", err)
+			return
 		case err != nil:
 			l.loop.Abort(t)
 			l.fail(err)

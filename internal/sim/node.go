@@ -28,8 +28,9 @@ type node struct {
 
 	mind    *agent.Agent
 	seen    agent.Seen // on disk
-	session string     // empty: none
-	to      *leader    // whom it dialled
+	obeyed  machine.Epoch
+	session string  // empty: none
+	to      *leader // whom it dialled
 	count   uint64
 	opens   int
 	beats   uint64
@@ -213,15 +214,15 @@ func (n *node) obey(session string, o agent.Orders, acks map[string]uint64) {
 	}
 	first := n.heard == 0
 	n.heard = n.w.now
-	before := n.mind.Seen().Epoch
 	deeds, err := n.mind.Obey(o)
 	if err != nil {
 		n.reset(session) // a leader of the past
 		return
 	}
-	if len(deeds) > 0 && o.Epoch.Compare(before) < 0 {
-		n.w.fail("machine %s obeyed term %v after %v", n.id, o.Epoch, before)
+	if o.Epoch.Compare(n.obeyed) < 0 {
+		n.w.fail("machine %s obeyed term %v after %v", n.id, o.Epoch, n.obeyed)
 	}
+	n.obeyed = o.Epoch
 	n.seen = n.mind.Seen()
 	for _, d := range deeds {
 		n.do(d, o)

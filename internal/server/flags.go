@@ -1,0 +1,34 @@
+package server
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"github.com/covey-platform/covey/internal/cli"
+)
+
+// A Program is what a part of the platform knows of the program it runs in.
+type Program struct {
+	Self    string // path of the binary, for child processes
+	Version string
+	Err     io.Writer // logs
+}
+
+func (p Program) log() *slog.Logger { return slog.New(slog.NewTextHandler(p.Err, nil)) }
+
+// Server runs a server as its flags say.
+func (p Program) Server(ctx context.Context, f cli.ServerFlags) error {
+	return Run(ctx, Config{
+		DataDir: f.DataDir, Listen: f.Listen, Cluster: f.Cluster, PriceBook: f.PriceBook, ClusterStore: f.ClusterStore,
+		CompanyStore: f.CompanyStore, Hosts: f.Hosts, Self: p.Self, Version: p.Version, Log: p.log().With("part", "server"),
+	})
+}
+
+// Dev runs a whole platform as its flags say.
+func (p Program) Dev(ctx context.Context, f cli.DevFlags) error {
+	return Dev(ctx, DevConfig{
+		DataDir: f.DataDir, Listen: f.Listen, Agents: f.Agents, Cluster: f.Cluster, PriceBook: f.PriceBook, StateDir: f.StateDir,
+		Self: p.Self, Version: p.Version, Err: p.Err, Log: p.log().With("part", "dev"), Ready: f.Ready,
+	})
+}
