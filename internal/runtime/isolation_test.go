@@ -74,6 +74,7 @@ func TestPrivilegesGone(t *testing.T) {
 // What a task may not do: each line must fail, or it says so.
 func TestEscapes(t *testing.T) {
 	needRoot(t)
+	needPython(t)
 	w := newWorld(t)
 	secret := filepath.Join(w.cfg.Dir, "secret")
 	if err := os.WriteFile(secret, []byte("canary"), 0o644); err != nil {
@@ -109,6 +110,11 @@ func TestEscapes(t *testing.T) {
 	}
 	if got := w.sees("ls /; ls /dev"); !strings.Contains(got, "sandbox") || !strings.Contains(got, "urandom") {
 		t.Errorf("got %q; want a root with a sandbox and devices", got)
+	}
+	for _, at := range []string{"/", "/usr", "/etc", "/sandbox/.logs", "/proc/sys"} {
+		if got := w.sees("grep ' " + at + " ' /proc/mounts"); !strings.Contains(got, " ro,nosuid") {
+			t.Errorf("%s is mounted %q; want read-only", at, got)
+		}
 	}
 	if got := w.sees("touch /tmp/a ./b /dev/shm/c /var/tmp/d && head -c1 /dev/zero | wc -c; echo x > /dev/null; python3 -c 'import pty; pty.openpty()'"); got != "1\n" {
 		t.Errorf("what a task may do fails: %q", got)

@@ -212,6 +212,7 @@ func freePort(t *testing.T) uint16 {
 
 func TestHTTPHealthAndLifecycle(t *testing.T) {
 	needRoot(t)
+	needPython(t)
 	w := newWorld(t)
 	s := w.spec(python)
 	s.Ports = map[string]uint16{"health": freePort(t)}

@@ -59,6 +59,13 @@ func needRoot(t testing.TB) {
 	}
 }
 
+func needPython(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("SKIPPED: needs python3 for system calls that no shell makes:", err)
+	}
+}
+
 func newWorld(t testing.TB, change ...func(*Config)) *world {
 	t.Helper()
 	self, err := os.Executable()
