@@ -182,9 +182,14 @@ func (a *app) clusterShow() *cobra.Command {
 
 func clusterTable(w io.Writer, v clusterJSON) {
 	lines := [][2]string{
-		{"cluster", v.Name}, {"uid", v.UID}, {"server", v.Server + " " + v.Version}, {"term", v.Epoch},
-		{"you are", v.Subject}, {"machines", fmt.Sprintf("%d, %d up", v.Machines, v.MachinesUp)},
-		{"jobs", fmt.Sprintf("%d with %s", v.Jobs, many(int(v.Tasks), "task"))}, {"paused", v.Paused},
+		{"cluster", v.Name},
+		{"uid", v.UID},
+		{"server", v.Server + " " + v.Version},
+		{"term", v.Epoch},
+		{"you are", v.Subject},
+		{"machines", fmt.Sprintf("%d, %d up", v.Machines, v.MachinesUp)},
+		{"jobs", fmt.Sprintf("%d with %s", v.Jobs, many(int(v.Tasks), "task"))},
+		{"paused", v.Paused},
 	}
 	if v.Recovery {
 		lines = append(lines, [2]string{"recovery", "the database was restored: unknown tasks are held until covey cluster recover"})

@@ -38,7 +38,8 @@ func exitf(code int, format string, args ...any) error {
 	return &exit{code, fmt.Errorf(format, args...)}
 }
 
-func badCommand(format string, args ...any) error   { return exitf(InvalidCommand, format, args...) }
+func badCommand(format string, args ...any) error { return exitf(InvalidCommand, format, args...) }
+
 func badParameter(format string, args ...any) error { return exitf(InvalidParameter, format, args...) }
 
 // exitCode returns the code for what a command ended with.

@@ -121,12 +121,12 @@ func tasksOf(ts []*pb.Task) []taskJSON {
 func tasksTable(w io.Writer, ts []*pb.Task) {
 	var rows [][]string
 	for _, t := range ts {
-		where := t.GetMachine()
+		where := []string{t.GetMachine()}
 		for _, n := range slices.Sorted(maps.Keys(t.GetPorts())) {
-			where += fmt.Sprintf(" %s=%s:%d", n, t.GetHost(), t.GetPorts()[n])
+			where = append(where, fmt.Sprintf("%s=%s:%d", n, t.GetHost(), t.GetPorts()[n]))
 		}
 		rows = append(rows, []string{
-			fmt.Sprint(t.GetInstance()), t.GetStatus(), ago(t.GetSinceUnixNanos()), where, t.GetId(), t.GetReason(),
+			fmt.Sprint(t.GetInstance()), t.GetStatus(), ago(t.GetSinceUnixNanos()), strings.Join(where, " "), t.GetId(), t.GetReason(),
 		})
 	}
 	table(w, []string{"INSTANCE", "STATUS", "FOR", "WHERE", "TASK", "REASON"}, rows)
@@ -193,7 +193,7 @@ func (a *app) listJobs(cmd *cobra.Command, c *client, filter string, limit int) 
 	page := ""
 	for {
 		n := min(limit-len(jobs), 1000)
-		r, err := ask(cmd.Context(), c.jobs.ListJobs, &pb.ListJobsRequest{Filter: filter, Limit: int32(n), Page: page}) //nolint:gosec // at most 1000
+		r, err := ask(cmd.Context(), c.jobs.ListJobs, &pb.ListJobsRequest{Filter: filter, Limit: int32(n), Page: page})
 		if err != nil {
 			return err
 		}

@@ -35,8 +35,13 @@ func inspectTable(w io.Writer, v jobJSON, j job.Job) {
 		kind = "service"
 	}
 	rows := [][2]string{
-		{"job", v.Key}, {"instances", v.Instances}, {"kind", kind}, {"tier", c.Tier}, {"contact", c.Contact},
-		{"resources", c.Task.Resources.String()}, {"ports", strings.Join(c.Task.Ports, ", ")},
+		{"job", v.Key},
+		{"instances", v.Instances},
+		{"kind", kind},
+		{"tier", c.Tier},
+		{"contact", c.Contact},
+		{"resources", c.Task.Resources.String()},
+		{"ports", strings.Join(c.Task.Ports, ", ")},
 	}
 	for _, x := range c.Constraints {
 		s := strings.Join(x.Values, ",")

@@ -111,7 +111,7 @@ func (a *app) listMachines(cmd *cobra.Command, c *client, limit int) error {
 	page := ""
 	for {
 		n := min(limit-len(out), 1000)
-		r, err := ask(cmd.Context(), c.machines.ListMachines, &pb.ListMachinesRequest{Limit: int32(n), Page: page}) //nolint:gosec // at most 1000
+		r, err := ask(cmd.Context(), c.machines.ListMachines, &pb.ListMachinesRequest{Limit: int32(n), Page: page})
 		if err != nil {
 			return err
 		}
@@ -144,10 +144,16 @@ func machineTable(w io.Writer, r *pb.GetMachineResponse) {
 		attributes = append(attributes, x.GetName()+"="+x.GetValue())
 	}
 	for _, l := range [][2]string{
-		{"machine", m.GetId()}, {"state", upOrDown(m) + " for " + ago(m.GetSinceUnixNanos())}, {"host", m.GetHost()},
-		{"attributes", strings.Join(attributes, " ")}, {"capacity", amounts(m.GetCapacity())},
-		{"overhead", amounts(m.GetOverhead())}, {"foreign", amounts(m.GetForeign())}, {"free", amounts(m.GetFree())},
-		{"ports", fmt.Sprintf("%d-%d", m.GetPortFrom(), m.GetPortTo())}, {"without", strings.Join(m.GetLimits(), "; ")},
+		{"machine", m.GetId()},
+		{"state", upOrDown(m) + " for " + ago(m.GetSinceUnixNanos())},
+		{"host", m.GetHost()},
+		{"attributes", strings.Join(attributes, " ")},
+		{"capacity", amounts(m.GetCapacity())},
+		{"overhead", amounts(m.GetOverhead())},
+		{"foreign", amounts(m.GetForeign())},
+		{"free", amounts(m.GetFree())},
+		{"ports", fmt.Sprintf("%d-%d", m.GetPortFrom(), m.GetPortTo())},
+		{"without", strings.Join(m.GetLimits(), "; ")},
 	} {
 		if l[1] != "" {
 			_, _ = fmt.Fprintf(w, "%-10s  %s\n", l[0], printable(l[1]))

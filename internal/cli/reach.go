@@ -132,7 +132,7 @@ func readLimited(name string, limit int64) ([]byte, error) {
 	case info.Size() > limit:
 		return nil, fault.Invalid.Errorf("%s has %d bytes; want at most %d", name, info.Size(), limit)
 	}
-	return os.ReadFile(name)
+	return os.ReadFile(name) //nolint:gosec // the user names the file
 }
 
 // writeJSON writes a file of the user's own, whole or not at all.

@@ -74,7 +74,7 @@ func (a *app) readLog(cmd *cobra.Command, c *client, m *pb.ReadLogRequest) error
 	out := &logWriter{w: cmd.OutOrStdout(), json: a.output == "json", names: m.GetInstance() < 0}
 	for s.Receive() {
 		dead.Reset(silence)
-		if err := out.write(s.Msg()); err != nil {
+		if err = out.write(s.Msg()); err != nil {
 			return err
 		}
 	}

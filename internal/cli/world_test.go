@@ -55,7 +55,7 @@ func startWorld(ctx context.Context, t testing.TB) (w *world, url string) {
 		control.AddCredential{Credential: state.Credential{Hash: rpc.HashToken(worldToken), Kind: "admin", Subject: "ann"}},
 		control.AddCredential{Credential: state.Credential{Hash: rpc.HashToken("agent"), Kind: "agent", Subject: "m1"}},
 	} {
-		if _, _, err := w.Do(ctx, c); err != nil {
+		if _, _, err = w.Do(ctx, c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -256,4 +256,3 @@ func (w *world) look(_ context.Context, q rpc.Question) (rpc.LookAnswer, error) 
 	}
 	return rpc.LookAnswer{}, fault.Invalid.Errorf("no such question")
 }
-

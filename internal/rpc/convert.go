@@ -42,7 +42,7 @@ func nanos(t unit.Tick) int64 {
 }
 
 // count is a number of things on the wire.
-func count(n int) int32 { return int32(min(n, math.MaxInt32)) } //nolint:gosec // bounded on this line
+func count(n int) int32 { return int32(min(n, math.MaxInt32)) }
 
 func resourcesToWire(r unit.Resources) *pb.Resources {
 	return &pb.Resources{CpuMilli: r.CPU, RamBytes: r.RAM, DiskBytes: r.Disk, GpuMilli: r.GPU, NetBps: r.Net}
@@ -185,10 +185,10 @@ func sightingFromWire(p *pb.Sighting) (s task.Sighting, err error) {
 		return s, err
 	}
 	switch st, _ := task.ParseState(p.GetState()); st {
-	case task.Starting, task.Running, task.Finished, task.Failed, task.Killed:
+	case task.Starting, task.Running, task.Finished, task.Failed, task.Killed, task.Lost:
 		s.State = st
 	default:
-		return s, fault.Invalid.Errorf("task %v is said to be %.40q; want STARTING, RUNNING, FINISHED, FAILED or KILLED", s.ID, p.GetState())
+		return s, fault.Invalid.Errorf("task %v is said to be %.40q; want STARTING, RUNNING, FINISHED, FAILED, KILLED or LOST", s.ID, p.GetState())
 	}
 	s.Resources, s.Reason = resourcesFromWire(p.GetResources()), p.GetReason()
 	for _, m := range unit.Measures() {

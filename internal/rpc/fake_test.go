@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
-
 	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
@@ -17,7 +15,6 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
-	"github.com/covey-platform/covey/internal/tenant"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -255,13 +252,3 @@ func aJob(instances int32) job.Job {
 		},
 	}}
 }
-
-// codeIs checks the code of a call's error.
-func codeIs(t *testing.T, what string, err error, want connect.Code) {
-	t.Helper()
-	if got := connect.CodeOf(err); err == nil || got != want {
-		t.Errorf("%s: %v (%v); want code %v", what, err, got, want)
-	}
-}
-
-var _ = tenant.Admin

@@ -286,7 +286,7 @@ func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.Expla
 	resp := &pb.ExplainJobResponse{}
 	asked := map[job.Hash]sched.Wait{}
 	for n := range j.Instances.All() {
-		if err := ctx.Err(); err != nil {
+		if err = ctx.Err(); err != nil {
 			return nil, err
 		}
 		at := state.Slot{Job: key, N: n}

@@ -157,9 +157,9 @@ func (s *services) Look(ctx context.Context, stream *connect.BidiStream[pb.LookR
 		defer cancel()
 		for {
 			d.read(time.Now().Add(Silence))
-			a, err := stream.Receive()
-			if err != nil {
-				heard <- ended(err)
+			a, lost := stream.Receive()
+			if lost != nil {
+				heard <- ended(lost)
 				return
 			}
 			p.answered(a)

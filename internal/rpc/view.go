@@ -140,6 +140,8 @@ func lackText(l sched.Lack, amounts bool) string {
 		return string(l.Rule)
 	case sched.Dedicated:
 		return "dedicated to " + l.Detail
+	case sched.Attribute:
+		return "no attribute " + l.Detail
 	case sched.Constraint:
 		return "constraint " + l.Detail
 	case sched.Limit:

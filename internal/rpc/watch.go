@@ -165,7 +165,7 @@ func clipEvents(events []*pb.TaskEvent, limit int, truncated bool) ([]*pb.TaskEv
 // page reads the records after from up to end. Where some of them are gone it
 // finds the first that is not, and reports that this is the floor.
 func (s *services) page(ctx context.Context, from, end state.Seq) (recs []state.Record, floor bool, err error) {
-	n := int(end - from) //nolint:gosec // at most recordPage
+	n := int(end - from)
 	recs, err = s.b.Records(ctx, from, n)
 	if fault.Of(err) != fault.Compacted {
 		return recs, false, err
@@ -173,7 +173,7 @@ func (s *services) page(ctx context.Context, from, end state.Seq) (recs []state.
 	low, high := from, end // gone after low; after high nothing is asked for
 	for high-low > 1 {
 		mid := low + (high-low)/2
-		_, err := s.b.Records(ctx, mid, 1)
+		_, err = s.b.Records(ctx, mid, 1)
 		switch {
 		case fault.Of(err) == fault.Compacted:
 			low = mid
