@@ -57,10 +57,17 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 	wait := firstRetry
 	last := ""
 	for ctx.Err() == nil {
+		began := time.Now()
 		s, err := client.Session(ctx, hello())
 		if err == nil {
-			wait, last = firstRetry, ""
+			if last != "" {
+				log.Info("the server answers again")
+			}
+			last = ""
 			err = talk(ctx, &link{s: s, peer: s.Peer(), out: make(chan control.Message, maxSay)}, events)
+			if time.Since(began) > rpc.Silence {
+				wait = firstRetry // it was a good one
+			}
 		} else if k := fault.Of(err); k == fault.Conflict || k == fault.Unauthenticated || k == fault.Denied {
 			wait = refusedRetry
 		}

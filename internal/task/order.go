@@ -43,6 +43,6 @@ type Sighting struct {
 	Config    job.Hash
 	Resources unit.Resources
 	Ports     []uint16
-	State     State // Starting, Running, Finished, Failed, Killed
+	State     State // Starting, Running, Finished, Failed, Killed; Lost: the machine would not have it
 	Reason    string
 }
