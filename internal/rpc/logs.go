@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -166,11 +167,12 @@ func (r *logReader) one(ctx context.Context, t target) error {
 	if r.at[t.id] == nil {
 		r.at[t.id] = map[string]*logCursor{}
 	}
-	slices.SortFunc(a.Entries, func(a, b LookEntry) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(a.Entries, func(a, b LookEntry) int {
+		return cmp.Or(cmp.Compare(a.Modified, b.Modified), cmp.Compare(a.Name, b.Name))
+	})
 	for _, e := range a.Entries[:min(len(a.Entries), maxLogs)] {
-		parts := strings.Split(e.Name, "/")
-		if len(parts) != 3 || r.req.GetProcess() != "" && parts[0] != r.req.GetProcess() ||
-			r.req.GetStream() != "" && parts[2] != r.req.GetStream() {
+		process, stream := logName(e.Name)
+		if r.req.GetProcess() != "" && process != r.req.GetProcess() || r.req.GetStream() != "" && stream != r.req.GetStream() {
 			continue
 		}
 		c := r.at[t.id][e.Name]
@@ -186,43 +188,64 @@ func (r *logReader) one(ctx context.Context, t target) error {
 		if e.Size <= c.offset {
 			continue
 		}
-		if err := r.drain(ctx, t, e.Name, c); err != nil {
+		if err := r.drain(ctx, t, e, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// tail finds where the last n lines begin.
+// logName reads process/run/stream.
+func logName(s string) (process, stream string) {
+	if i := strings.LastIndexByte(s, '/'); i >= 0 {
+		s, stream = s[:i], s[i+1:]
+	}
+	if i := strings.LastIndexByte(s, '/'); i >= 0 {
+		s = s[:i]
+	}
+	return s, stream
+}
+
+// tail finds where the last n lines begin, in the last maxPiece bytes.
 func (r *logReader) tail(ctx context.Context, t target, log string, n int) (int64, error) {
-	a, err := r.s.looks.ask(ctx, t.machine, Question{Task: t.id, What: Log, Path: log, Offset: -maxPiece, Max: maxPiece})
+	q := Question{Task: t.id, What: Log, Path: log, Offset: -maxPiece, Max: maxPiece}
+	a, err := r.s.looks.ask(ctx, t.machine, q)
 	if err != nil {
 		return 0, err
 	}
-	rest := bytes.TrimSuffix(a.Data, []byte("\n"))
+	start, rest := a.Offset, a.Data
+	for len(a.Data) > 0 && !a.EOF && len(rest) < maxPiece { // an agent may answer in smaller pieces
+		q.Offset, q.Max = a.Next, int64(maxPiece-len(rest))
+		if a, err = r.s.looks.ask(ctx, t.machine, q); err != nil {
+			return 0, err
+		}
+		rest = append(rest, a.Data...)
+	}
+	rest = bytes.TrimSuffix(rest, []byte("\n"))
 	for range n {
 		i := bytes.LastIndexByte(rest, '\n')
 		if i < 0 {
-			return a.Offset, nil
+			return start, nil
 		}
 		rest = rest[:i]
 	}
-	return a.Offset + int64(len(rest)) + 1, nil
+	return start + int64(len(rest)) + 1, nil
 }
 
-// drain sends a log from where the cursor is to where it ends now.
-func (r *logReader) drain(ctx context.Context, t target, log string, c *logCursor) error {
+// drain sends a log from where the cursor is to where it ended when it was
+// last looked at: one that is written faster than it is read holds up no other.
+func (r *logReader) drain(ctx context.Context, t target, e LookEntry, c *logCursor) error {
 	final := !r.req.GetFollow() || !t.live
-	parts := strings.Split(log, "/")
-	for {
-		a, err := r.s.looks.ask(ctx, t.machine, Question{Task: t.id, What: Log, Path: log, Offset: c.offset, Max: maxPiece})
+	process, stream := logName(e.Name)
+	for c.offset < e.Size {
+		a, err := r.s.looks.ask(ctx, t.machine, Question{Task: t.id, What: Log, Path: e.Name, Offset: c.offset, Max: maxPiece})
 		if err != nil {
 			return err
 		}
 		whole := bytes.LastIndexByte(a.Data, '\n') + 1
 		switch {
 		case a.Offset < c.offset:
-			return fault.Internal.Errorf("machine %s answered from byte %d of %s, not from %d", t.machine, a.Offset, log, c.offset)
+			return fault.Internal.Errorf("machine %s answered from byte %d of %s, not from %d", t.machine, a.Offset, e.Name, c.offset)
 		case len(a.Data) == 0:
 			c.offset = max(c.offset, a.Next)
 			return nil
@@ -234,14 +257,12 @@ func (r *logReader) drain(ctx context.Context, t target, log string, c *logCurso
 		}
 		c.waiting = 0
 		err = r.send(&pb.ReadLogResponse{
-			TaskId: t.id.String(), Process: text(parts[0]), Stream: text(parts[2]), Data: a.Data[:whole],
+			TaskId: t.id.String(), Process: text(process), Stream: text(stream), Data: a.Data[:whole],
 		})
 		if err != nil {
 			return err
 		}
 		c.offset = a.Offset + int64(whole)
-		if a.EOF && whole == len(a.Data) {
-			return nil
-		}
 	}
+	return nil
 }
