@@ -142,7 +142,7 @@ type Sighting struct {
 	Resources *Resources `protobuf:"bytes,3,opt,name=resources,proto3" json:"resources,omitempty"`
 	// Ports in the config's order.
 	Ports []uint32 `protobuf:"varint,4,rep,packed,name=ports,proto3" json:"ports,omitempty"`
-	// STARTING, RUNNING, FINISHED, FAILED or KILLED.
+	// STARTING, RUNNING, FINISHED, FAILED, KILLED or LOST.
 	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	// Why, for people.
 	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
