@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -17,7 +18,7 @@ import (
 
 // collect evaluates a configuration file here, in a child process, with the
 // files that it includes.
-func (a *app) collect(cmd *cobra.Command, file, key string, binds []string) (evaluate.Result, error) {
+func (a *app) collect(cmd *cobra.Command, run evaluator, file, key string, binds []string) (evaluate.Result, error) {
 	for _, b := range binds {
 		if n, _, ok := strings.Cut(b, "="); !ok || n == "" {
 			return evaluate.Result{}, badParameter("--bind %.80q; want NAME=VALUE, such as --bind profile.instances=3", b)
@@ -27,7 +28,7 @@ func (a *app) collect(cmd *cobra.Command, file, key string, binds []string) (eva
 	if key != "" {
 		r.Cluster, _, _ = strings.Cut(key, "/")
 	}
-	res, err := evaluate.Run(cmd.Context(), a.env.Executable, r)
+	res, err := run(cmd.Context(), r)
 	if k := fault.Of(err); err != nil && (k == fault.Invalid || k == fault.NotFound) {
 		return res, &exit{InvalidConfig, err}
 	}
@@ -35,6 +36,20 @@ func (a *app) collect(cmd *cobra.Command, file, key string, binds []string) (eva
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "covey: the client hooks of %s are not run: %s\n", printable(file), printable(strings.Join(res.Hooks, ", ")))
 	}
 	return res, err
+}
+
+// An evaluator works out what a configuration says.
+type evaluator func(context.Context, evaluate.Request) (evaluate.Result, error)
+
+// child evaluates in a process with limits of its own.
+func (a *app) child(ctx context.Context, r evaluate.Request) (evaluate.Result, error) {
+	return evaluate.Run(ctx, a.env.Executable, r)
+}
+
+// here evaluates in this process, which is faster. It is enough to find out
+// which files to send: only what the server makes of them counts.
+func here(_ context.Context, r evaluate.Request) (evaluate.Result, error) {
+	return evaluate.Evaluate(r)
 }
 
 func (a *app) jobCreate() *cobra.Command {
@@ -82,7 +97,7 @@ func (a *app) create(cmd *cobra.Command, key, file string, binds []string, until
 	if err != nil {
 		return err
 	}
-	res, err := a.collect(cmd, file, key, binds)
+	res, err := a.collect(cmd, here, file, key, binds)
 	if err != nil {
 		return err
 	}
@@ -129,7 +144,7 @@ func (a *app) jobInspect() *cobra.Command {
 			if _, _, err := job.ParseKey(args[0]); err != nil {
 				return err
 			}
-			res, err := a.collect(cmd, args[1], args[0], binds)
+			res, err := a.collect(cmd, a.child, args[1], args[0], binds)
 			if err != nil {
 				return err
 			}
@@ -160,7 +175,7 @@ func (a *app) config() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list FILE", Short: "List the jobs that a configuration file defines; asks no server", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			res, err := a.collect(cmd, args[0], "", binds)
+			res, err := a.collect(cmd, a.child, args[0], "", binds)
 			if err != nil {
 				return err
 			}

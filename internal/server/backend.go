@@ -21,7 +21,7 @@ type backend struct {
 	*looper
 	metering *metering
 	book     rate.Book
-	self     string
+	eval     *evaluator
 }
 
 var _ rpc.Backend = (*backend)(nil)
@@ -70,7 +70,7 @@ func (b *backend) Attach(ctx context.Context, h control.Hello) (rpc.AgentSession
 }
 
 func (b *backend) Evaluate(ctx context.Context, bundle rpc.Bundle) (string, job.Job, error) {
-	return evaluateBundle(ctx, b.self, bundle)
+	return b.eval.evaluate(ctx, bundle)
 }
 
 // Bill works out what [from, to) cost. It is cut at the hour's end after to,

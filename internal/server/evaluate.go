@@ -12,10 +12,49 @@ import (
 // evaluateLimit bounds the evaluation of a configuration.
 const evaluateLimit = 20 * time.Second
 
-// evaluateBundle works out which job a bundle describes, in a child process:
-// what a file does there, it does to nobody else.
-func evaluateBundle(ctx context.Context, self string, b rpc.Bundle) (string, job.Job, error) {
+// evaluator works out which job a bundle describes, in a child process: what a
+// file does there, it does to nobody else. One child is always started ahead,
+// so that nobody waits for it.
+type evaluator struct {
+	self  string
+	spare chan *evaluate.Child
+}
+
+func newEvaluator(self string) *evaluator {
+	return &evaluator{self: self, spare: make(chan *evaluate.Child)}
+}
+
+// run keeps a child ready until ctx ends.
+func (e *evaluator) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		c, err := evaluate.Prepare(e.self)
+		if err != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+			continue
+		}
+		select {
+		case e.spare <- c:
+		case <-ctx.Done():
+			c.Close()
+		}
+	}
+	return nil
+}
+
+func (e *evaluator) evaluate(ctx context.Context, b rpc.Bundle) (string, job.Job, error) {
 	ctx, cancel := context.WithTimeout(ctx, evaluateLimit)
 	defer cancel()
-	return evaluate.One(ctx, self, evaluate.Request{Key: b.Key, Main: b.Main, Files: b.Files, Binds: b.Binds, User: b.User})
+	var c *evaluate.Child
+	select {
+	case c = <-e.spare:
+	default:
+		var err error
+		if c, err = evaluate.Prepare(e.self); err != nil {
+			return "", job.Job{}, err
+		}
+	}
+	return c.One(ctx, evaluate.Request{Key: b.Key, Main: b.Main, Files: b.Files, Binds: b.Binds, User: b.User})
 }

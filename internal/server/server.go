@@ -49,7 +49,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer l.Close() //nolint:errcheck // the HTTP server closes it first
-	return serve(ctx, cfg, cluster, company, backend{book: book, self: cfg.Self}, l)
+	return serve(ctx, cfg, cluster, company, backend{book: book, eval: newEvaluator(cfg.Self)}, l)
 }
 
 func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *store.Company, b backend, l net.Listener) error {
@@ -78,6 +78,7 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 	g.Go(func() error { return b.run(ctx) })
 	g.Go(func() error { return b.metering.run(ctx, func() state.Seq { return b.View().Snapshot.Seq }) })
 	g.Go(func() error { return b.housekeep(ctx) })
+	g.Go(func() error { return b.eval.run(ctx) })
 	if err := b.admit(ctx, filepath.Join(cfg.DataDir, TokenFile)); err != nil {
 		return err
 	}

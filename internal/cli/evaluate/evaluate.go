@@ -73,34 +73,77 @@ type answer struct {
 // Run evaluates r in a child process of the program exe. Errors of kind
 // Invalid or NotFound are the configuration's.
 func Run(ctx context.Context, exe string, r Request) (Result, error) {
+	c, err := Prepare(exe)
+	if err != nil {
+		return Result{}, err
+	}
+	return c.Run(ctx, r)
+}
+
+// A Child is a process that waits for one request. It ends with whoever
+// prepared it.
+type Child struct {
+	cmd        *exec.Cmd
+	in         io.WriteCloser
+	out, noise *bounded
+}
+
+// Prepare starts a child of the program exe.
+func Prepare(exe string) (*Child, error) {
+	c := &Child{cmd: exec.Command(exe, Command), out: &bounded{most: maxOut}, noise: &bounded{most: 4 << 10}} //nolint:gosec,noctx // this program itself; Run ends it
+	c.cmd.Env = []string{"GOMEMLIMIT=768MiB", "GOMAXPROCS=2", "GOTRACEBACK=none"}
+	c.cmd.Stdout, c.cmd.Stderr, c.cmd.WaitDelay = c.out, c.noise, time.Second
+	var err error
+	if c.in, err = c.cmd.StdinPipe(); err == nil {
+		err = c.cmd.Start()
+	}
+	if err != nil {
+		return nil, fault.Unavailable.Errorf("evaluate: a child process could not be started: %w", err)
+	}
+	return c, nil
+}
+
+// Close ends a child that is not needed any more.
+func (c *Child) Close() {
+	_ = c.in.Close()
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
+}
+
+// Run evaluates r; the child is used up.
+func (c *Child) Run(ctx context.Context, r Request) (Result, error) {
 	in, err := json.Marshal(r)
 	if err != nil {
+		c.Close()
 		return Result{}, fault.Internal.Errorf("evaluate: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, exe, Command) //nolint:gosec // this program itself
-	cmd.Env = []string{"GOMEMLIMIT=768MiB", "GOMAXPROCS=2", "GOTRACEBACK=none"}
-	cmd.Stdin = bytes.NewReader(in)
-	out, noise := &bounded{most: maxOut}, &bounded{most: 4 << 10}
-	cmd.Stdout, cmd.Stderr = out, noise
-	cmd.WaitDelay = time.Second
-	err = cmd.Run()
+	stop := context.AfterFunc(ctx, func() { _ = c.cmd.Process.Kill() })
+	_, _ = c.in.Write(in) // a child that does not read says why in its end
+	_ = c.in.Close()
+	err = c.cmd.Wait()
+	stop()
 	if ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return Result{}, fault.Invalid.Errorf("%s was not evaluated in %v; make it do less", r.Main, limit)
 	}
 	if ctx.Err() != nil {
 		return Result{}, fault.Unavailable.Errorf("evaluation of %s was ended: %w", r.Main, ctx.Err())
 	}
+	return c.answer(r, err)
+}
+
+// answer reads what the child left, given how it ended.
+func (c *Child) answer(r Request, err error) (Result, error) {
 	var a answer
 	if err == nil {
-		err = json.Unmarshal(out.Bytes(), &a)
+		err = json.Unmarshal(c.out.Bytes(), &a)
 	}
 	if err != nil {
-		if spent(cmd, noise.String()) {
+		if spent(c.cmd, c.noise.String()) {
 			return Result{}, fault.Invalid.Errorf("%s needs more than %d s or %d MiB to evaluate; make it do less", r.Main, seconds, memory>>20)
 		}
-		return Result{}, fault.Internal.Errorf("the evaluation of %s failed: %w: %.300s", r.Main, err, noise.String())
+		return Result{}, fault.Internal.Errorf("the evaluation of %s failed: %w: %.300s", r.Main, err, c.noise.String())
 	}
 	if a.Error != "" {
 		return Result{}, a.Kind.Errorf("%s", a.Error)
@@ -108,9 +151,18 @@ func Run(ctx context.Context, exe string, r Request) (Result, error) {
 	return a.Result, nil
 }
 
-// One evaluates a bundle and returns the cluster and the job of one key.
+// One evaluates a bundle in a new child of the program exe; see [Child.One].
 func One(ctx context.Context, exe string, r Request) (string, job.Job, error) {
-	res, err := Run(ctx, exe, r)
+	c, err := Prepare(exe)
+	if err != nil {
+		return "", job.Job{}, err
+	}
+	return c.One(ctx, r)
+}
+
+// One evaluates a bundle and returns the cluster and the job of one key.
+func (c *Child) One(ctx context.Context, r Request) (string, job.Job, error) {
+	res, err := c.Run(ctx, r)
 	if err != nil {
 		return "", job.Job{}, err
 	}
