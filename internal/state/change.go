@@ -198,7 +198,7 @@ func (c StepTask) apply(d *Draft) error {
 	}
 	d.putTask(before, t, c.By)
 	if t.State.Terminal() {
-		d.end(t, effects)
+		d.end(before, t, effects)
 	}
 	return nil
 }

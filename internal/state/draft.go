@@ -192,8 +192,9 @@ func (d *Draft) left(id machine.ID) unit.Resources {
 	return d.snap.Free(id)
 }
 
-// end moves a task that has ended out of the live state, and tells its slot.
-func (d *Draft) end(t Task, effects []task.Effect) {
+// end moves a task that has ended, from state before, out of the live state,
+// and tells its slot.
+func (d *Draft) end(before task.State, t Task, effects []task.Effect) {
 	d.snap.tasks.Delete(t)
 	d.ended = append(d.ended, t.Task)
 	at := Slot{t.ID.Job, t.ID.Instance}
@@ -209,14 +210,14 @@ func (d *Draft) end(t Task, effects []task.Effect) {
 			in.Open = true
 		}
 	}
-	d.streak(&in, t)
+	d.streak(&in, before, t)
 	d.putInstance(in)
 }
 
 // streak counts the early deaths of a slot. An end that the platform or a user
 // brought about is nobody's early death.
-func (d *Draft) streak(in *Instance, t Task) {
-	byItself := t.State == task.Failed || t.State == task.Finished || t.State == task.Killed && !t.Wanted
+func (d *Draft) streak(in *Instance, before task.State, t Task) {
+	byItself := !before.Stopping() && (t.State == task.Failed || t.State == task.Finished || t.State == task.Killed && !t.Wanted)
 	switch {
 	case t.State == task.Lost && t.Ran == 0 && t.Machine != "":
 		in.Due = d.snap.At + refusedDelay // its machine would not have it: not at once again
