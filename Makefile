@@ -41,7 +41,7 @@ help: ## print this list
 
 .PHONY: dev
 dev: build ## build covey and run it here with the examples of three teams
-	@exec bin/covey dev --examples examples/
+	@exec bin/covey dev --examples examples/teams
 
 .PHONY: build
 build: ## build bin/covey
