@@ -189,7 +189,8 @@ func (a *app) config() *cobra.Command {
 			for _, j := range res.Jobs {
 				e := entry{j.Cluster + "/" + j.Key, j.At, j.Error}
 				out = append(out, e)
-				rows = append(rows, []string{e.Key, e.At, first(e.Error, "ok")})
+				state, _, _ := strings.Cut(first(e.Error, "ok"), "\n") // without the line of the file and the caret
+				rows = append(rows, []string{e.Key, e.At, state})
 			}
 			return a.print(cmd, struct {
 				Jobs []entry `json:"jobs"`

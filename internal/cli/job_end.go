@@ -79,9 +79,14 @@ func (a *app) kill(cmd *cobra.Command, key, instances string, f endFlags) error 
 		Job   string `json:"job"`
 		Tasks int32  `json:"tasks"`
 	}{key, r.GetTasks()}, func(w io.Writer) {
-		how := "are ending"
-		if f.wait {
+		how, one := "are ending", r.GetTasks() == 1
+		switch {
+		case f.wait && one:
+			how = "has ended"
+		case f.wait:
 			how = "have ended"
+		case one:
+			how = "is ending"
 		}
 		_, _ = fmt.Fprintf(w, "%s: %s %s\n", key, many(int(r.GetTasks()), "task"), how)
 	})

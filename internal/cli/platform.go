@@ -146,7 +146,7 @@ func (a *app) serverCommand() *cobra.Command {
 	}
 	fs := c.Flags()
 	fs.StringVar(&f.DataDir, "data-dir", "", "where the stores and secrets are (default ~/.local/share/covey/CLUSTER)")
-	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8081", "address to listen on; TLS only beyond loopback")
+	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8081", "address to listen on, of loopback")
 	fs.StringVar(&f.Cluster, "cluster", "dev", "name of the cluster")
 	fs.StringVar(&f.PriceBook, "price-book", "", "file with prices (default: the documented ones)")
 	fs.StringVar(&f.ClusterStore, "cluster-store", "", "store of jobs, tasks and machines (default: SQLite in the data directory)")
