@@ -49,7 +49,12 @@ build: ## build bin/covey
 
 .PHONY: test
 test: ## run every test; skipped ones are listed at the end with their reason
+	@sh scripts/vm-kernel.sh || echo 'without that a test in a virtual machine will be skipped'
 	$(GOTEST) $(TESTFLAGS) -timeout 20m ./...
+
+.PHONY: vm
+vm: ## bring the emulator and the kernel that a test needs, by apt
+	@sh scripts/vm-kernel.sh
 
 .PHONY: check
 check: fmt-check vet lint generate-check tidy-check test ## run all that must hold before a change is taken
