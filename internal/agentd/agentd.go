@@ -83,7 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 func (d *daemon) start(ctx context.Context) error {
 	for _, s := range d.rt.Abilities() {
-		d.log.Warn("this machine cannot give a guarantee", "missing", s)
+		d.log.WarnContext(ctx, "this machine cannot give a guarantee", "missing", s)
 	}
 	boot, err := bootID()
 	if err != nil {
@@ -95,7 +95,7 @@ func (d *daemon) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.log.Info("agent starts", "server", d.cfg.Server, "cluster", d.id.Cluster, "uid", d.id.UID, "tasks", len(found))
+	d.log.InfoContext(ctx, "agent starts", "server", d.cfg.Server, "cluster", d.id.Cluster, "uid", d.id.UID, "tasks", len(found))
 	client, err := rpc.DialAgent(rpc.AgentConfig{URL: d.cfg.Server, Credential: d.id.Credential, Version: d.cfg.Version})
 	if err != nil {
 		return err
@@ -320,7 +320,7 @@ func (d *daemon) pulse(now time.Time) {
 func (d *daemon) collect(ctx context.Context) error {
 	for {
 		if _, err := d.rt.GC(ctx, time.Now(), d.cfg.KeepAge, d.cfg.KeepBytes); err != nil && ctx.Err() == nil {
-			d.log.Warn("old sandboxes were not removed", "error", err)
+			d.log.WarnContext(ctx, "old sandboxes were not removed", "error", err)
 		}
 		select {
 		case <-ctx.Done():

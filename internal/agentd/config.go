@@ -107,7 +107,7 @@ func (c *Config) measure() error {
 		if err := unix.Sysinfo(&si); err != nil {
 			return fault.Internal.Errorf("memory of this machine: %w; say it with --ram", err)
 		}
-		c.Capacity.RAM = int64(si.Totalram) * int64(si.Unit) //nolint:unconvert // of other widths elsewhere
+		c.Capacity.RAM = int64(si.Totalram) * int64(si.Unit)
 	}
 	if c.Capacity.Disk == 0 {
 		var st unix.Statfs_t
@@ -239,7 +239,7 @@ func lock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fault.Denied.Errorf("data directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a descriptor is small
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fault.Conflict.Errorf("another agent uses %s; stop it, or start this one with another --data-dir", dir)

@@ -66,7 +66,7 @@ func (h *hands) start(s runtime.Spec) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		h.log.Warn("a task was not started", "task", s.ID.String(), "error", err)
+		h.log.WarnContext(ctx, "a task was not started", "task", s.ID.String(), "error", err)
 		f := failure{id: s.ID, state: task.Lost, why: "refused: " + err.Error()}
 		if fault.Of(err) == fault.Invalid {
 			f.state, f.why = task.Failed, err.Error()
@@ -81,7 +81,7 @@ func (h *hands) start(s runtime.Spec) {
 func (h *hands) stop(id task.ID, reason string) {
 	h.put(id, func(ctx context.Context) {
 		if err := h.rt.Stop(ctx, id, reason); err != nil && fault.Of(err) != fault.NotFound && ctx.Err() == nil {
-			h.log.Warn("a task was not told to stop; the leader will ask again", "task", id.String(), "error", err)
+			h.log.WarnContext(ctx, "a task was not told to stop; the leader will ask again", "task", id.String(), "error", err)
 		}
 	})
 }
@@ -89,7 +89,7 @@ func (h *hands) stop(id task.ID, reason string) {
 func (h *hands) forget(id task.ID) {
 	h.put(id, func(ctx context.Context) {
 		if err := h.rt.Forget(ctx, id); err != nil && fault.Of(err) != fault.NotFound && ctx.Err() == nil {
-			h.log.Warn("a task was not put away", "task", id.String(), "error", err)
+			h.log.WarnContext(ctx, "a task was not put away", "task", id.String(), "error", err)
 		}
 	})
 }

@@ -61,7 +61,7 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 		s, err := client.Session(ctx, hello())
 		if err == nil {
 			if last != "" {
-				log.Info("the server answers again")
+				log.InfoContext(ctx, "the server answers again")
 			}
 			last = ""
 			err = talk(ctx, &link{s: s, peer: s.Peer(), out: make(chan control.Message, maxSay)}, events)
@@ -75,7 +75,7 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 			return nil
 		}
 		if text := err.Error(); text != last {
-			log.Warn("no session with the server; the tasks run on", "error", text)
+			log.WarnContext(ctx, "no session with the server; the tasks run on", "error", text)
 			last = text
 		}
 		select {
@@ -133,7 +133,7 @@ func look(ctx context.Context, client *rpc.Agent, m machine.ID, rt *runtime.Runt
 	for ctx.Err() == nil {
 		err := client.Look(ctx, m, func(_ context.Context, q rpc.Question) (rpc.LookAnswer, error) { return answer(rt, q) })
 		if ctx.Err() == nil {
-			log.Debug("the way for logs and files was cut", "error", err)
+			log.DebugContext(ctx, "the way for logs and files was cut", "error", err)
 		}
 		select {
 		case <-ctx.Done():

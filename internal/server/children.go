@@ -25,7 +25,7 @@ func (d *dev) keep(ctx context.Context, what string, end syscall.Signal, args fu
 	for ctx.Err() == nil {
 		began := time.Now()
 		if err := d.child(ctx, end, args); err != nil && ctx.Err() == nil {
-			d.cfg.Log.Warn("a part of the platform ended and is started again", "part", what, "error", err)
+			d.cfg.Log.WarnContext(ctx, "a part of the platform ended and is started again", "part", what, "error", err)
 		}
 		if ctx.Err() == nil {
 			pause := max(0, childRestart-time.Since(began))

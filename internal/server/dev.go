@@ -87,7 +87,7 @@ func lockDev(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, writeError(dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a descriptor is small
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		pid, _ := io.ReadAll(io.LimitReader(f, 32))
 		_ = f.Close()
 		return nil, fault.Conflict.Errorf("another covey dev (pid %s) uses %s; stop it, or start this one with another --data-dir and --cluster", strings.TrimSpace(string(pid)), dir)
@@ -147,7 +147,7 @@ func (d *dev) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	d.cfg.Log.Info("stopping: the tasks end, the jobs stay")
+	d.cfg.Log.InfoContext(ctx, "stopping: the tasks end, the jobs stay")
 	stopServer()
 	err = errors.Join(err, servers.Wait())
 	stopAgents()
@@ -202,7 +202,7 @@ func (d *dev) agent(ctx context.Context, i int, name string) ([]string, error) {
 			return nil, fault.Internal.Errorf("disk of this machine: %w", err)
 		}
 		args = append(args, "--cpu", strconv.FormatFloat(float64(goruntime.NumCPU()*1000/n)/1000, 'f', 3, 64),
-			"--ram", strconv.FormatInt(int64(si.Totalram)*int64(si.Unit)/int64(n)>>20, 10)+"MiB", //nolint:unconvert // of other widths elsewhere
+			"--ram", strconv.FormatInt(int64(si.Totalram)*int64(si.Unit)/int64(n)>>20, 10)+"MiB",
 			"--disk", strconv.FormatInt(int64(fs.Bavail)*fs.Bsize/int64(n)>>20, 10)+"MiB")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "agent.json")); err == nil {

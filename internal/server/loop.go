@@ -81,14 +81,7 @@ func (l *looper) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	snap, err := state.Restore(func(yield func(state.Row) error) error {
-		for _, r := range rows {
-			if err := yield(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}, head)
+	snap, err := state.Restore(each(rows), head)
 	if err != nil {
 		return err
 	}
@@ -102,13 +95,25 @@ func (l *looper) begin(ctx context.Context) error {
 	l.clock = control.Clock{}
 	l.clock.Since(snap.At, l.steady())
 	l.loop = control.New(snap, epoch, l.steady(), control.Defaults())
-	l.log.Info("this server leads", "cluster", l.name, "uid", snap.Cluster.UID, "epoch", epoch.String(), "rev", uint64(snap.Rev))
+	l.log.InfoContext(ctx, "this server leads", "cluster", l.name, "uid", snap.Cluster.UID, "epoch", epoch.String(), "rev", uint64(snap.Rev))
 	l.publish()
 	if snap.Cluster.UID == "" {
 		birth := control.Birth{Cluster: state.Cluster{Name: l.name, UID: rand.Text(), Incarnation: 1}}
 		return l.turn(ctx, []input{{do: func(t *control.Turn) error { _, err := t.Do(birth); return err }, done: func(error) {}}})
 	}
 	return nil
+}
+
+// each yields rows that were read.
+func each(rows []state.Row) func(func(state.Row) error) error {
+	return func(yield func(state.Row) error) error {
+		for _, r := range rows {
+			if err := yield(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // run takes turns until ctx ends. A term that ends by a commit of which nobody
@@ -128,7 +133,7 @@ func (l *looper) run(ctx context.Context) error {
 		}
 		if time.Since(lastRenewal) >= renewal {
 			if err := l.store.Renew(ctx, l.holder, l.loopEpoch()); err != nil && ctx.Err() == nil {
-				l.log.Warn("the lease was not renewed", "error", err)
+				l.log.WarnContext(ctx, "the lease was not renewed", "error", err)
 			}
 			lastRenewal = time.Now()
 		}
@@ -136,7 +141,7 @@ func (l *looper) run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			l.log.Error("the term ended; the state is read again", "error", err)
+			l.log.ErrorContext(ctx, "the term ended; the state is read again", "error", err)
 			if err := l.begin(ctx); err != nil {
 				return err
 			}
@@ -198,7 +203,7 @@ func (l *looper) turn(ctx context.Context, batch []input) error {
 	if k := fault.Of(err); k == fault.Timeout || k == fault.Conflict || k == fault.Internal {
 		return err
 	}
-	l.log.Warn("a commit was refused; nothing of it happened", "error", err)
+	l.log.WarnContext(ctx, "a commit was refused; nothing of it happened", "error", err)
 	l.loop.Abort(t)
 	for id, s := range l.sessions {
 		s.end()

@@ -42,7 +42,7 @@ func (m *metering) run(ctx context.Context, head func() state.Seq) error {
 		case <-time.After(meterEvery):
 		}
 		if err := m.catchUp(ctx, head()); err != nil && ctx.Err() == nil {
-			m.log.Error("metering stands still; bills are refused until it goes on", "error", err)
+			m.log.ErrorContext(ctx, "metering stands still; bills are refused until it goes on", "error", err)
 		}
 	}
 }

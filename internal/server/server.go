@@ -27,7 +27,7 @@ import (
 
 // Run runs a server until ctx ends. Running tasks never depend on it.
 func Run(ctx context.Context, cfg Config) (err error) {
-	if err := cfg.complete(); err != nil {
+	if err = cfg.complete(); err != nil {
 		return err
 	}
 	book, err := cfg.book()
@@ -64,8 +64,8 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 	}
 	b.metering = &metering{records: cluster, meter: m, log: cfg.Log}
 	s := b.View().Snapshot
-	if err := m.Follows(ctx, state.Head{Rev: s.Rev, Seq: s.Seq, At: s.At}); err != nil {
-		cfg.Log.Error("bills are refused", "error", err)
+	if err = m.Follows(ctx, state.Head{Rev: s.Rev, Seq: s.Seq, At: s.At}); err != nil {
+		cfg.Log.ErrorContext(ctx, "bills are refused", "error", err)
 	}
 	st.watch(func() *state.Snapshot { return b.View().Snapshot })
 	st.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -86,7 +86,7 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 	g.Go(func() error {
 		return serveHTTP(ctx, &http.Server{Handler: profiles(), ReadHeaderTimeout: 10 * time.Second}, admin)
 	})
-	cfg.Log.Info("serving", "address", l.Addr().String(), "data", cfg.DataDir)
+	cfg.Log.InfoContext(ctx, "serving", "address", l.Addr().String(), "data", cfg.DataDir)
 	if cfg.Ready != nil {
 		cfg.Ready(l.Addr().String())
 	}
@@ -164,7 +164,7 @@ func (b *backend) admit(ctx context.Context, file string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && secret == "":
 		secret = rpc.NewToken(tenant.Admin)
-		if err := writeFile(file, []byte(secret+"\n")); err != nil {
+		if err = writeFile(file, []byte(secret+"\n")); err != nil {
 			return err
 		}
 	case err != nil:
@@ -208,7 +208,7 @@ func (b *backend) trim(ctx context.Context) {
 	for more := true; more && ctx.Err() == nil; {
 		var err error
 		if more, err = b.store.Trim(ctx, q); err != nil {
-			b.log.Warn("old records were not removed", "error", err)
+			b.log.WarnContext(ctx, "old records were not removed", "error", err)
 			return
 		}
 	}

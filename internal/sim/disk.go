@@ -56,7 +56,7 @@ func (d *disk) acquire() (machine.Epoch, error) {
 }
 
 // commit returns an error, and whether the leader dies of it.
-func (d *disk) commit(b *state.Batch) (err error, dead bool) { //nolint:revive // the error comes first: death is a kind of it
+func (d *disk) commit(b *state.Batch) (err error, dead bool) {
 	f := d.next
 	d.next = good
 	timeout := fault.Timeout.Errorf("commit: no answer")

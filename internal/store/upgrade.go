@@ -57,7 +57,7 @@ func (s *SQLite) upgrade(ctx context.Context) (err error) {
 	if _, err := p.Up(ctx); err != nil {
 		return s.explain("bring the tables up to date", err)
 	}
-	s.cfg.Log.Info("database upgraded", "path", s.cfg.Path, "from", have, "to", want)
+	s.cfg.Log.InfoContext(ctx, "database upgraded", "path", s.cfg.Path, "from", have, "to", want)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package task
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
@@ -150,14 +151,7 @@ func Step(t Task, e Event, p Policy) (Task, []Effect, Result) {
 	return t, effects, Done
 }
 
-func (r rule) counts() bool {
-	for _, e := range r.effects {
-		if e == IncrementFailures {
-			return true
-		}
-	}
-	return false
-}
+func (r rule) counts() bool { return slices.Contains(r.effects, IncrementFailures) }
 
 func (a again) holds(t Task, p Policy) bool {
 	switch a {

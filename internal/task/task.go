@@ -35,7 +35,13 @@ func (id ID) String() string {
 
 // Compare orders IDs by job, instance and attempt.
 func (id ID) Compare(o ID) int {
-	return cmp.Or(cmp.Compare(id.Job, o.Job), cmp.Compare(id.Instance, o.Instance), cmp.Compare(id.Attempt, o.Attempt))
+	if c := cmp.Compare(id.Job, o.Job); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(id.Instance, o.Instance); c != 0 {
+		return c
+	}
+	return cmp.Compare(id.Attempt, o.Attempt)
 }
 
 // ParseID reads what [ID.String] wrote.
