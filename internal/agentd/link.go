@@ -72,7 +72,7 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 			wait = refusedRetry
 		}
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 		if text := err.Error(); text != last {
 			log.WarnContext(ctx, "no session with the server; the tasks run on", "error", text)

@@ -27,3 +27,6 @@ func (c *Clock) Read(wall, steady unit.Tick) unit.Tick {
 
 // Since makes the clock go on from at, the time of the last commit.
 func (c *Clock) Since(at, steady unit.Tick) { c.last, c.steady, c.begun = at, steady, true }
+
+// Told returns the time that was read last.
+func (c *Clock) Told() unit.Tick { return c.last }

@@ -53,6 +53,7 @@ type looper struct {
 
 	loop     *control.Loop
 	clock    control.Clock
+	due      time.Time               // the next turn at the latest
 	sessions map[machine.ID]*session // of this term; touched by the loop's goroutine only
 
 	view      atomic.Pointer[rpc.View]
@@ -247,30 +248,29 @@ func (l *looper) deliver(r control.Result) {
 	l.next(r)
 }
 
+// next remembers when the loop wants another turn though nothing is said.
 func (l *looper) next(r control.Result) {
-	at := time.Duration(-1)
-	if r.Next != 0 {
-		at = max(0, (r.Next - l.loop.Snapshot().At).Duration())
-	}
-	if r.Steady != 0 {
-		if d := max(0, (r.Steady - l.steady()).Duration()); at < 0 || d < at {
-			at = d
+	now := time.Now()
+	l.due = now.Add(renewal) // at the latest, for the lease
+	sooner := func(d time.Duration) {
+		if at := now.Add(max(0, d)); at.Before(l.due) {
+			l.due = at
 		}
 	}
-	if r.Busy {
-		at = 0
+	if r.Next != 0 {
+		sooner((r.Next - l.clock.Told()).Duration())
 	}
-	l.stats.wait.Store(int64(at))
+	if r.Steady != 0 {
+		sooner((r.Steady - l.steady()).Duration())
+	}
+	if r.Busy {
+		sooner(0)
+	}
 }
 
-// pause is how long nothing needs to be done: a second at most, for the lease.
-func (l *looper) pause() time.Duration {
-	at := time.Duration(l.stats.wait.Load())
-	if at < 0 || at > renewal {
-		return renewal
-	}
-	return max(at, time.Millisecond)
-}
+// pause is how long nothing needs to be done. It does not begin anew with
+// every input: what is due stays due.
+func (l *looper) pause() time.Duration { return max(time.Until(l.due), time.Millisecond) }
 
 // publish shows the committed state to readers.
 func (l *looper) publish() {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,7 +11,6 @@ import (
 
 // stats is what the server counts of itself.
 type stats struct {
-	wait     atomic.Int64 // nanoseconds until the next turn is due; negative: none
 	registry *prometheus.Registry
 	commits  *prometheus.CounterVec
 	seconds  prometheus.Histogram
@@ -38,7 +36,6 @@ func newStats() *stats {
 		orders: prometheus.NewCounter(prometheus.CounterOpts{Name: "covey_orders_total", Help: "Orders sent to machines."}),
 	}
 	s.registry.MustRegister(s.commits, s.seconds, s.records, s.steps, s.orders)
-	s.wait.Store(-1)
 	return s
 }
 
