@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,6 +16,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/rpc"
 	"github.com/covey-platform/covey/internal/runtime"
+	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -47,6 +49,8 @@ type daemon struct {
 	sent    time.Time // when facts were sent last; zero: none are under way
 
 	sampled, full time.Time
+
+	seen atomic.Pointer[agent.Seen] // what the mind has seen, for who says hello
 }
 
 // Run runs an agent until ctx ends. The tasks run on.
@@ -91,6 +95,8 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.self = d.cfg.describe(boot, d.rt.Abilities())
 	d.mind = agent.New(d.id.UID, d.id.Seen)
+	seen := d.id.Seen
+	d.seen.Store(&seen)
 	found, err := d.rt.List(ctx)
 	if err != nil {
 		return err
@@ -116,10 +122,14 @@ func (d *daemon) start(ctx context.Context) error {
 	return g.Wait()
 }
 
-// hello is what a new session begins with. It is called between two sessions,
-// when the loop holds none.
+// hello is what a new session begins with. What this machine has obeyed tells
+// a leader whose database is an old copy that it is one. It is called by the
+// goroutine of the connection.
 func (d *daemon) hello() control.Hello {
-	return control.Hello{UID: d.id.UID, Machine: d.self}
+	seen := d.seen.Load()
+	return control.Hello{
+		UID: d.id.UID, Machine: d.self, Seen: control.Seen{Epoch: seen.Epoch, Rev: state.Rev(seen.Rev)},
+	}
 }
 
 // loop is the one goroutine that thinks.
@@ -244,6 +254,7 @@ func (d *daemon) obey(o rpc.Orders) {
 	}
 	if seen := d.mind.Seen(); seen != before {
 		d.id.Seen = seen
+		d.seen.Store(&seen)
 		if err := d.id.write(d.cfg.DataDir, seen.Epoch != before.Epoch); err != nil {
 			d.log.Error("the leader's term could not be written down", "error", err)
 		}
