@@ -32,7 +32,7 @@ func probeAbilities(reduced bool) ability {
 	a.mounts = probeMounts(reduced)
 	for _, c := range controllers {
 		if !a.mounts.has(c) {
-			a.missing = append(a.missing, c+" limits: no cgroup hierarchy has the "+c+" controller")
+			a.missing = append(a.missing, c+" limits: no cgroup hierarchy gives the "+c+" controller to groups (in a container: no process may be in its root group)")
 		}
 	}
 	probe := exec.Command("/bin/true") //nolint:noctx // ends by itself
@@ -53,6 +53,7 @@ func probeMounts(reduced bool) mounts {
 		return mounts{}
 	}
 	m := findMounts(string(b))
+	m.enable()
 	if len(m.v1) == 0 && len(m.v2has) == 0 {
 		return mounts{}
 	}

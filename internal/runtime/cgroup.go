@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/covey-platform/covey/internal/fault"
 )
 
@@ -54,6 +56,30 @@ func findMounts(mountinfo string) mounts {
 		}
 	}
 	return m
+}
+
+// enable turns on at the root of version 2 what it can give to groups, and
+// forgets what it does not give after all. Processes in the root of a container
+// forbid it; memory goes first, since cpu alone would be granted there and make
+// groups that no process can enter.
+func (m *mounts) enable() {
+	if m.v2 == "" {
+		return
+	}
+	file := filepath.Join(m.v2, "cgroup.subtree_control")
+	for _, c := range []string{"memory", "cpu", "pids"} {
+		if m.v1[c] != "" || !slices.Contains(m.v2has, c) {
+			continue
+		}
+		if errors.Is(put(file, "+"+c), unix.EBUSY) {
+			break
+		}
+	}
+	b, err := os.ReadFile(file) //nolint:gosec // the kernel's own file
+	if err != nil {
+		b = nil
+	}
+	m.v2has = strings.Fields(string(b))
 }
 
 // has reports whether controller c can be had at all.

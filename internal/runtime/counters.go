@@ -10,7 +10,9 @@ import (
 )
 
 // Counters are what something has used. CPUNanos and MaxRAM never go back
-// while it lives.
+// while it lives. Where the kernel keeps no peak (cgroups of version 2 before
+// Linux 5.19), MaxRAM is the largest of one sample a second, or the limit if
+// that was hit.
 type Counters struct {
 	CPUNanos int64 // cpu time since its start, in nanoseconds
 	RAM      int64 // bytes that it holds now, without file cache that could be dropped
@@ -42,7 +44,10 @@ func (g group) counters() (Counters, error) {
 		return Counters{}, err
 	}
 	c.RAM = max(now-stat, 0)
-	c.MaxRAM, _ = number(filepath.Join(d, peak)) // memory.peak is absent before Linux 5.19
+	c.MaxRAM, err = number(filepath.Join(d, peak))
+	if err != nil && g.oomKills() > 0 {
+		c.MaxRAM, _ = number(filepath.Join(d, "memory.max")) // none: then it was the machine's memory
+	}
 	c.MaxRAM = max(c.MaxRAM, now)
 	return c, nil
 }

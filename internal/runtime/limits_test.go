@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -126,6 +127,42 @@ func TestLimitsWritten(t *testing.T) {
 		if got := strings.TrimSpace(string(b)); err != nil || got != want {
 			t.Errorf("%s: got %q, %v; want %s", file, got, err, want)
 		}
+	}
+}
+
+// In a container that was given a hierarchy without an empty root there are no
+// limits, but there are tasks.
+func TestNotDelegated(t *testing.T) {
+	needRoot(t)
+	m := newWorld(t).r.able.mounts // its root gives every controller
+	if len(m.v1) > 0 || m.v2 == "" {
+		t.Skip("SKIPPED: needs cgroups of version 2 alone, as the virtual machine of TestCgroupV2InVM has them")
+	}
+	g := group{m: m, path: fmt.Sprintf("/covey-container-%d", os.Getpid())}
+	if err := g.mkdir(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if !g.killAll(patience) || g.remove(patience) != nil {
+			t.Error("the container is left")
+		}
+	})
+	at, err := os.Open(g.dirs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", `umount "$1" && mount -t cgroup2 cgroup2 "$1" && exec "$0" -test.v -test.run '^TestHello$'`, self, m.v2)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		UseCgroupFD: true, CgroupFD: int(at.Fd()), Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWCGROUP,
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestHello") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

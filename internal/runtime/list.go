@@ -173,6 +173,7 @@ func (r *Runtime) Usage(id task.ID) (Counters, error) {
 	var st Status
 	if e != nil {
 		st = e.status
+		st.MaxRAM = max(st.MaxRAM, e.maxRAM)
 	}
 	r.mu.Unlock()
 	if e == nil {
@@ -184,9 +185,13 @@ func (r *Runtime) Usage(id task.ID) (Counters, error) {
 	}
 	live, err := r.group(e).counters()
 	if err != nil {
-		return c, nil //nolint:nilerr // no group yet, or none any more: the supervisor's figures
+		return c, nil // no group yet, or none any more: the supervisor's figures
 	}
 	live.Disk = st.Disk
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.maxRAM = max(e.maxRAM, live.MaxRAM, st.MaxRAM)
+	live.MaxRAM = e.maxRAM
 	return live, nil
 }
 

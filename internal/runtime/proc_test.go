@@ -107,6 +107,16 @@ func TestCounterFiles(t *testing.T) {
 	if n := g.oomKills(); n != 2 {
 		t.Errorf("got %d kills; want 2", n)
 	}
+	// As before Linux 5.19.
+	if err = os.Remove(dir + "/memory.peak"); err == nil {
+		err = os.WriteFile(dir+"/memory.max", []byte("8192\n"), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := g.counters(); err != nil || got.MaxRAM != 8192 {
+		t.Errorf("without a peak: got %d, %v; want the limit that was hit, 8192", got.MaxRAM, err)
+	}
 }
 
 func TestCutReason(t *testing.T) {

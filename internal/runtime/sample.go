@@ -44,6 +44,9 @@ func (s *supervisor) sample() {
 func (s *supervisor) sampled(e sampled) {
 	if s.begun {
 		s.checkOOM("")
+		if c, err := s.group.counters(); err == nil { // old kernels do not keep the peak
+			s.status.MaxRAM = max(s.status.MaxRAM, c.MaxRAM)
+		}
 	}
 	r := s.rec.Config.Task.Resources
 	s.status.MaxRAM = max(s.status.MaxRAM, e.ram)

@@ -22,7 +22,7 @@ import (
 // alone, whatever this machine has: each limit, and each way to an end.
 var inVM = []string{
 	"TestHello", "TestLimitsWritten", "TestCPULimit", "TestMemoryHog", "TestForkBomb",
-	"TestDaemonGone", "TestGroupKill", "TestStop", "TestKillDeafSupervisor", "TestInitKilled",
+	"TestDaemonGone", "TestGroupKill", "TestNotDelegated", "TestStop", "TestKillDeafSupervisor", "TestInitKilled",
 	"TestSupervisorKilled", "TestSupervisorKilledWhileAgentIsAway", "TestAgentKilled",
 }
 
