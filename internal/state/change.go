@@ -233,7 +233,7 @@ func (c PutMachine) apply(d *Draft) error {
 	if !exists || old.Up != c.Machine.Up {
 		row.Since = d.snap.At
 	}
-	d.snap.machines.ReplaceOrInsert(row)
+	d.snap.machines.put(row.ID, row)
 	d.giveBack(row.ID, row.Allocatable().Sub(old.Allocatable()))
 	d.touchMachine(row.ID)
 	d.record(Record{Kind: MachineRecord, Machine: &MachineChange{Before: old.Machine, After: row.Machine, Free: d.snap.Free(row.ID)}})
@@ -248,7 +248,7 @@ func (c DropMachine) apply(d *Draft) error {
 	for range d.snap.TasksOn(c.ID) {
 		return conflict("machine", string(c.ID))
 	}
-	d.snap.machines.Delete(old)
+	d.snap.machines.remove(c.ID)
 	d.snap.free.Delete(free{machine: c.ID})
 	d.touchMachine(c.ID)
 	d.record(Record{Kind: MachineRecord, By: c.By, Machine: &MachineChange{Before: old.Machine, Left: true}})

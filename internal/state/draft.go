@@ -154,7 +154,7 @@ func (d *Draft) putConfig(c job.Config) (job.Hash, error) {
 
 func (d *Draft) putInstance(in Instance) {
 	in.Rev = d.snap.Rev
-	d.snap.instances.ReplaceOrInsert(in)
+	d.snap.instances.put(in.Slot, in)
 	d.slots[in.Slot] = true
 	d.delta.Slots[in.Slot], d.fresh.Slots[in.Slot] = true, true
 }
@@ -162,7 +162,7 @@ func (d *Draft) putInstance(in Instance) {
 // putTask writes a task that came from state before and records the step.
 func (d *Draft) putTask(before task.State, t Task, by string) {
 	t.Rev = d.snap.Rev
-	d.snap.tasks.ReplaceOrInsert(t)
+	d.snap.tasks.put(t.ID, t)
 	if t.Machine != "" {
 		at := place{t.Machine, t.ID}
 		if t.State.Placed() {
@@ -195,7 +195,7 @@ func (d *Draft) left(id machine.ID) unit.Resources {
 // end moves a task that has ended, from state before, out of the live state,
 // and tells its slot.
 func (d *Draft) end(before task.State, t Task, effects []task.Effect) {
-	d.snap.tasks.Delete(t)
+	d.snap.tasks.remove(t.ID)
 	d.ended = append(d.ended, t.Task)
 	at := Slot{t.ID.Job, t.ID.Instance}
 	in, _ := d.snap.Instance(at)

@@ -55,12 +55,12 @@ func (s *Snapshot) restore(r Row, shared map[string]string) (err error) {
 	case InstanceTable:
 		var i Instance
 		if i, err = decodeInstance(r.Key, r.Value, shared); err == nil {
-			s.instances.ReplaceOrInsert(i)
+			s.instances.put(i.Slot, i)
 		}
 	case TaskTable:
 		var t Task
 		if t, err = decodeTask(r.Key, r.Value, shared); err == nil {
-			s.tasks.ReplaceOrInsert(t)
+			s.tasks.put(t.ID, t)
 			if t.Machine != "" && t.State.Placed() {
 				s.on.ReplaceOrInsert(place{t.Machine, t.ID})
 			}
@@ -69,7 +69,7 @@ func (s *Snapshot) restore(r Row, shared map[string]string) (err error) {
 		var m Machine
 		if m, err = DecodeMachine(r.Key, r.Value); err == nil {
 			m.ID = machine.ID(share(shared, []byte(r.Key)))
-			s.machines.ReplaceOrInsert(m)
+			s.machines.put(m.ID, m)
 		}
 	case CredentialTable:
 		var c Credential

@@ -57,7 +57,12 @@ type Slot struct {
 }
 
 // Compare orders slots.
-func (s Slot) Compare(o Slot) int { return cmp.Or(cmp.Compare(s.Job, o.Job), cmp.Compare(s.N, o.N)) }
+func (s Slot) Compare(o Slot) int {
+	if c := cmp.Compare(s.Job, o.Job); c != 0 {
+		return c
+	}
+	return cmp.Compare(s.N, o.N)
+}
 
 // An Instance is the memory of a slot. It outlives its tasks and its job, so
 // that an attempt is never numbered twice.
@@ -119,10 +124,10 @@ type Snapshot struct {
 
 	jobs        *btree.BTreeG[Job]
 	configs     *btree.BTreeG[config]
-	instances   *btree.BTreeG[Instance]
-	tasks       *btree.BTreeG[Task]
+	instances   shelf[Slot, Instance]
+	tasks       shelf[task.ID, Task]
 	on          *btree.BTreeG[place]
-	machines    *btree.BTreeG[Machine]
+	machines    shelf[machine.ID, Machine]
 	credentials *btree.BTreeG[Credential]
 	sources     *btree.BTreeG[source]
 	free        *btree.BTreeG[free]
@@ -157,16 +162,17 @@ const degree = 32
 // New returns an empty cluster.
 func New() *Snapshot {
 	return &Snapshot{
-		jobs:    btree.NewG(degree, func(a, b Job) bool { return a.Key < b.Key }),
-		configs: btree.NewG(degree, func(a, b config) bool { return string(a.hash[:]) < string(b.hash[:]) }),
-		instances: btree.NewG(degree, func(a, b Instance) bool {
-			return a.Slot.Compare(b.Slot) < 0
-		}),
-		tasks: btree.NewG(degree, func(a, b Task) bool { return a.ID.Compare(b.ID) < 0 }),
+		jobs:      btree.NewG(degree, func(a, b Job) bool { return a.Key < b.Key }),
+		configs:   btree.NewG(degree, func(a, b config) bool { return string(a.hash[:]) < string(b.hash[:]) }),
+		instances: newShelf[Slot, Instance](Slot.Compare),
+		tasks:     newShelf[task.ID, Task](task.ID.Compare),
 		on: btree.NewG(degree, func(a, b place) bool {
-			return cmp.Or(cmp.Compare(a.machine, b.machine), a.id.Compare(b.id)) < 0
+			if c := cmp.Compare(a.machine, b.machine); c != 0 {
+				return c < 0
+			}
+			return a.id.Compare(b.id) < 0
 		}),
-		machines:    btree.NewG(degree, func(a, b Machine) bool { return a.ID < b.ID }),
+		machines:    newShelf[machine.ID, Machine](cmp.Compare[machine.ID]),
 		credentials: btree.NewG(degree, func(a, b Credential) bool { return a.Hash < b.Hash }),
 		sources:     btree.NewG(degree, func(a, b source) bool { return a.name < b.name }),
 		free:        btree.NewG(degree, func(a, b free) bool { return a.machine < b.machine }),
@@ -176,8 +182,8 @@ func New() *Snapshot {
 // clone shares everything with s until one of the two is changed.
 func (s *Snapshot) clone() *Snapshot {
 	c := *s
-	c.jobs, c.configs, c.instances = s.jobs.Clone(), s.configs.Clone(), s.instances.Clone()
-	c.tasks, c.on, c.machines = s.tasks.Clone(), s.on.Clone(), s.machines.Clone()
+	c.jobs, c.configs, c.instances = s.jobs.Clone(), s.configs.Clone(), s.instances.clone()
+	c.tasks, c.on, c.machines = s.tasks.clone(), s.on.Clone(), s.machines.clone()
 	c.credentials, c.sources, c.free = s.credentials.Clone(), s.sources.Clone(), s.free.Clone()
 	return &c
 }
@@ -204,46 +210,41 @@ func (s *Snapshot) ConfigBytes(h job.Hash) []byte {
 }
 
 // Instance returns the memory of a slot.
-func (s *Snapshot) Instance(at Slot) (Instance, bool) { return s.instances.Get(Instance{Slot: at}) }
+func (s *Snapshot) Instance(at Slot) (Instance, bool) { return s.instances.get(at) }
 
 // Instances yields the memory of every slot of a job, in order, also of slots
 // that the job no longer has.
 func (s *Snapshot) Instances(k job.Key) iter.Seq[Instance] {
 	return func(yield func(Instance) bool) {
-		s.instances.AscendGreaterOrEqual(Instance{Slot: Slot{Job: k}}, func(i Instance) bool {
-			return i.Job == k && yield(i)
-		})
+		s.instances.from(Slot{Job: k}, func(at Slot) bool { return at.Job == k }, yield)
 	}
 }
 
 // AllInstances yields the memory of every slot there ever was, in order.
 func (s *Snapshot) AllInstances() iter.Seq[Instance] {
-	return func(yield func(Instance) bool) { s.instances.Ascend(yield) }
+	return func(yield func(Instance) bool) { s.instances.all(yield) }
 }
 
 // Task returns a task that has not ended.
-func (s *Snapshot) Task(id task.ID) (Task, bool) { return s.tasks.Get(Task{Task: task.Task{ID: id}}) }
+func (s *Snapshot) Task(id task.ID) (Task, bool) { return s.tasks.get(id) }
 
 // Tasks yields every task that has not ended, in ID order.
 func (s *Snapshot) Tasks() iter.Seq[Task] {
-	return func(yield func(Task) bool) { s.tasks.Ascend(yield) }
+	return func(yield func(Task) bool) { s.tasks.all(yield) }
 }
 
 // TasksOf yields the tasks of a job that have not ended, in ID order.
 func (s *Snapshot) TasksOf(k job.Key) iter.Seq[Task] {
 	return func(yield func(Task) bool) {
-		s.tasks.AscendGreaterOrEqual(Task{Task: task.Task{ID: task.ID{Job: k}}}, func(t Task) bool {
-			return t.ID.Job == k && yield(t)
-		})
+		s.tasks.from(task.ID{Job: k}, func(id task.ID) bool { return id.Job == k }, yield)
 	}
 }
 
 // TasksIn yields the tasks of a slot that have not ended, in order of attempt.
 func (s *Snapshot) TasksIn(at Slot) iter.Seq[Task] {
 	return func(yield func(Task) bool) {
-		s.tasks.AscendGreaterOrEqual(Task{Task: task.Task{ID: task.ID{Job: at.Job, Instance: at.N}}}, func(t Task) bool {
-			return t.ID.Job == at.Job && t.ID.Instance == at.N && yield(t)
-		})
+		within := func(id task.ID) bool { return id.Job == at.Job && id.Instance == at.N }
+		s.tasks.from(task.ID{Job: at.Job, Instance: at.N}, within, yield)
 	}
 }
 
@@ -262,12 +263,12 @@ func (s *Snapshot) TasksOn(m machine.ID) iter.Seq[Task] {
 
 // Machine returns the row of a machine.
 func (s *Snapshot) Machine(id machine.ID) (Machine, bool) {
-	return s.machines.Get(Machine{Machine: machine.Machine{ID: id}})
+	return s.machines.get(id)
 }
 
 // Machines yields every machine, in ID order.
 func (s *Snapshot) Machines() iter.Seq[Machine] {
-	return func(yield func(Machine) bool) { s.machines.Ascend(yield) }
+	return func(yield func(Machine) bool) { s.machines.all(yield) }
 }
 
 // Credential returns a credential by the hash of its secret.
@@ -295,7 +296,7 @@ func (s *Snapshot) Source(name string) uint64 {
 
 // Len returns the number of jobs, live tasks and machines.
 func (s *Snapshot) Len() (jobs, tasks, machines int) {
-	return s.jobs.Len(), s.tasks.Len(), s.machines.Len()
+	return s.jobs.Len(), s.tasks.tree.Len(), s.machines.tree.Len()
 }
 
 // A Store makes batches durable and gives them back. Every method may be
