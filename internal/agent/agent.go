@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/covey-platform/covey/internal/fault"
@@ -78,13 +77,13 @@ func (a *Agent) Open() {
 // everything, in order of id.
 func (a *Agent) Report(full bool) []task.Sighting {
 	var out []task.Sighting
-	for _, id := range slices.SortedFunc(maps.Keys(a.tasks), task.ID.Compare) {
-		s := a.tasks[id]
+	for id, s := range a.tasks {
 		if told, ok := a.told[id]; full || !ok || told != s.State {
 			out = append(out, s)
 			a.told[id] = s.State
 		}
 	}
+	slices.SortFunc(out, func(x, y task.Sighting) int { return x.ID.Compare(y.ID) })
 	return out
 }
 
