@@ -33,7 +33,7 @@ var floors = [][]string{
 	4:  {"state"},
 	5:  {"spec", "converge", "rollout", "sched", "meter", "rate", "market", "deliver", "judge", "discover", "chaos", "knob"},
 	6:  {"control", "agent"},
-	7:  {"store", "pool", "runtime", "gateway", "observe"},
+	7:  {"store", "pool", "runtime", "gateway", "observe", "trust"},
 	8:  {"rpc"},
 	9:  {"web", "cli"},
 	10: {"server", "agentd", "sim"},
@@ -48,7 +48,7 @@ const (
 var only = map[string][]string{
 	"agent": {"fault", "unit", "job", "machine", "task"},
 	"web":   {"fault"},
-	"cli":   {"fault", "spec", "unit", "job"},
+	"cli":   {"fault", "spec", "unit", "job", "trust"},
 }
 
 // impure names what a pure floor may not import, with all that lies below it.
@@ -187,7 +187,7 @@ func TestCheck(t *testing.T) {
 		{"agent/a.go", imports(ours("state")), []string{"agent/a.go:2:8: agent may import only [fault unit job machine task], not state"}},
 		{"web/a.go", imports(ours("unit")), []string{"web/a.go:2:8: web may import only [fault], not unit"}},
 		{"cli/a.go", imports(api, ours("spec"), ours("job"), ours("unit"), ours("fault"), `"os"`), nil},
-		{"cli/a.go", imports(ours("state")), []string{"cli/a.go:2:8: cli may import only [fault spec unit job], not state"}},
+		{"cli/a.go", imports(ours("state")), []string{"cli/a.go:2:8: cli may import only [fault spec unit job trust], not state"}},
 
 		// The wire.
 		{"rpc/a.go", imports(api, `"connectrpc.com/connect"`, `"google.golang.org/protobuf/proto"`), nil},

@@ -3,90 +3,22 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"io"
-	"net"
-	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
-	api "github.com/covey-platform/covey/api/covey/v1/coveyv1connect"
 	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
-	"github.com/covey-platform/covey/internal/machine"
 )
-
-// An AgentConfig says how an agent reaches its server.
-type AgentConfig struct {
-	URL        string      // http://HOST:PORT on loopback, else https://HOST:PORT
-	Credential string      // what [Agent.Join] returned; empty before
-	Version    string      // of the agent, for people
-	TLS        *tls.Config // nil: the system's authorities
-}
-
-// An Agent is an agent's way to its server. Its methods may be called by
-// several goroutines at once.
-type Agent struct {
-	cfg    AgentConfig
-	client api.AgentServiceClient
-	conns  *http.Transport
-}
-
-// DialAgent returns a way to the server. It opens no connection: the calls do,
-// whenever there is none.
-func DialAgent(cfg AgentConfig) (*Agent, error) {
-	u, err := url.Parse(cfg.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fault.Invalid.Errorf("server %.100q is no address; want a URL such as http://127.0.0.1:8081", cfg.URL)
-	}
-	if u.Scheme == "http" && !loopback(hostOf(u.Host)) {
-		return nil, fault.Invalid.Errorf("server %.100q is reached over a network; want https://, since http:// is for loopback only", cfg.URL)
-	}
-	var p http.Protocols // streams in both directions need HTTP/2
-	p.SetHTTP2(u.Scheme == "https")
-	p.SetUnencryptedHTTP2(u.Scheme == "http")
-	a := &Agent{cfg: cfg, conns: &http.Transport{
-		Protocols: &p, TLSClientConfig: cfg.TLS, TLSHandshakeTimeout: 10 * time.Second,
-		DialContext:     (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		IdleConnTimeout: time.Minute,
-		HTTP2:           &http.HTTP2Config{SendPingTimeout: Silence, PingTimeout: 5 * time.Second},
-	}}
-	a.client = api.NewAgentServiceClient(&http.Client{Transport: a.conns}, cfg.URL, connect.WithReadMaxBytes(maxReport))
-	return a, nil
-}
-
-// Close drops connections that nothing uses.
-func (a *Agent) Close() { a.conns.CloseIdleConnections() }
-
-// A Joined agent has a credential of its own.
-type Joined struct {
-	Credential string
-	UID        string // of the cluster
-	Name       string // of the cluster
-}
-
-// Join trades a join token for the credential of a machine. The token is used
-// up, whether or not the answer arrives.
-func (a *Agent) Join(ctx context.Context, token string, m machine.ID) (Joined, error) {
-	ctx, cancel := context.WithTimeout(ctx, readLimit)
-	defer cancel()
-	req := connect.NewRequest(&pb.JoinRequest{Machine: string(m)})
-	req.Header().Set("Authorization", "Bearer "+token)
-	resp, err := a.client.Join(ctx, req)
-	if err != nil {
-		return Joined{}, FromWire(err)
-	}
-	return Joined{resp.Msg.GetCredential(), resp.Msg.GetClusterUid(), resp.Msg.GetClusterName()}, nil
-}
 
 // A Session is an agent's life at its server, as the agent sees it. Send and
 // Recv may be called at the same time; each of them by one goroutine.
 type Session struct {
+	agent  *Agent
 	stream *connect.BidiStreamForClient[pb.SessionRequest, pb.SessionResponse]
 	end    context.CancelCauseFunc
 	done   <-chan struct{}
@@ -110,21 +42,27 @@ type Peer struct {
 // Session opens a session: it says hello and waits for the server's word. The
 // session lives until ctx ends, Close is called or the connection breaks. If
 // h.Session is empty, a name is drawn. An error of kind Conflict says that the
-// agent belongs to another cluster, or is too old or too new.
+// agent belongs to another cluster, or is too old or too new. [ErrRenewed] ends
+// a session whose certificate was renewed.
 func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) {
+	w, err := a.certified()
+	if err != nil {
+		return nil, err
+	}
 	if h.Session == "" {
 		h.Session = rand.Text()
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	s := &Session{
-		stream: a.client.Session(ctx), end: end, done: ctx.Done(), name: h.Session,
+		agent: a, stream: w.client.Session(ctx), end: end, done: ctx.Done(), name: h.Session,
 		cause: func() error { return context.Cause(ctx) },
 	}
 	closeWith(ctx, s.stream)
+	w.endWith(ctx, end)
 	s.idle = time.AfterFunc(Silence, func() {
 		end(fault.Timeout.Errorf("the server was silent for %v", Silence))
 	})
-	s.stream.RequestHeader().Set("Authorization", "Bearer "+a.cfg.Credential)
+	a.sign(s.stream.RequestHeader())
 	hello := helloToWire(h)
 	hello.Wire, hello.Version = Wire, text(a.cfg.Version)
 	_ = s.send(&pb.SessionRequest{Hello: hello, Session: h.Session}) // receive says why it failed
@@ -218,7 +156,7 @@ func (s *Session) lost(err error) error {
 	} else if errors.Is(err, io.EOF) {
 		err = fault.Unavailable.Errorf("the server ended the session")
 	}
-	err = FromWire(err)
+	err = s.agent.judge(err)
 	s.end(err)
 	return err
 }

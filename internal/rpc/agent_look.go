@@ -22,15 +22,20 @@ const maxAnswers = 8
 // goroutines at once, with a context that ends with the question; its error
 // goes to who asked, with its kind.
 func (a *Agent) Look(ctx context.Context, m machine.ID, answer func(context.Context, Question) (LookAnswer, error)) error {
+	w, err := a.certified()
+	if err != nil {
+		return err
+	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(errClosed)
 	idle := time.AfterFunc(Silence, func() {
 		end(fault.Timeout.Errorf("the server was silent for %v", Silence))
 	})
 	defer idle.Stop()
-	stream := a.client.Look(ctx)
+	stream := w.client.Look(ctx)
 	closeWith(ctx, stream)
-	stream.RequestHeader().Set("Authorization", "Bearer "+a.cfg.Credential)
+	w.endWith(ctx, end)
+	a.sign(stream.RequestHeader())
 	l := &looker{stream: stream, end: end, answer: answer}
 	_ = l.send(&pb.LookRequest{Machine: string(m)}) // Receive says why it failed
 	go l.beat(ctx)
@@ -45,8 +50,9 @@ func (a *Agent) Look(ctx context.Context, m machine.ID, answer func(context.Cont
 			} else if errors.Is(err, io.EOF) {
 				err = fault.Unavailable.Errorf("the server ended the stream of questions")
 			}
+			err = a.judge(err)
 			end(err)
-			return FromWire(err)
+			return err
 		}
 		idle.Reset(Silence)
 		if q.GetId() == 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/tenant"
+	"github.com/covey-platform/covey/internal/trust"
 )
 
 // The pace of an agent's streams. Either side gives up when it has heard
@@ -26,7 +27,8 @@ const (
 	sendLimit = 10 * time.Second // to send one message
 )
 
-// Join trades a join token for an agent's credential.
+// Join trades a join token for an agent's credential, and over TLS for its
+// first certificate.
 func (s *services) Join(ctx context.Context, req *connect.Request[pb.JoinRequest]) (*connect.Response[pb.JoinResponse], error) {
 	m := req.Msg.GetMachine()
 	if err := named("machine", m); err != nil {
@@ -37,11 +39,36 @@ func (s *services) Join(ctx context.Context, req *connect.Request[pb.JoinRequest
 		Hash:  callerOf(ctx).hash,
 		Agent: state.Credential{Hash: HashToken(secret), Kind: tenant.Agent.String(), Subject: m},
 	}
+	cl := s.b.View().Snapshot.Cluster
+	resp := &pb.JoinResponse{Credential: secret, ClusterUid: cl.UID, ClusterName: text(cl.Name)}
+	if len(req.Msg.GetCsr()) > 0 { // before the token is used: what is wrong with it uses nothing up
+		var err error
+		if resp.Certificate, err = s.certify(req.Msg.GetCsr(), trust.Machine{Cluster: cl.UID, ID: m, Credential: c.Agent.Hash}); err != nil {
+			return nil, err
+		}
+	}
 	if _, _, err := s.b.Do(ctx, c); err != nil {
 		return nil, err
 	}
-	cl := s.b.View().Snapshot.Cluster
-	return connect.NewResponse(&pb.JoinResponse{Credential: secret, ClusterUid: cl.UID, ClusterName: text(cl.Name)}), nil
+	return connect.NewResponse(resp), nil
+}
+
+// Renew makes a new certificate for a machine.
+func (s *services) Renew(ctx context.Context, req *connect.Request[pb.RenewRequest]) (*connect.Response[pb.RenewResponse], error) {
+	who := callerOf(ctx)
+	m := trust.Machine{Cluster: s.b.View().Snapshot.Cluster.UID, ID: who.Machine, Credential: who.hash}
+	cert, err := s.certify(req.Msg.GetCsr(), m)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.RenewResponse{Certificate: cert}), nil
+}
+
+func (s *services) certify(csr []byte, m trust.Machine) ([]byte, error) {
+	if s.opt.TLS == nil {
+		return nil, fault.Invalid.Errorf("this server speaks without TLS and makes no certificates; a machine's credential is enough here")
+	}
+	return s.opt.TLS.Authority().ForMachine(csr, m, s.opt.Now())
 }
 
 // Session is the life of an agent here.

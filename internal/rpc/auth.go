@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"net/http"
@@ -19,6 +21,7 @@ import (
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/tenant"
+	"github.com/covey-platform/covey/internal/trust"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -42,7 +45,8 @@ const maxToken = 512
 // caller is who asks, as the gate found out.
 type caller struct {
 	tenant.Subject
-	hash string // of the token
+	hash string            // of the token, or of the credential that the certificate stands for
+	cert *x509.Certificate // what proved it; nil: the token
 }
 
 type callerKey struct{}
@@ -53,14 +57,68 @@ func callerOf(ctx context.Context) caller {
 	return c
 }
 
-// authenticate finds out whose token is in the headers. No token is nobody; a
-// token that is not valid is an error of kind Unauthenticated. Secrets are
-// looked up by their hash, so that the time it takes tells nothing of them.
-func authenticate(s *state.Snapshot, now unit.Tick, h http.Header) (caller, error) {
-	all := h.Values("Authorization")
-	if len(all) == 0 {
+// authenticate finds out who calls: whom the connection's certificate names,
+// else whose token is in the headers. No proof is nobody; one that is not valid
+// is an error of kind Unauthenticated. Secrets are looked up by their hash, so
+// that the time it takes tells nothing of them.
+func (s *services) authenticate(conn *tls.ConnectionState, h http.Header) (caller, error) {
+	snap, all := s.b.View().Snapshot, h.Values("Authorization")
+	switch {
+	case conn != nil && len(conn.PeerCertificates) > 0:
+		if len(all) > 0 {
+			return caller{}, fault.Unauthenticated.Errorf("the call has a certificate and a token; want one proof of who calls")
+		}
+		return s.byCertificate(snap, conn)
+	case len(all) == 0:
 		return caller{}, nil
 	}
+	return byToken(snap, s.now(), all)
+}
+
+// byCertificate maps a machine's certificate to the machine's credential: when
+// that one is revoked, so is the certificate.
+func (s *services) byCertificate(snap *state.Snapshot, conn *tls.ConnectionState) (caller, error) {
+	if len(conn.VerifiedChains) == 0 {
+		return caller{}, fault.Unauthenticated.Errorf("the certificate was not verified")
+	}
+	cert := conn.PeerCertificates[0]
+	m, err := trust.MachineOf(cert)
+	if err != nil {
+		return caller{}, err
+	}
+	if m.Cluster != snap.Cluster.UID {
+		return caller{}, fault.Unauthenticated.Errorf("the certificate is of a machine of another cluster, %s; this is %s", m.Cluster, snap.Cluster.UID)
+	}
+	who := caller{tenant.Subject{Kind: tenant.Agent, Machine: m.ID}, m.Credential, cert}
+	c, ok := snap.Credential(m.Credential)
+	if !ok || c.Kind != tenant.Agent.String() || c.Subject != m.ID {
+		return caller{}, errRevoked
+	}
+	return who, s.still(who)
+}
+
+var errRevoked = fault.Unauthenticated.Errorf("what let this caller in was revoked, or is not known to this cluster; a machine joins again with a token of covey token create --kind join")
+
+// still reports why somebody who was let in may not stay: a stream must not
+// outlive what opened it.
+func (s *services) still(who caller) error {
+	if who.hash == "" {
+		return nil
+	}
+	c, ok := s.b.View().Snapshot.Credential(who.hash)
+	switch {
+	case !ok:
+		return errRevoked
+	case c.Expires != 0 && c.Expires <= s.now():
+		return fault.Unauthenticated.Errorf("the token has expired; make another with covey token create")
+	case who.cert != nil:
+		return trust.Expired(who.cert, s.opt.Now())
+	}
+	return nil
+}
+
+// byToken finds out whose token is in the Authorization headers.
+func byToken(s *state.Snapshot, now unit.Tick, all []string) (caller, error) {
 	scheme, token, _ := strings.Cut(all[0], " ")
 	if len(all) > 1 || !strings.EqualFold(scheme, "bearer") || token == "" || len(token) > maxToken {
 		return caller{}, fault.Unauthenticated.Errorf("the Authorization header is not understood; want one \"Bearer TOKEN\"")
@@ -75,7 +133,7 @@ func authenticate(s *state.Snapshot, now unit.Tick, h http.Header) (caller, erro
 	case c.Used:
 		return caller{}, fault.Unauthenticated.Errorf("the join token was used before; a token lets one agent in, make another with covey token create --kind join")
 	}
-	who := caller{tenant.Subject{Kind: kind, Name: c.Subject}, c.Hash}
+	who := caller{tenant.Subject{Kind: kind, Name: c.Subject}, c.Hash, nil}
 	if kind != tenant.Admin {
 		who.Name, who.Machine = "", c.Subject
 	}
@@ -114,6 +172,7 @@ var rules = map[string]rule{
 	api.AgentServiceJoinProcedure:           {tenant.AgentJoin, joinObject},
 	api.AgentServiceSessionProcedure:        {tenant.AgentSession, sessionObject},
 	api.AgentServiceLookProcedure:           {tenant.AgentLook, lookObject},
+	api.AgentServiceRenewProcedure:          {tenant.AgentRenew, renewObject},
 }
 
 func wholeCluster(caller, proto.Message) tenant.Object { return tenant.Object{} }
@@ -137,6 +196,11 @@ func machineObject(_ caller, m proto.Message) tenant.Object {
 
 func joinObject(_ caller, m proto.Message) tenant.Object {
 	r, _ := m.(*pb.JoinRequest)
+	return tenant.Object{Machine: r.GetMachine()}
+}
+
+func renewObject(_ caller, m proto.Message) tenant.Object {
+	r, _ := m.(*pb.RenewRequest)
 	return tenant.Object{Machine: r.GetMachine()}
 }
 
@@ -172,9 +236,13 @@ func allow(who caller, procedure string, m proto.Message) error {
 
 // gate finds out who calls before anything of a message is read.
 func (s *services) gate(ctx context.Context, spec connect.Spec, _ connect.Peer, h http.Header) (context.Context, error) {
-	who, err := authenticate(s.b.View().Snapshot, s.now(), h)
+	conn := connOf(ctx)
+	who, err := s.authenticate(conn, h)
 	if err != nil {
 		return ctx, toWire(err)
+	}
+	if conn != nil && who.Kind == tenant.Agent && who.cert == nil && spec.Procedure != api.AgentServiceRenewProcedure {
+		return ctx, toWire(fault.Unauthenticated.Errorf("over TLS a machine proves itself by its certificate; its credential is for Renew alone"))
 	}
 	// An agent's streams name their machine in the first message; until then
 	// the caller counts as speaking for itself.
@@ -189,7 +257,7 @@ func (s *services) gate(ctx context.Context, spec connect.Spec, _ connect.Peer, 
 
 // guard is the interceptor that asks [allow] for every message, and gives
 // errors their codes.
-type guard struct{}
+type guard struct{ s *services }
 
 // WrapUnary guards a call of one message.
 func (guard) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
@@ -213,15 +281,16 @@ func (guard) WrapStreamingClient(next connect.StreamingClientFunc) connect.Strea
 }
 
 // WrapStreamingHandler guards every message of a stream.
-func (guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+func (g guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return toWire(next(ctx, guarded{conn, callerOf(ctx), deadlinesOf(ctx)}))
+		return toWire(next(ctx, guarded{conn, g.s, callerOf(ctx), deadlinesOf(ctx)}))
 	}
 }
 
 // guarded is a stream whose messages are asked about.
 type guarded struct {
 	connect.StreamingHandlerConn
+	s         *services
 	who       caller
 	deadlines deadlines
 }
@@ -234,6 +303,17 @@ func (g guarded) Receive(m any) error {
 	if g.Spec().StreamType == connect.StreamTypeServer {
 		g.deadlines.read(time.Time{}) // all of the request is there
 	}
+	if err := g.s.still(g.who); err != nil {
+		return toWire(err)
+	}
 	msg, _ := m.(proto.Message)
 	return toWire(allow(g.who, g.Spec().Procedure, msg))
+}
+
+// Send sends a message to who may still have it.
+func (g guarded) Send(m any) error {
+	if err := g.s.still(g.who); err != nil {
+		return toWire(err)
+	}
+	return g.StreamingHandlerConn.Send(m)
 }

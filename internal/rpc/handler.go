@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	api "github.com/covey-platform/covey/api/covey/v1/coveyv1connect"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/tenant"
+	"github.com/covey-platform/covey/internal/trust"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -29,6 +31,7 @@ type Options struct {
 	Hosts   []string         // names beside loopback under which the server may be reached, without ports
 	Now     func() time.Time // nil: the wall clock
 	Log     *slog.Logger     // nil: nothing is logged
+	TLS     *trust.Presenter // what the server shows; nil: it is reached on loopback without TLS
 }
 
 // Bounds of what one peer may ask for.
@@ -63,7 +66,7 @@ func (s *services) handler() http.Handler {
 		}),
 		connect.WithRequestGate(s.gate),
 		connect.WithRecover(s.recovered),
-		connect.WithInterceptors(guard{}),
+		connect.WithInterceptors(guard{s}),
 	}
 	mux.Handle(api.NewJobServiceHandler(s, opts...))
 	mux.Handle(api.NewTaskServiceHandler(s, opts...))
@@ -79,7 +82,7 @@ func (s *services) handler() http.Handler {
 func Protect(b Backend, opt Options, verb tenant.Verb, h http.Handler) http.Handler {
 	s := newServices(b, opt)
 	return s.door(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who, err := authenticate(b.View().Snapshot, s.now(), r.Header)
+		who, err := s.authenticate(r.TLS, r.Header)
 		if err == nil {
 			err = tenant.Allow(who.Subject, verb, tenant.Object{})
 		}
@@ -91,13 +94,12 @@ func Protect(b Backend, opt Options, verb tenant.Verb, h http.Handler) http.Hand
 	}))
 }
 
-// NewServer returns a server for handlers of this package: HTTP/1 and HTTP/2
-// on one port, also without TLS, with bounds on what a slow peer may hold. The
-// caller sets BaseContext, ErrorLog and TLSConfig.
+// NewServer returns a server for handlers of this package on loopback: HTTP/1
+// and HTTP/2 on one port without TLS, with bounds on what a slow peer may hold.
+// The caller sets BaseContext and ErrorLog.
 func NewServer(h http.Handler) *http.Server {
 	var p http.Protocols
 	p.SetHTTP1(true)
-	p.SetHTTP2(true)
 	p.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler: h, Protocols: &p,
@@ -111,6 +113,15 @@ func NewServer(h http.Handler) *http.Server {
 			WriteByteTimeout:     20 * time.Second,
 		},
 	}
+}
+
+// NewTLSServer returns a server like [NewServer] that shows p, for ServeTLS
+// without files: TLS 1.3 with HTTP/2 and nothing else.
+func NewTLSServer(h http.Handler, p *trust.Presenter) *http.Server {
+	s := NewServer(h)
+	s.TLSConfig, s.Protocols = p.Config(), new(http.Protocols)
+	s.Protocols.SetHTTP2(true)
+	return s
 }
 
 func newServices(b Backend, opt Options) *services {
@@ -142,6 +153,14 @@ func (s *services) recovered(ctx context.Context, spec connect.Spec, _ http.Head
 	s.opt.Log.ErrorContext(ctx, "a call ended in a panic",
 		"procedure", spec.Procedure, "panic", fmt.Sprint(what), "stack", string(debug.Stack()))
 	return connect.NewError(connect.CodeInternal, fault.Internal.Errorf("%s failed by a bug of the server; its log says more", spec.Procedure))
+}
+
+type connKey struct{}
+
+// connOf returns what is known of the connection's TLS; nil: there is none.
+func connOf(ctx context.Context) *tls.ConnectionState {
+	c, _ := ctx.Value(connKey{}).(*tls.ConnectionState)
+	return c
 }
 
 type controllerKey struct{}
@@ -181,7 +200,8 @@ func (s *services) door(next http.Handler) http.Handler {
 		if !streams(r.URL.Path) {
 			_ = rc.SetReadDeadline(time.Now().Add(readLimit))
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), controllerKey{}, rc)))
+		ctx := context.WithValue(context.WithValue(r.Context(), controllerKey{}, rc), connKey{}, r.TLS)
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
@@ -193,7 +213,7 @@ func streams(path string) bool {
 
 func (s *services) checkOrigin(r *http.Request) error {
 	host := hostOf(r.Host)
-	if !loopback(host) && !slices.Contains(s.opt.Hosts, host) {
+	if !loopback(host) && !slices.Contains(s.opt.Hosts, host) && (s.opt.TLS == nil || !slices.Contains(s.opt.TLS.Hosts(), host)) {
 		return fault.Denied.Errorf("this server does not answer to the name %.80q; want localhost, or a name that it was started with", host)
 	}
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {

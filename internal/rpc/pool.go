@@ -12,6 +12,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/tenant"
+	"github.com/covey-platform/covey/internal/trust"
 )
 
 // rowToWire shows a machine as the cluster knows it.
@@ -127,6 +128,9 @@ func (s *services) CreateToken(ctx context.Context, req *connect.Request[pb.Crea
 	}
 	expires := s.now().Add(life)
 	secret := NewToken(kind)
+	if kind == tenant.Join && s.opt.TLS != nil {
+		secret = trust.WithPin(secret, s.opt.TLS.Pin())
+	}
 	c := state.Credential{Hash: HashToken(secret), Kind: kind.String(), Subject: m.GetSubject(), Expires: expires}
 	if _, _, err := s.b.Do(ctx, control.AddCredential{Credential: c}); err != nil {
 		return nil, err

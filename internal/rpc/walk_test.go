@@ -122,7 +122,7 @@ func aimed(p procedure, machine string) []byte {
 	switch p.method.Name() {
 	case "Session":
 		return fmt.Appendf(nil, `{"hello":{"wire":1,"session":"s","clusterUid":"uid-1","machine":{"id":%q}}}`, machine)
-	case "Look", "Join":
+	case "Look", "Join", "Renew":
 		return fmt.Appendf(nil, `{"machine":%q}`, machine)
 	case "GetMachine":
 		return fmt.Appendf(nil, `{"id":%q}`, machine)

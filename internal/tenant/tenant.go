@@ -87,6 +87,7 @@ const (
 	AgentJoin    Verb = "agent.join"
 	AgentSession Verb = "agent.session"
 	AgentLook    Verb = "agent.look"
+	AgentRenew   Verb = "agent.renew" // its certificate
 	MetricsRead  Verb = "metrics.read" // the server's own measurements
 )
 
@@ -118,6 +119,7 @@ var rules = map[Verb]map[Kind]scope{
 	AgentJoin:    {Join: anyMachine},
 	AgentSession: {Agent: ownMachine},
 	AgentLook:    {Agent: ownMachine},
+	AgentRenew:   {Agent: ownMachine},
 	MetricsRead:  {Admin: anything},
 }
 

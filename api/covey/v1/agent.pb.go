@@ -25,7 +25,10 @@ const (
 type JoinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The machine that joins.
-	Machine       string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// Over TLS, the request for the machine's certificate: PKCS #10, DER. Only its
+	// key counts.
+	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -67,6 +70,13 @@ func (x *JoinRequest) GetMachine() string {
 	return ""
 }
 
+func (x *JoinRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
 // JoinResponse lets the agent in from now on.
 type JoinResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -75,7 +85,10 @@ type JoinResponse struct {
 	// UID of the cluster: an agent of another one never joins.
 	ClusterUid string `protobuf:"bytes,2,opt,name=cluster_uid,json=clusterUid,proto3" json:"cluster_uid,omitempty"`
 	// Name of the cluster.
-	ClusterName   string `protobuf:"bytes,3,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
+	ClusterName string `protobuf:"bytes,3,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
+	// Over TLS, the machine's certificate, DER. It names
+	// covey://CLUSTER_UID/machine/MACHINE and is good for a day.
+	Certificate   []byte `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -131,6 +144,114 @@ func (x *JoinResponse) GetClusterName() string {
 	return ""
 }
 
+func (x *JoinResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+// RenewRequest asks for a certificate.
+type RenewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine.
+	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// The request: PKCS #10, DER. Only its key counts.
+	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_covey_v1_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RenewRequest) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *RenewRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+// RenewResponse is the answer to it.
+type RenewResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine's certificate, DER.
+	Certificate   []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_covey_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RenewResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
 // Sighting is what an agent says about one task.
 type Sighting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -152,7 +273,7 @@ type Sighting struct {
 
 func (x *Sighting) Reset() {
 	*x = Sighting{}
-	mi := &file_covey_v1_agent_proto_msgTypes[2]
+	mi := &file_covey_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -164,7 +285,7 @@ func (x *Sighting) String() string {
 func (*Sighting) ProtoMessage() {}
 
 func (x *Sighting) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[2]
+	mi := &file_covey_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -177,7 +298,7 @@ func (x *Sighting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sighting.ProtoReflect.Descriptor instead.
 func (*Sighting) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Sighting) GetId() string {
@@ -237,7 +358,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_covey_v1_agent_proto_msgTypes[3]
+	mi := &file_covey_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +370,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[3]
+	mi := &file_covey_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +383,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Fact) GetSource() string {
@@ -309,7 +430,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_covey_v1_agent_proto_msgTypes[4]
+	mi := &file_covey_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -321,7 +442,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[4]
+	mi := &file_covey_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -334,7 +455,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Hello) GetWire() uint32 {
@@ -410,7 +531,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_covey_v1_agent_proto_msgTypes[5]
+	mi := &file_covey_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -422,7 +543,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[5]
+	mi := &file_covey_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -435,7 +556,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SessionRequest) GetHello() *Hello {
@@ -508,7 +629,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_covey_v1_agent_proto_msgTypes[6]
+	mi := &file_covey_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +641,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[6]
+	mi := &file_covey_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +654,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Order) GetId() string {
@@ -591,7 +712,7 @@ type FactAck struct {
 
 func (x *FactAck) Reset() {
 	*x = FactAck{}
-	mi := &file_covey_v1_agent_proto_msgTypes[7]
+	mi := &file_covey_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +724,7 @@ func (x *FactAck) String() string {
 func (*FactAck) ProtoMessage() {}
 
 func (x *FactAck) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[7]
+	mi := &file_covey_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +737,7 @@ func (x *FactAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FactAck.ProtoReflect.Descriptor instead.
 func (*FactAck) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FactAck) GetSource() string {
@@ -658,7 +779,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_covey_v1_agent_proto_msgTypes[8]
+	mi := &file_covey_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +791,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[8]
+	mi := &file_covey_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +804,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SessionResponse) GetEpoch() *Epoch {
@@ -771,7 +892,7 @@ type LookRequest struct {
 
 func (x *LookRequest) Reset() {
 	*x = LookRequest{}
-	mi := &file_covey_v1_agent_proto_msgTypes[9]
+	mi := &file_covey_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +904,7 @@ func (x *LookRequest) String() string {
 func (*LookRequest) ProtoMessage() {}
 
 func (x *LookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[9]
+	mi := &file_covey_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +917,7 @@ func (x *LookRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookRequest.ProtoReflect.Descriptor instead.
 func (*LookRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LookRequest) GetId() uint64 {
@@ -881,7 +1002,7 @@ type LookEntry struct {
 
 func (x *LookEntry) Reset() {
 	*x = LookEntry{}
-	mi := &file_covey_v1_agent_proto_msgTypes[10]
+	mi := &file_covey_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1014,7 @@ func (x *LookEntry) String() string {
 func (*LookEntry) ProtoMessage() {}
 
 func (x *LookEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[10]
+	mi := &file_covey_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1027,7 @@ func (x *LookEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookEntry.ProtoReflect.Descriptor instead.
 func (*LookEntry) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LookEntry) GetName() string {
@@ -968,7 +1089,7 @@ type LookResponse struct {
 
 func (x *LookResponse) Reset() {
 	*x = LookResponse{}
-	mi := &file_covey_v1_agent_proto_msgTypes[11]
+	mi := &file_covey_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1101,7 @@ func (x *LookResponse) String() string {
 func (*LookResponse) ProtoMessage() {}
 
 func (x *LookResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_agent_proto_msgTypes[11]
+	mi := &file_covey_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1114,7 @@ func (x *LookResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookResponse.ProtoReflect.Descriptor instead.
 func (*LookResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_covey_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LookResponse) GetId() uint64 {
@@ -1042,16 +1163,23 @@ var File_covey_v1_agent_proto protoreflect.FileDescriptor
 
 const file_covey_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x14covey/v1/agent.proto\x12\bcovey.v1\x1a\x14covey/v1/types.proto\"'\n" +
+	"\x14covey/v1/agent.proto\x12\bcovey.v1\x1a\x14covey/v1/types.proto\"9\n" +
 	"\vJoinRequest\x12\x18\n" +
-	"\amachine\x18\x01 \x01(\tR\amachine\"r\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\"\x94\x01\n" +
 	"\fJoinResponse\x12\x1e\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\tR\n" +
 	"credential\x12\x1f\n" +
 	"\vcluster_uid\x18\x02 \x01(\tR\n" +
 	"clusterUid\x12!\n" +
-	"\fcluster_name\x18\x03 \x01(\tR\vclusterName\"\xb2\x01\n" +
+	"\fcluster_name\x18\x03 \x01(\tR\vclusterName\x12 \n" +
+	"\vcertificate\x18\x04 \x01(\fR\vcertificate\":\n" +
+	"\fRenewRequest\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\"1\n" +
+	"\rRenewResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\xb2\x01\n" +
 	"\bSighting\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vconfig_hash\x18\x02 \x01(\tR\n" +
@@ -1129,11 +1257,12 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x04what\x18\x03 \x01(\tR\x04what\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x16\n" +
 	"\x06offset\x18\x05 \x01(\x03R\x06offset\x12\x10\n" +
-	"\x03max\x18\x06 \x01(\x03R\x03max2\xc4\x01\n" +
+	"\x03max\x18\x06 \x01(\x03R\x03max2\xfe\x01\n" +
 	"\fAgentService\x125\n" +
 	"\x04Join\x12\x15.covey.v1.JoinRequest\x1a\x16.covey.v1.JoinResponse\x12B\n" +
 	"\aSession\x12\x18.covey.v1.SessionRequest\x1a\x19.covey.v1.SessionResponse(\x010\x01\x129\n" +
-	"\x04Look\x12\x15.covey.v1.LookRequest\x1a\x16.covey.v1.LookResponse(\x010\x01B6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
+	"\x04Look\x12\x15.covey.v1.LookRequest\x1a\x16.covey.v1.LookResponse(\x010\x01\x128\n" +
+	"\x05Renew\x12\x16.covey.v1.RenewRequest\x1a\x17.covey.v1.RenewResponseB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
 
 var (
 	file_covey_v1_agent_proto_rawDescOnce sync.Once
@@ -1147,47 +1276,51 @@ func file_covey_v1_agent_proto_rawDescGZIP() []byte {
 	return file_covey_v1_agent_proto_rawDescData
 }
 
-var file_covey_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_covey_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_covey_v1_agent_proto_goTypes = []any{
 	(*JoinRequest)(nil),     // 0: covey.v1.JoinRequest
 	(*JoinResponse)(nil),    // 1: covey.v1.JoinResponse
-	(*Sighting)(nil),        // 2: covey.v1.Sighting
-	(*Fact)(nil),            // 3: covey.v1.Fact
-	(*Hello)(nil),           // 4: covey.v1.Hello
-	(*SessionRequest)(nil),  // 5: covey.v1.SessionRequest
-	(*Order)(nil),           // 6: covey.v1.Order
-	(*FactAck)(nil),         // 7: covey.v1.FactAck
-	(*SessionResponse)(nil), // 8: covey.v1.SessionResponse
-	(*LookRequest)(nil),     // 9: covey.v1.LookRequest
-	(*LookEntry)(nil),       // 10: covey.v1.LookEntry
-	(*LookResponse)(nil),    // 11: covey.v1.LookResponse
-	nil,                     // 12: covey.v1.SessionResponse.ConfigsEntry
-	(*Resources)(nil),       // 13: covey.v1.Resources
-	(*Machine)(nil),         // 14: covey.v1.Machine
-	(*Epoch)(nil),           // 15: covey.v1.Epoch
+	(*RenewRequest)(nil),    // 2: covey.v1.RenewRequest
+	(*RenewResponse)(nil),   // 3: covey.v1.RenewResponse
+	(*Sighting)(nil),        // 4: covey.v1.Sighting
+	(*Fact)(nil),            // 5: covey.v1.Fact
+	(*Hello)(nil),           // 6: covey.v1.Hello
+	(*SessionRequest)(nil),  // 7: covey.v1.SessionRequest
+	(*Order)(nil),           // 8: covey.v1.Order
+	(*FactAck)(nil),         // 9: covey.v1.FactAck
+	(*SessionResponse)(nil), // 10: covey.v1.SessionResponse
+	(*LookRequest)(nil),     // 11: covey.v1.LookRequest
+	(*LookEntry)(nil),       // 12: covey.v1.LookEntry
+	(*LookResponse)(nil),    // 13: covey.v1.LookResponse
+	nil,                     // 14: covey.v1.SessionResponse.ConfigsEntry
+	(*Resources)(nil),       // 15: covey.v1.Resources
+	(*Machine)(nil),         // 16: covey.v1.Machine
+	(*Epoch)(nil),           // 17: covey.v1.Epoch
 }
 var file_covey_v1_agent_proto_depIdxs = []int32{
-	13, // 0: covey.v1.Sighting.resources:type_name -> covey.v1.Resources
-	14, // 1: covey.v1.Hello.machine:type_name -> covey.v1.Machine
-	15, // 2: covey.v1.Hello.seen_epoch:type_name -> covey.v1.Epoch
-	4,  // 3: covey.v1.SessionRequest.hello:type_name -> covey.v1.Hello
-	2,  // 4: covey.v1.SessionRequest.sightings:type_name -> covey.v1.Sighting
-	3,  // 5: covey.v1.SessionRequest.facts:type_name -> covey.v1.Fact
-	14, // 6: covey.v1.SessionRequest.machine:type_name -> covey.v1.Machine
-	13, // 7: covey.v1.Order.resources:type_name -> covey.v1.Resources
-	15, // 8: covey.v1.SessionResponse.epoch:type_name -> covey.v1.Epoch
-	6,  // 9: covey.v1.SessionResponse.orders:type_name -> covey.v1.Order
-	12, // 10: covey.v1.SessionResponse.configs:type_name -> covey.v1.SessionResponse.ConfigsEntry
-	7,  // 11: covey.v1.SessionResponse.acks:type_name -> covey.v1.FactAck
-	10, // 12: covey.v1.LookRequest.entries:type_name -> covey.v1.LookEntry
+	15, // 0: covey.v1.Sighting.resources:type_name -> covey.v1.Resources
+	16, // 1: covey.v1.Hello.machine:type_name -> covey.v1.Machine
+	17, // 2: covey.v1.Hello.seen_epoch:type_name -> covey.v1.Epoch
+	6,  // 3: covey.v1.SessionRequest.hello:type_name -> covey.v1.Hello
+	4,  // 4: covey.v1.SessionRequest.sightings:type_name -> covey.v1.Sighting
+	5,  // 5: covey.v1.SessionRequest.facts:type_name -> covey.v1.Fact
+	16, // 6: covey.v1.SessionRequest.machine:type_name -> covey.v1.Machine
+	15, // 7: covey.v1.Order.resources:type_name -> covey.v1.Resources
+	17, // 8: covey.v1.SessionResponse.epoch:type_name -> covey.v1.Epoch
+	8,  // 9: covey.v1.SessionResponse.orders:type_name -> covey.v1.Order
+	14, // 10: covey.v1.SessionResponse.configs:type_name -> covey.v1.SessionResponse.ConfigsEntry
+	9,  // 11: covey.v1.SessionResponse.acks:type_name -> covey.v1.FactAck
+	12, // 12: covey.v1.LookRequest.entries:type_name -> covey.v1.LookEntry
 	0,  // 13: covey.v1.AgentService.Join:input_type -> covey.v1.JoinRequest
-	5,  // 14: covey.v1.AgentService.Session:input_type -> covey.v1.SessionRequest
-	9,  // 15: covey.v1.AgentService.Look:input_type -> covey.v1.LookRequest
-	1,  // 16: covey.v1.AgentService.Join:output_type -> covey.v1.JoinResponse
-	8,  // 17: covey.v1.AgentService.Session:output_type -> covey.v1.SessionResponse
-	11, // 18: covey.v1.AgentService.Look:output_type -> covey.v1.LookResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
+	7,  // 14: covey.v1.AgentService.Session:input_type -> covey.v1.SessionRequest
+	11, // 15: covey.v1.AgentService.Look:input_type -> covey.v1.LookRequest
+	2,  // 16: covey.v1.AgentService.Renew:input_type -> covey.v1.RenewRequest
+	1,  // 17: covey.v1.AgentService.Join:output_type -> covey.v1.JoinResponse
+	10, // 18: covey.v1.AgentService.Session:output_type -> covey.v1.SessionResponse
+	13, // 19: covey.v1.AgentService.Look:output_type -> covey.v1.LookResponse
+	3,  // 20: covey.v1.AgentService.Renew:output_type -> covey.v1.RenewResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -1205,7 +1338,7 @@ func file_covey_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_covey_v1_agent_proto_rawDesc), len(file_covey_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,8 @@ const (
 	AgentServiceSessionProcedure = "/covey.v1.AgentService/Session"
 	// AgentServiceLookProcedure is the fully-qualified name of the AgentService's Look RPC.
 	AgentServiceLookProcedure = "/covey.v1.AgentService/Look"
+	// AgentServiceRenewProcedure is the fully-qualified name of the AgentService's Renew RPC.
+	AgentServiceRenewProcedure = "/covey.v1.AgentService/Renew"
 )
 
 // AgentServiceClient is a client for the covey.v1.AgentService service.
@@ -52,6 +54,10 @@ type AgentServiceClient interface {
 	// Look answers the server's questions about sandboxes and logs. The agent
 	// opens it with a message without an id; every question gets one answer.
 	Look(context.Context) *connect.BidiStreamForClient[v1.LookRequest, v1.LookResponse]
+	// Renew makes a new certificate for the machine, over TLS. The machine proves
+	// itself by the certificate that it has, or by its credential when that one
+	// has ended.
+	Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error)
 }
 
 // NewAgentServiceClient constructs a client for the covey.v1.AgentService service. By default, it
@@ -83,6 +89,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("Look")),
 			connect.WithClientOptions(opts...),
 		),
+		renew: connect.NewClient[v1.RenewRequest, v1.RenewResponse](
+			httpClient,
+			baseURL+AgentServiceRenewProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Renew")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -91,6 +103,7 @@ type agentServiceClient struct {
 	join    *connect.Client[v1.JoinRequest, v1.JoinResponse]
 	session *connect.Client[v1.SessionRequest, v1.SessionResponse]
 	look    *connect.Client[v1.LookRequest, v1.LookResponse]
+	renew   *connect.Client[v1.RenewRequest, v1.RenewResponse]
 }
 
 // Join calls covey.v1.AgentService.Join.
@@ -108,6 +121,11 @@ func (c *agentServiceClient) Look(ctx context.Context) *connect.BidiStreamForCli
 	return c.look.CallBidiStream(ctx)
 }
 
+// Renew calls covey.v1.AgentService.Renew.
+func (c *agentServiceClient) Renew(ctx context.Context, req *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error) {
+	return c.renew.CallUnary(ctx, req)
+}
+
 // AgentServiceHandler is an implementation of the covey.v1.AgentService service.
 type AgentServiceHandler interface {
 	// Join trades a single-use token for a credential of one machine.
@@ -119,6 +137,10 @@ type AgentServiceHandler interface {
 	// Look answers the server's questions about sandboxes and logs. The agent
 	// opens it with a message without an id; every question gets one answer.
 	Look(context.Context, *connect.BidiStream[v1.LookRequest, v1.LookResponse]) error
+	// Renew makes a new certificate for the machine, over TLS. The machine proves
+	// itself by the certificate that it has, or by its credential when that one
+	// has ended.
+	Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error)
 }
 
 // NewAgentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -146,6 +168,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("Look")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceRenewHandler := connect.NewUnaryHandler(
+		AgentServiceRenewProcedure,
+		svc.Renew,
+		connect.WithSchema(agentServiceMethods.ByName("Renew")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/covey.v1.AgentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentServiceJoinProcedure:
@@ -154,6 +182,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceSessionHandler.ServeHTTP(w, r)
 		case AgentServiceLookProcedure:
 			agentServiceLookHandler.ServeHTTP(w, r)
+		case AgentServiceRenewProcedure:
+			agentServiceRenewHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -173,4 +203,8 @@ func (UnimplementedAgentServiceHandler) Session(context.Context, *connect.BidiSt
 
 func (UnimplementedAgentServiceHandler) Look(context.Context, *connect.BidiStream[v1.LookRequest, v1.LookResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.AgentService.Look is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.AgentService.Renew is not implemented"))
 }
