@@ -168,7 +168,7 @@ func until(t *testing.T, at string, lines []string, from int) (string, int) {
 
 func options(t *testing.T, b block, words string) block {
 	t.Helper()
-	for _, word := range strings.Fields(words) {
+	for word := range strings.FieldsSeq(words) {
 		name, value, _ := strings.Cut(word, "=")
 		switch name {
 		case "root":

@@ -94,7 +94,7 @@ func (w *world) own(t *testing.T) string {
 	defer ready.Close()
 	// Its standard input is a pipe of this test's: it ends when the test does.
 	keeper := exec.Command("bash", "-c", "mount --make-rprivate / && mount -t proc proc /proc && echo ready && while read -r _; do :; done")
-	if _, err := keeper.StdinPipe(); err != nil {
+	if _, err = keeper.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	keeper.Stdout, keeper.Stderr = gate, gate
@@ -146,6 +146,9 @@ func (w *world) here(s string) string { return strings.ReplaceAll(s, written, w.
 func (w *world) command(args ...string) *exec.Cmd {
 	if w.keeper != nil && w.alone == "" {
 		args = append([]string{"nsenter", "-t", strconv.Itoa(w.keeper.Process.Pid), "-p", "-m", "-n", "--wd=" + w.work, "--"}, args...)
+	}
+	if args[0] == "covey" { // a path of the world's, not of this process
+		args[0] = filepath.Join(w.bin, args[0])
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = w.work

@@ -131,8 +131,7 @@ func files(t *testing.T) []string {
 
 func evaluate(t *testing.T, file string) *spec.File {
 	t.Helper()
-	load := func(name string) ([]byte, error) { return os.ReadFile(name) }
-	_, f, err := spec.Collect(file, "ann", nil, load, spec.DefaultLimits())
+	_, f, err := spec.Collect(file, "ann", nil, os.ReadFile, spec.DefaultLimits())
 	if err != nil {
 		t.Fatal(err)
 	}
