@@ -150,7 +150,7 @@ func (c NewTask) apply(d *Draft) error {
 	if !ok {
 		return lostConfig(j.Key)
 	}
-	in.Attempt = max(in.Attempt+1, firstAttempt(d.snap.Cluster.Incarnation))
+	in.Attempt = max(in.Attempt+1, d.snap.Cluster.FirstAttempt())
 	if fault.Planted("reused-id") && in.Last.State == task.Lost {
 		in.Attempt = in.Last.Attempt
 	}
@@ -206,14 +206,14 @@ func (c StepTask) apply(d *Draft) error {
 func (c AdoptTask) apply(d *Draft) error {
 	at := Slot{c.Task.ID.Job, c.Task.ID.Instance}
 	in, _ := d.snap.Instance(at)
-	if in.Live {
+	if in.Live || in.Attempt >= c.Task.ID.Attempt { // its end, or that of a later one, is remembered
 		return conflict("slot", at.String())
 	}
 	if _, ok := d.snap.Config(c.Task.Config); !ok {
 		return lostConfig(c.Task.ID.Job)
 	}
 	in.Slot, in.Live, in.Open = at, true, false
-	in.Attempt = max(in.Attempt, c.Task.ID.Attempt)
+	in.Attempt = c.Task.ID.Attempt
 	d.putInstance(in)
 	t := c.Task
 	t.Created, t.Since = d.snap.At, d.snap.At
@@ -309,11 +309,13 @@ func policy(c *job.Config) task.Policy {
 // starts far above them.
 const attemptsPerIncarnation = 1 << 20
 
-func firstAttempt(incarnation uint64) uint32 {
-	if incarnation <= 1 {
+// FirstAttempt returns the first attempt that the present incarnation numbers.
+// What became of an earlier one after the copy was taken, nobody remembers.
+func (c Cluster) FirstAttempt() uint32 {
+	if c.Incarnation <= 1 {
 		return 1
 	}
-	return uint32(min(incarnation-1, 1<<11))*attemptsPerIncarnation + 1
+	return uint32(min(c.Incarnation-1, 1<<11))*attemptsPerIncarnation + 1
 }
 
 // EarlyDeath is how soon an end counts as early (Aurora S-20), and the bounds

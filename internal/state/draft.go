@@ -201,7 +201,9 @@ func (d *Draft) end(before task.State, t Task, effects []task.Effect) {
 	in, _ := d.snap.Instance(at)
 	in.Slot = at
 	in.Last = Outcome{t.ID.Attempt, t.State, t.Since, t.Machine, t.Reason}
-	in.Failures = t.Failures
+	if !in.Open { // opened while this one was being stopped, it begins anew
+		in.Failures = t.Failures
+	}
 	if in.Attempt == t.ID.Attempt {
 		in.Live = false
 	}
@@ -215,15 +217,17 @@ func (d *Draft) end(before task.State, t Task, effects []task.Effect) {
 }
 
 // streak counts the early deaths of a slot. An end that the platform or a user
-// brought about is nobody's early death.
+// brought about is nobody's early death, and whoever ran for long may die early again.
 func (d *Draft) streak(in *Instance, before task.State, t Task) {
 	byItself := !before.Stopping() && (t.State == task.Failed || t.State == task.Finished || t.State == task.Killed && !t.Wanted)
+	if t.Ran != 0 && t.Since-t.Ran >= earlyDeath {
+		in.Streak, in.Due = 0, 0
+		return
+	}
 	switch {
 	case t.State == task.Lost && t.Ran == 0 && t.Machine != "":
 		in.Due = d.snap.At + refusedDelay // its machine would not have it: not at once again
 	case !byItself || !in.Open:
-	case t.Ran != 0 && t.Since-t.Ran >= earlyDeath:
-		in.Streak, in.Due = 0, 0
 	default:
 		in.Streak++
 		in.Due = d.snap.At + delay(in.Streak)
