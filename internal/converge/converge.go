@@ -7,6 +7,7 @@ package converge
 import (
 	"cmp"
 	"fmt"
+	"maps"
 
 	"github.com/google/btree"
 
@@ -26,8 +27,14 @@ const transientTimeout = 5 * unit.Hour / 60
 // An Index remembers when tasks are due. Make one with [NewIndex], keep it up
 // with [Index.Fold]; it is never stored, one scan makes it again.
 type Index struct {
-	due *btree.BTreeG[timer]
-	of  map[task.ID]unit.Tick
+	due    *btree.BTreeG[timer]
+	parted *btree.BTreeG[timer] // the same of partitioned tasks, which control may hold back
+	of     map[task.ID]alarm
+}
+
+type alarm struct {
+	at     unit.Tick
+	parted bool
 }
 
 type timer struct {
@@ -37,10 +44,8 @@ type timer struct {
 
 // NewIndex makes the index of s in one scan.
 func NewIndex(s *state.Snapshot) *Index {
-	x := &Index{
-		due: btree.NewG(32, func(a, b timer) bool { return cmp.Or(cmp.Compare(a.at, b.at), a.id.Compare(b.id)) < 0 }),
-		of:  map[task.ID]unit.Tick{},
-	}
+	before := func(a, b timer) bool { return cmp.Or(cmp.Compare(a.at, b.at), a.id.Compare(b.id)) < 0 }
+	x := &Index{due: btree.NewG(32, before), parted: btree.NewG(32, before), of: map[task.ID]alarm{}}
 	for t := range s.Tasks() {
 		x.set(s, t.ID)
 	}
@@ -55,8 +60,8 @@ func (x *Index) Fold(s *state.Snapshot, d state.Delta) {
 }
 
 func (x *Index) set(s *state.Snapshot, id task.ID) {
-	if at, ok := x.of[id]; ok {
-		x.due.Delete(timer{at, id})
+	if a, ok := x.of[id]; ok {
+		x.tree(a).Delete(timer{a.at, id})
 		delete(x.of, id)
 	}
 	t, ok := s.Task(id)
@@ -64,22 +69,22 @@ func (x *Index) set(s *state.Snapshot, id task.ID) {
 		return
 	}
 	if at, ok := dueAt(s, t); ok {
-		x.of[id] = at
-		x.due.ReplaceOrInsert(timer{at, id})
+		a := alarm{at, t.State == task.Partitioned}
+		x.of[id] = a
+		x.tree(a).ReplaceOrInsert(timer{at, id})
 	}
+}
+
+func (x *Index) tree(a alarm) *btree.BTreeG[timer] {
+	if a.parted {
+		return x.parted
+	}
+	return x.due
 }
 
 // Equal reports whether x and o hold the same, for audits.
 func (x *Index) Equal(o *Index) bool {
-	if len(x.of) != len(o.of) || x.due.Len() != o.due.Len() {
-		return false
-	}
-	for id, at := range x.of {
-		if other, ok := o.of[id]; !ok || other != at {
-			return false
-		}
-	}
-	return true
+	return maps.Equal(x.of, o.of) && x.due.Len() == o.due.Len() && x.parted.Len() == o.parted.Len()
 }
 
 // dueAt returns when a task must be looked at though nothing happens to it.
@@ -120,8 +125,9 @@ func slotOf(t state.Task) state.Slot { return state.Slot{Job: t.ID.Job, N: t.ID.
 
 // Limits bounds one Plan.
 type Limits struct {
-	Changes int // at most so many changes; the rest comes with the next Plan
-	GiveUp  int // at most so many tasks of machines out of reach are given up
+	Changes int  // at most so many changes; the rest comes with the next Plan
+	GiveUp  int  // at most so many tasks of machines out of reach are given up
+	Hold    bool // no new tasks: those that run have not been told of yet
 }
 
 // A Result is what Plan decided.
@@ -235,7 +241,7 @@ func (p *plan) slot(at state.Slot) {
 		}
 		return
 	}
-	if in.Open && exists && j.Instances.Has(at.N) && !p.filled[at] {
+	if in.Open && exists && j.Instances.Has(at.N) && !p.filled[at] && !p.lim.Hold {
 		if p.filled == nil {
 			p.filled = map[state.Slot]bool{}
 		}
@@ -267,16 +273,25 @@ func (p *plan) machine(id machine.ID) {
 
 // timers acts on every task that is due and finds when the next one is.
 func (p *plan) timers(x *Index, now unit.Tick) {
-	x.due.Ascend(func(d timer) bool {
+	p.ring(x.due, now, func() bool { return true })
+	p.ring(x.parted, now, func() bool { return p.lim.GiveUp > 0 }) // or the pool is half gone: they wait until control lets them go
+}
+
+func (p *plan) ring(due *btree.BTreeG[timer], now unit.Tick, may func() bool) {
+	due.Ascend(func(d timer) bool {
 		if d.at > now {
-			p.out.Next = d.at
+			if p.out.Next == 0 || d.at < p.out.Next {
+				p.out.Next = d.at
+			}
 			return false
 		}
-		t, ok := p.s.Task(d.id)
-		if ok && !p.full() {
+		if !may() || p.full() {
+			return false
+		}
+		if t, ok := p.s.Task(d.id); ok {
 			p.due(t)
 		}
-		return !p.out.More
+		return true
 	})
 }
 
@@ -284,8 +299,6 @@ func (p *plan) due(t state.Task) {
 	switch {
 	case t.State == task.Throttled:
 		p.step(t, task.Pending, "")
-	case t.State == task.Partitioned && p.lim.GiveUp <= 0:
-		// The pool is half gone: it waits until control lets it go on.
 	case t.State == task.Partitioned:
 		p.lim.GiveUp--
 		p.step(t, task.Lost, t.Reason)
