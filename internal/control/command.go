@@ -58,7 +58,8 @@ type UseJoin struct {
 type RevokeCredential struct{ Hash string }
 
 // EndRecovery ends the recovery of a restored cluster: tasks that are still
-// held are stopped from then on.
+// held are stopped from then on. Given again, it stops those that are held
+// since, of machines that returned later.
 type EndRecovery struct{ By string }
 
 // Resume ends the pause of rescheduling after many machines vanished.
@@ -79,7 +80,7 @@ func (c CreateJob) do(t *Turn) (Answer, error) {
 		return Answer{}, err
 	}
 	for _, in := range slices.Collect(s.Instances(c.Job.Key)) {
-		if c.Job.Instances.Has(in.N) && !in.Open {
+		if c.Job.Instances.Has(in.N) { // also one that is open: what an earlier job failed at is over
 			if err := t.apply(state.OpenSlot{Slot: in.Slot, Base: in.Rev}); err != nil {
 				return Answer{}, err
 			}
@@ -106,6 +107,14 @@ func (c KillJob) do(t *Turn) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
+	rest := j.Instances.Without(c.Instances)
+	if len(c.Instances) > 0 && rest.Len() == j.Instances.Len() {
+		return Answer{}, fault.NotFound.Errorf("job %s has no instance %v; it has %v", c.Key, c.Instances, j.Instances)
+	}
+	cfg, ok := t.draft.Snapshot().Config(j.Config)
+	if !ok {
+		return Answer{}, fault.Internal.Errorf("job %s: its config is not stored", c.Key)
+	}
 	var ans Answer
 	for _, x := range slices.Collect(t.draft.Snapshot().TasksOf(c.Key)) {
 		if x.State == task.Killing || fault.Planted("kill-forgotten") || len(c.Instances) > 0 && !c.Instances.Has(x.ID.Instance) {
@@ -117,16 +126,8 @@ func (c KillJob) do(t *Turn) (Answer, error) {
 		}
 		ans.Tasks++
 	}
-	rest := j.Instances.Without(c.Instances)
 	if len(c.Instances) == 0 || len(rest) == 0 {
 		return ans, t.apply(state.DropJob{Key: c.Key, Base: j.Rev, By: c.By, Reason: message(c.Message, "killed", c.By)})
-	}
-	if rest.Len() == j.Instances.Len() {
-		return ans, fault.NotFound.Errorf("job %s has no instance %v; it has %v", c.Key, c.Instances, j.Instances)
-	}
-	cfg, ok := t.draft.Snapshot().Config(j.Config)
-	if !ok {
-		return ans, fault.Internal.Errorf("job %s: its config is not stored", c.Key)
 	}
 	return ans, t.apply(state.PutJob{Job: job.Job{Key: c.Key, Instances: rest, Config: *cfg}, Base: j.Rev, By: c.By})
 }
@@ -192,11 +193,11 @@ func (c UseJoin) do(t *Turn) (Answer, error) {
 	case tok.Subject != "" && tok.Subject != c.Agent.Subject:
 		return Answer{}, fault.Denied.Errorf("the join token is for machine %s, not for %s", tok.Subject, c.Agent.Subject)
 	}
-	tok.Used = true
-	if err := t.apply(state.PutCredential{Credential: tok, Base: tok.Rev}); err != nil {
+	if err := t.apply(state.PutCredential{Credential: c.Agent}); err != nil {
 		return Answer{}, err
 	}
-	return Answer{}, t.apply(state.PutCredential{Credential: c.Agent})
+	tok.Used = true
+	return Answer{}, t.apply(state.PutCredential{Credential: tok, Base: tok.Rev})
 }
 
 func (c RevokeCredential) do(t *Turn) (Answer, error) {
@@ -209,11 +210,12 @@ func (c RevokeCredential) do(t *Turn) (Answer, error) {
 
 func (c EndRecovery) do(t *Turn) (Answer, error) {
 	cl := t.draft.Snapshot().Cluster
-	if !cl.Recovery {
-		return Answer{}, fault.Conflict.Errorf("cluster %s is not in recovery", cl.Name)
+	if !cl.Recovery && len(t.loop.held) == 0 {
+		return Answer{}, fault.Conflict.Errorf("cluster %s is not in recovery, and no task is held", cl.Name)
 	}
 	cl.Recovery = false
 	t.releaseHeld = true
+	t.loop.hold.until = min(t.loop.hold.until, t.steady)
 	return Answer{Tasks: len(t.loop.held)}, t.apply(state.PutCluster{Cluster: cl, By: c.By})
 }
 

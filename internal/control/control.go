@@ -24,6 +24,7 @@ import (
 type Config struct {
 	AgentLease   unit.Tick // an agent that is silent for longer is out of reach
 	StartGrace   unit.Tick // how much longer after a new leader began
+	StartHold    unit.Tick // a new leader starts nothing new before, unless all machines have spoken
 	Retry        unit.Tick // an order that shows no effect is sent again after this
 	TurnChanges  int       // changes that the engines may add to one turn
 	VanishShare  int64     // percent of the machines, vanished within VanishWindow, that pause rescheduling
@@ -31,13 +32,17 @@ type Config struct {
 	VanishWindow unit.Tick
 	VanishPause  unit.Tick // rescheduling resumes after this, at a bounded rate
 	ResumeRate   int       // tasks given up in one second then
+	// RecoveryGrace is how long after a restore was noticed nothing new is
+	// started, so that what runs is told of first and adopted.
+	RecoveryGrace unit.Tick
 }
 
 // Defaults returns the limits that the design promises.
 func Defaults() Config {
 	return Config{
-		AgentLease: 10 * second, StartGrace: 20 * second, Retry: 15 * second, TurnChanges: 10_000,
+		AgentLease: 10 * second, StartGrace: 20 * second, StartHold: 3 * second, Retry: 15 * second, TurnChanges: 10_000,
 		VanishShare: 30, VanishLeast: 5, VanishWindow: 60 * second, VanishPause: 600 * second, ResumeRate: 50,
+		RecoveryGrace: 20 * second,
 	}
 }
 
@@ -59,6 +64,7 @@ type Loop struct {
 	retries  *btree.BTreeG[lease] // machines that hold tasks between two states
 	held     map[task.ID]Held
 	vanish   vanish
+	hold     hold
 }
 
 // agent is what the loop remembers of an agent's session. It is not durable:
@@ -96,6 +102,8 @@ func New(s *state.Snapshot, e machine.Epoch, steady unit.Tick, cfg Config) *Loop
 		agents: map[machine.ID]*agent{}, leases: leases(), retries: leases(), held: map[task.ID]Held{},
 	}
 	l.todo = everything(s)
+	l.vanish = remember(s, steady, cfg)
+	l.hold = wait(s, steady, cfg)
 	for m := range s.Machines() {
 		if m.Up {
 			l.hear(m.ID, steady+cfg.StartGrace)

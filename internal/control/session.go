@@ -48,10 +48,8 @@ func (t *Turn) Hello(h Hello) error {
 	if err := h.Machine.Validate(); err != nil {
 		return err
 	}
-	if l.restored(h.Seen) && !s.Cluster.Recovery {
-		cl := s.Cluster
-		cl.Incarnation, cl.Recovery = max(cl.Incarnation, h.Seen.Epoch.Incarnation)+1, true
-		if err := t.apply(state.PutCluster{Cluster: cl}); err != nil {
+	if t.restored(h.Seen) {
+		if err := t.recover(h.Seen); err != nil {
 			return err
 		}
 	}
@@ -62,7 +60,9 @@ func (t *Turn) Hello(h Hello) error {
 	l.hear(id, t.steady)
 	l.vanish.up(id)
 	a := l.agents[id]
-	a.session, a.n = h.Session, 0
+	if a.session != h.Session { // or it came twice
+		a.session, a.n = h.Session, 0
+	}
 	l.letGo(id, nil)
 	t.orders[id] = append([]task.Order(nil), t.orders[id]...) // a welcome, also when there is nothing to do
 	return nil
@@ -92,11 +92,12 @@ func (l *Loop) Heartbeat(from machine.ID, session string, steady unit.Tick) bool
 
 // restored reports whether an agent has seen a later life of this cluster than
 // the loop began with: then the database is an old copy of itself.
-func (l *Loop) restored(seen Seen) bool {
+func (t *Turn) restored(seen Seen) bool {
 	if fault.Planted("restore-not-noticed") {
 		return false
 	}
-	own := l.Epoch()
+	l := t.loop
+	own := machine.Epoch{Incarnation: t.draft.Snapshot().Cluster.Incarnation, N: l.epoch.N}
 	switch {
 	case seen.Epoch.Incarnation != own.Incarnation:
 		return seen.Epoch.Incarnation > own.Incarnation
@@ -108,6 +109,58 @@ func (l *Loop) restored(seen Seen) bool {
 		return seen.Rev > l.first
 	}
 }
+
+// recover begins a new incarnation. Nothing new is started for a while: what
+// was started after the copy was taken is told of first.
+func (t *Turn) recover(seen Seen) error {
+	cl := t.draft.Snapshot().Cluster
+	cl.Incarnation, cl.Recovery = max(cl.Incarnation, seen.Epoch.Incarnation)+1, true
+	t.loop.hold.until = t.steady + t.loop.cfg.RecoveryGrace
+	return t.apply(state.PutCluster{Cluster: cl})
+}
+
+// renumber ends the hold of a recovery: another attempt takes the place of
+// every task that has no machine by now, and a number of an earlier
+// incarnation. It may have had one after the copy was taken.
+func (t *Turn) renumber() error {
+	first := t.draft.Snapshot().Cluster.FirstAttempt()
+	for _, x := range slices.Collect(t.draft.Snapshot().Tasks()) {
+		if x.State != task.Pending && x.State != task.Throttled || x.ID.Attempt >= first {
+			continue
+		}
+		e := task.Event{To: task.Killing, Reason: "the database was restored: its number may have been used"}
+		if err := t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}); err != nil {
+			return err
+		}
+		in, _ := t.draft.Snapshot().Instance(instanceOf(x.ID))
+		if err := t.apply(state.OpenSlot{Slot: in.Slot, Base: in.Rev}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place takes in where a task is that waited for a machine when the copy was
+// taken from which the database was restored.
+func (t *Turn) place(x state.Task, from machine.ID, s task.Sighting) (state.Task, bool) {
+	if x.Machine != "" || x.Config != s.Config || !t.draft.Snapshot().Cluster.Recovery {
+		return x, false
+	}
+	for _, to := range []task.State{task.Pending, task.Assigned} {
+		if x.State == to {
+			continue
+		}
+		e := task.Event{To: to, Machine: from, Ports: s.Ports, Reason: adopted}
+		if t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) != nil {
+			return x, false
+		}
+		x, _ = t.draft.Snapshot().Task(x.ID)
+	}
+	return x, true
+}
+
+// adopted is the reason of tasks that were taken in.
+const adopted = "adopted after a restore"
 
 // Hear takes in a message of a session. What it says of tasks becomes steps;
 // what contradicts the loop is answered with orders.
@@ -139,6 +192,7 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 		t.sight(from, s)
 	}
 	if m.Full {
+		l.hold.heard(from)
 		t.missing(from, m.Sightings)
 		l.letGo(from, m.Sightings)
 	}
@@ -169,6 +223,9 @@ func (t *Turn) fact(from machine.ID, f state.Fact) error {
 // sight takes in what a machine says about one task.
 func (t *Turn) sight(from machine.ID, s task.Sighting) {
 	x, ok := t.draft.Snapshot().Task(s.ID)
+	if ok && x.Machine == "" {
+		x, ok = t.place(x, from, s)
+	}
 	if !ok || x.Machine != from {
 		t.stray(from, s)
 		return
@@ -241,7 +298,9 @@ func (t *Turn) adopt(from machine.ID, s task.Sighting) (why string, ok bool) {
 	case !j.Instances.Has(at.N):
 		return "its job does not have this instance", false
 	}
-	if in, live := snap.Instance(at); live && in.Live {
+	if in, known := snap.Instance(at); known && !in.Live && in.Attempt >= s.ID.Attempt {
+		return "its end is remembered", false
+	} else if in.Live {
 		older, found := snap.Task(task.ID{Job: at.Job, Instance: at.N, Attempt: in.Attempt})
 		if !found || older.ID.Attempt >= s.ID.Attempt || !t.forgo(older) {
 			return fmt.Sprintf("its instance has task %d already", in.Attempt), false
@@ -249,7 +308,7 @@ func (t *Turn) adopt(from machine.ID, s task.Sighting) (why string, ok bool) {
 	}
 	c := state.AdoptTask{Task: task.Task{
 		ID: s.ID, Config: s.Config, Resources: s.Resources, Ports: s.Ports, State: s.State, Machine: from,
-		Reason: "adopted after a restore",
+		Reason: adopted,
 	}}
 	if err := t.apply(c); err != nil {
 		return err.Error(), false
@@ -279,7 +338,7 @@ func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
 			if x.State.Stopping() {
 				t.send(from, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
 			}
-		case x.State == task.Assigned:
+		case x.State == task.Assigned && t.mayRun(x):
 			t.send(from, runOrder(x))
 		default:
 			e := task.Event{To: task.Lost, Reason: fmt.Sprintf("machine %s does not have it any more", from)}

@@ -19,7 +19,9 @@ type Turn struct {
 	draft *state.Draft
 	// steady is the clock of leases and retries: nobody sets it, and it begins
 	// anywhere. The draft's time is the clock that people read.
-	steady unit.Tick
+	steady    unit.Tick
+	wasVanish vanish // as it was before the turn
+	wasHold   hold   // the same
 
 	batch *state.Batch
 	snap  *state.Snapshot
@@ -48,7 +50,7 @@ type Send struct {
 // [Loop.Abort].
 func (l *Loop) Begin(now, steady unit.Tick) *Turn {
 	return &Turn{
-		loop: l, draft: state.NewDraft(l.snap, now), steady: steady,
+		loop: l, draft: state.NewDraft(l.snap, now), steady: steady, wasVanish: l.vanish.copy(), wasHold: l.hold.copy(),
 		orders: map[machine.ID][]task.Order{}, acks: map[machine.ID]map[string]uint64{},
 	}
 }
@@ -68,6 +70,12 @@ func (t *Turn) End() (*state.Batch, error) {
 	t.expire()
 	t.release()
 	look := l.todo
+	if l.hold.over(t.steady, t.draft.Snapshot().Cluster.Recovery) {
+		if err := t.renumber(); err != nil {
+			return nil, err
+		}
+		merge(look, everything(t.draft.Snapshot()))
+	}
 	for range maxRounds {
 		merge(look, t.draft.Changed())
 		made, more, err := t.round(look)
@@ -95,7 +103,7 @@ func (t *Turn) End() (*state.Batch, error) {
 // changed themselves.
 func (t *Turn) round(look state.Delta) (made state.Delta, more bool, err error) {
 	l := t.loop
-	lim := converge.Limits{Changes: l.cfg.TurnChanges, GiveUp: l.vanish.giveUp(t.steady, l.cfg)}
+	lim := converge.Limits{Changes: l.cfg.TurnChanges, GiveUp: l.vanish.giveUp(t.steady, l.cfg), Hold: l.hold.until != 0}
 	l.converge.Fold(t.draft.Snapshot(), look)
 	c := converge.Plan(t.draft.Snapshot(), l.converge, look, t.draft.Snapshot().At, lim)
 	if err = t.all(c.Changes); err != nil {
@@ -106,6 +114,9 @@ func (t *Turn) round(look state.Delta) (made state.Delta, more bool, err error) 
 	l.converge.Fold(t.draft.Snapshot(), made)
 	l.sched.Fold(t.draft.Snapshot(), look)
 	l.sched.Fold(t.draft.Snapshot(), made)
+	if l.hold.until != 0 {
+		return made, c.More, nil
+	}
 	changes, waits := sched.Plan(t.draft.Snapshot(), l.sched, t.draft.Snapshot().At, sched.Limits{Placements: l.cfg.TurnChanges})
 	if err = t.all(changes); err != nil {
 		return made, false, err
@@ -190,6 +201,9 @@ func (l *Loop) Commit(t *Turn) Result {
 			r.Steady = first.at
 		}
 	}
+	if at := l.hold.next(l.snap.Cluster.Recovery); at != 0 && (r.Steady == 0 || at < r.Steady) {
+		r.Steady = at
+	}
 	if soon := t.steady + second; l.vanish.pending() && (r.Steady == 0 || soon < r.Steady) {
 		r.Steady = soon
 	}
@@ -201,7 +215,7 @@ func (l *Loop) Commit(t *Turn) Result {
 func (l *Loop) Abort(t *Turn) {
 	first := l.first
 	*l = *New(l.snap, l.epoch, t.steady, l.cfg)
-	l.first = first
+	l.first, l.vanish, l.hold = first, t.wasVanish, t.wasHold
 }
 
 func (l *Loop) forgetAgent(id machine.ID) {
@@ -247,7 +261,7 @@ func (t *Turn) command(x state.Task) {
 		return // its next hello is answered with everything
 	}
 	switch {
-	case x.State == task.Assigned:
+	case x.State == task.Assigned && t.mayRun(x):
 		t.send(x.Machine, runOrder(x))
 	case x.State.Stopping():
 		t.send(x.Machine, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
@@ -257,6 +271,13 @@ func (t *Turn) command(x state.Task) {
 	if a.retry == 0 {
 		l.again(x.Machine, t.steady+l.cfg.Retry)
 	}
+}
+
+// mayRun reports whether a machine may be told to run x. After a restore, it
+// may not run what was numbered before: it may have run, and ended, since the
+// copy was taken. Such a task is there when its machine says so, or lost.
+func (t *Turn) mayRun(x state.Task) bool {
+	return x.ID.Attempt >= t.draft.Snapshot().Cluster.FirstAttempt()
 }
 
 func runOrder(x state.Task) task.Order {

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -19,6 +21,51 @@ type vanish struct {
 	slow  unit.Tick // tasks are given up at a bounded rate, counted from here; 0: no bound
 	until unit.Tick // the bound ends then
 	why   string
+}
+
+// remember works out what a leader that begins at s must know of machines that
+// vanished before its time: the rows say when each of them went.
+func remember(s *state.Snapshot, steady unit.Tick, cfg Config) vanish {
+	v := vanish{gone: map[machine.ID]unit.Tick{}}
+	_, _, machines := s.Len()
+	var went []unit.Tick
+	for m := range s.Machines() {
+		if age := s.At - m.Since; !m.Up && age < 2*cfg.VanishPause {
+			v.gone[m.ID] = steady - age
+			went = append(went, steady-age)
+		}
+	}
+	slices.Sort(went)
+	first := 0
+	for i, at := range went {
+		for at-went[first] > cfg.VanishWindow {
+			first++
+		}
+		if many(i-first+1, machines, cfg) {
+			v.pause(at, i-first+1, machines, cfg)
+		}
+	}
+	if v.since != 0 && steady-v.since >= cfg.VanishPause {
+		v = vanish{slow: steady, until: v.since + 2*cfg.VanishPause}
+	}
+	return v
+}
+
+// many reports whether so many machines do not break at once by themselves.
+func many(gone, machines int, cfg Config) bool {
+	return gone >= cfg.VanishLeast && int64(gone)*100 > int64(machines)*cfg.VanishShare
+}
+
+func (v *vanish) pause(now unit.Tick, gone, machines int, cfg Config) {
+	v.since = now
+	v.why = fmt.Sprintf("%d of %d machines went out of reach within a minute: their tasks are not started elsewhere until they return, or for %v", gone, machines, cfg.VanishPause.Duration().Round(time.Second))
+}
+
+// copy returns what an aborted turn leaves of v.
+func (v *vanish) copy() vanish {
+	c := *v
+	c.gone = maps.Clone(v.gone)
+	return c
 }
 
 func (v *vanish) down(now unit.Tick, id machine.ID) {
@@ -42,9 +89,8 @@ func (v *vanish) judge(now unit.Tick, machines int, cfg Config) {
 		}
 	}
 	switch {
-	case v.since == 0 && recent >= cfg.VanishLeast && int64(recent)*100 > int64(machines)*cfg.VanishShare:
-		v.since = now
-		v.why = fmt.Sprintf("%d of %d machines went out of reach within a minute: their tasks are not started elsewhere until they return, or for %v", recent, machines, cfg.VanishPause.Duration())
+	case v.since == 0 && many(recent, machines, cfg):
+		v.pause(now, recent, machines, cfg)
 	case v.since != 0 && len(v.gone) < cfg.VanishLeast:
 		*v = vanish{}
 	case v.since != 0 && now-v.since >= cfg.VanishPause:

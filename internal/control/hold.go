@@ -1,0 +1,66 @@
+package control
+
+import (
+	"maps"
+
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// hold keeps a new leader from numbering and placing tasks before the machines
+// have spoken. If its database is an old copy, they know, and they run tasks
+// under numbers that it does not remember.
+type hold struct {
+	until  unit.Tick           // at the latest; 0: nothing is held
+	soon   unit.Tick           // then one machine's word is enough
+	silent map[machine.ID]bool // machines that were up and have not said what they run
+	spoke  bool                // one has
+}
+
+// wait begins a hold at steady, for a leader that begins at s.
+func wait(s *state.Snapshot, steady unit.Tick, cfg Config) hold {
+	h := hold{until: steady + cfg.StartGrace, soon: steady + cfg.StartHold, silent: map[machine.ID]bool{}}
+	for m := range s.Machines() {
+		if m.Up {
+			h.silent[m.ID] = true
+		}
+	}
+	if s.Cluster.Recovery {
+		h.until = steady + cfg.RecoveryGrace
+	}
+	return h
+}
+
+func (h *hold) copy() hold {
+	c := *h
+	c.silent = maps.Clone(h.silent)
+	return c
+}
+
+// heard notes that a machine has said what it runs.
+func (h *hold) heard(id machine.ID) {
+	if h.until != 0 {
+		delete(h.silent, id)
+		h.spoke = true
+	}
+}
+
+// over ends the hold when it is time. In a recovery, machines may run tasks
+// that the copy does not even know of.
+func (h *hold) over(steady unit.Tick, recovery bool) bool {
+	enough := !recovery && (len(h.silent) == 0 || h.spoke && steady >= h.soon)
+	if h.until == 0 || steady < h.until && !enough {
+		return false
+	}
+	*h = hold{}
+	return true
+}
+
+// next is when time alone may end the hold, 0 if there is none.
+func (h *hold) next(recovery bool) unit.Tick {
+	if h.until != 0 && h.spoke && !recovery {
+		return min(h.until, h.soon)
+	}
+	return h.until
+}
