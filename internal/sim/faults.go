@@ -2,6 +2,7 @@ package sim
 
 import (
 	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -98,7 +99,7 @@ func (w *World) restore() {
 
 func (w *World) endRecovery() {
 	w.leader.ask(control.EndRecovery{By: "operator"}, func(err error) {
-		if err != nil && w.leader.loop == nil {
+		if err != nil && fault.Of(err) != fault.Conflict { // a conflict: it was over, and nobody could say so
 			w.after(Minute, w.endRecovery)
 		}
 	})

@@ -216,7 +216,7 @@ func (l *leader) publish(r control.Result) {
 		l.plan(l.w.now + 1)
 	default:
 		if r.Next != 0 {
-			l.plan(l.w.now + max(1, r.Next-l.loop.Snapshot().At))
+			l.plan(l.w.now + max(1, r.Next-l.clock.Told()))
 		}
 		if r.Steady != 0 {
 			l.plan(max(l.w.now+1, r.Steady))
@@ -234,8 +234,9 @@ func (l *leader) hello(n *node, h control.Hello) {
 			l.w.fail("machine %s: hello was refused: %v", n.id, err)
 			return
 		}
-		l.peers[n.id] = h.Session
-		l.sent[n.id] = 0
+		if l.peers[n.id] != h.Session { // or it came twice
+			l.peers[n.id], l.sent[n.id] = h.Session, 0
+		}
 	})
 }
 

@@ -33,7 +33,6 @@ type node struct {
 	to      *leader // whom it dialled
 	count   uint64
 	opens   int
-	beats   uint64
 	heard   unit.Tick
 
 	journal []state.Fact // on disk: not acknowledged yet
@@ -249,7 +248,6 @@ func (n *node) do(d agent.Deed, o agent.Orders) {
 
 // run starts a task: it prepares, runs, and ends as chance has it.
 func (n *node) run(d agent.Deed, o agent.Orders) {
-	n.w.truth.started(n, d.ID)
 	s := task.Sighting{ID: d.ID, Config: d.Config, Ports: d.Ports, State: task.Starting}
 	for _, x := range o.Orders {
 		if x.ID == d.ID {
@@ -262,6 +260,7 @@ func (n *node) run(d agent.Deed, o agent.Orders) {
 		n.w.after(1, func() { n.sayIfUp() })
 		return
 	}
+	n.w.truth.started(n, d.ID, o.Epoch)
 	n.w.stats.Starts++
 	p := &proc{sighting: s}
 	n.procs[d.ID] = p

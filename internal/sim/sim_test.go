@@ -2,6 +2,7 @@ package sim
 
 import (
 	"flag"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -12,10 +13,17 @@ var (
 	seed  = flag.Uint64("seed", 0, "run this seed only")
 	seeds = flag.Uint64("seeds", 500, "number of seeds to run")
 	hours = flag.Int("hours", 1, "simulated hours of each seed")
+	every = flag.Bool("restores", false, "put old copies of the database back in every world, not in one of five")
 )
 
+// TestMain collects garbage less often: a world is small and makes a lot of it.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(1000)
+	m.Run()
+}
+
 func config(seed uint64) Config {
-	return Config{Seed: seed, Machines: 20, Tasks: 200, FaultsPerHour: 40, Restores: seed%5 == 0}
+	return Config{Seed: seed, Machines: 20, Tasks: 200, FaultsPerHour: 40, Restores: seed%5 == 0 || *every}
 }
 
 // TestSeeds runs many worlds. A failure names the seed; replay it with

@@ -1,6 +1,9 @@
 package sim
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
@@ -13,11 +16,14 @@ import (
 type truth struct {
 	jobs     map[job.Key]job.Job   // accepted, and nobody asked for their end
 	doubt    map[job.Key]bool      // an end was asked for; it may have happened
+	gone     map[job.Key]bool      // its end was accepted
+	over     map[state.Slot]uint32 // attempts up to this one were killed, and that was accepted
 	starts   map[task.ID]bool      // every id that was ever started
 	attempts map[state.Slot]uint32 // the highest attempt ever numbered
 	durable  map[task.ID]task.State
-	made     map[string]uint64 // usage facts made, by source
-	taken    map[string]uint64 // usage facts committed, by source
+	ever     map[task.ID]unit.Tick // every id that was ever durable, and when its row was written last
+	made     map[string]uint64     // usage facts made, by source
+	taken    map[string]uint64     // usage facts committed, by source
 	last     state.Seq
 	lastAt   unit.Tick
 	restored bool
@@ -25,14 +31,29 @@ type truth struct {
 
 func newTruth() truth {
 	return truth{
-		jobs: map[job.Key]job.Job{}, doubt: map[job.Key]bool{}, starts: map[task.ID]bool{},
-		attempts: map[state.Slot]uint32{}, durable: map[task.ID]task.State{}, made: map[string]uint64{}, taken: map[string]uint64{},
+		jobs: map[job.Key]job.Job{}, doubt: map[job.Key]bool{}, gone: map[job.Key]bool{}, over: map[state.Slot]uint32{}, starts: map[task.ID]bool{},
+		attempts: map[state.Slot]uint32{}, durable: map[task.ID]task.State{}, ever: map[task.ID]unit.Tick{}, made: map[string]uint64{}, taken: map[string]uint64{},
 	}
 }
 
-func (t *truth) accepted(j job.Job) { t.jobs[j.Key] = j; delete(t.doubt, j.Key) }
+func (t *truth) accepted(j job.Job) {
+	t.jobs[j.Key] = j
+	delete(t.doubt, j.Key)
+	delete(t.gone, j.Key)
+}
 
 func (t *truth) doubtful(k job.Key) { t.doubt[k] = true; delete(t.jobs, k) }
+
+// killed notes that the end of some instances of a job was accepted; of all
+// of it, when there are none.
+func (t *truth) killed(k job.Key, some job.Ranges) {
+	t.gone[k] = len(some) == 0
+	for at, n := range t.attempts {
+		if at.Job == k && (len(some) == 0 || some.Has(at.N)) {
+			t.over[at] = n
+		}
+	}
+}
 
 // forget is what a restore from an old copy may forget.
 func (t *truth) forget(w *World) {
@@ -40,7 +61,7 @@ func (t *truth) forget(w *World) {
 	for k := range t.jobs {
 		t.doubt[k] = true
 	}
-	t.jobs = map[job.Key]job.Job{}
+	t.jobs, t.gone, t.over = map[job.Key]job.Job{}, map[job.Key]bool{}, map[state.Slot]uint32{}
 	s, err := w.snapshot()
 	if err != nil {
 		w.fail("restore: %v", err)
@@ -57,13 +78,19 @@ func (t *truth) forget(w *World) {
 }
 
 // started holds for every start: it was durable before, and it is the first.
-func (t *truth) started(n *node, id task.ID) {
+// Only a leader of the past may not know yet that the task has ended.
+func (t *truth) started(n *node, id task.ID, e machine.Epoch) {
 	if t.starts[id] {
 		n.w.fail("task %v was started twice, now on %s", id, n.id)
 	}
 	t.starts[id] = true
-	if _, ok := t.durable[id]; !ok {
+	_, live := t.durable[id]
+	wrote, ever := t.ever[id]
+	switch {
+	case !ever:
 		n.w.fail("task %v was started on %s before it was durable", id, n.id)
+	case !live && !t.restored && e == n.w.leader.epoch && n.w.now-wrote > 10*Second: // no order is on its way for longer
+		n.w.fail("task %v was started on %s after it had ended", id, n.id)
 	}
 }
 
@@ -124,6 +151,7 @@ func (w *World) stepped(r *state.Record) {
 	} else {
 		t.durable[x.ID] = x.State
 	}
+	t.ever[x.ID] = w.now
 }
 
 func (w *World) fact(f *state.Fact) {
@@ -217,11 +245,23 @@ func (w *World) settled() {
 		}
 	}
 	for x := range s.Tasks() {
-		if j, ok := s.Job(x.ID.Job); !ok || !j.Instances.Has(x.ID.Instance) {
+		j, ok := s.Job(x.ID.Job)
+		switch {
+		case !ok || !j.Instances.Has(x.ID.Instance):
 			w.fail("task %v is %v, and no job wants it", x.ID, x.State)
+		case x.ID.Attempt <= w.truth.over[slotOf(x.ID)]:
+			w.fail("task %v is %v, and its user has killed it", x.ID, x.State)
+		case x.Config != j.Config:
+			w.fail("task %v is %v with another config than its job's", x.ID, x.State)
 		}
 	}
-	for id, n := range running {
+	for k, gone := range w.truth.gone {
+		if _, ok := s.Job(k); ok && gone {
+			w.fail("job %s was killed, and is there", k)
+		}
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(running), task.ID.Compare) {
+		n := running[id]
 		x, ok := s.Task(id)
 		if !ok || x.Machine != n.id {
 			w.fail("task %v runs on %s, and the cluster does not know", id, n.id)

@@ -11,11 +11,12 @@
 package sim
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 
 	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
@@ -95,7 +96,7 @@ func New(cfg Config) *World {
 func (w *World) Run(d unit.Tick) error {
 	end := w.now + d
 	for w.err == nil && len(w.events) > 0 && w.events[0].at <= end {
-		e := heap.Pop(&w.events).(event) //nolint:errcheck,forcetypeassert // the heap holds nothing else
+		e := w.events.pop()
 		w.now = e.at
 		e.do()
 	}
@@ -116,7 +117,7 @@ func (w *World) fail(format string, args ...any) {
 
 func (w *World) after(d unit.Tick, f func()) {
 	w.seq++
-	heap.Push(&w.events, event{w.now + d, w.seq, f})
+	w.events.push(event{w.now + d, w.seq, f})
 }
 
 // jitter returns a random time up to d.
@@ -133,7 +134,7 @@ func (w *World) jobs() []job.Job {
 		n := min(left, 1+w.rand.IntN(12))
 		left -= n
 		cfg := job.Config{
-			Service: i%4 != 3, Tier: job.Preemptible, MaxTaskFailures: 3, Priority: int32(w.rand.IntN(3)), //nolint:gosec // below 3
+			Service: i%4 != 3, Tier: job.Preemptible, MaxTaskFailures: 3, Priority: int32(w.rand.IntN(3)),
 			Partition: job.Partition{Reschedule: true},
 			Task: job.Task{
 				Name:      "t",
@@ -150,45 +151,72 @@ func (w *World) jobs() []job.Job {
 		if i%7 == 2 {
 			cfg.Task.Ports = []string{"http"}
 		}
-		out = append(out, job.Job{Key: job.NewKey(fmt.Sprintf("team%d", i%3), "prod", fmt.Sprintf("job%d", i)), Instances: job.FirstN(int32(n)), Config: cfg}) //nolint:gosec // at most 12
+		out = append(out, job.Job{Key: job.NewKey(fmt.Sprintf("team%d", i%3), "prod", fmt.Sprintf("job%d", i)), Instances: job.FirstN(int32(n)), Config: cfg})
 	}
 	return out
 }
 
 // user asks for a job until it is accepted, and then, now and again, restarts
-// it, kills some of it, or kills all of it and asks for it anew.
+// it, kills some of it, or kills all of it and perhaps asks for it anew.
 func (w *World) user(j job.Job) {
 	w.leader.ask(control.CreateJob{Job: j, By: "user"}, func(err error) {
-		if err != nil {
+		if err != nil && fault.Of(err) != fault.Conflict { // a conflict: it was accepted, and nobody could say so
 			w.after(w.jitter(10*Second), func() { w.user(j) })
 			return
 		}
 		w.truth.accepted(j)
-		w.after(unit.Hour/2+w.jitter(6*unit.Hour), func() { w.change(j) })
+		w.later(j)
 	})
 }
 
+func (w *World) later(j job.Job) { w.after(unit.Hour/6+w.jitter(3*unit.Hour), func() { w.change(j) }) }
+
 func (w *World) change(j job.Job) {
-	retry := func(error) { w.after(w.jitter(6*unit.Hour), func() { w.change(j) }) }
 	if w.calm {
 		return
 	}
-	switch w.rand.IntN(3) {
+	switch w.rand.IntN(4) {
 	case 0:
-		w.leader.ask(control.RestartJob{Key: j.Key, By: "user"}, retry)
+		w.leader.ask(control.RestartJob{Key: j.Key, By: "user"}, func(error) { w.later(j) })
 	case 1:
-		w.truth.doubtful(j.Key)
-		w.leader.ask(control.KillJob{Key: j.Key, By: "user"}, func(err error) {
-			if err != nil {
-				retry(err) // it may have happened
-				w.after(Minute, func() { w.user(j) })
-				return
-			}
-			w.after(w.jitter(Minute), func() { w.user(j) })
-		})
+		w.killSome(j)
+	case 2:
+		w.killAll(j)
 	default:
-		retry(nil)
+		w.later(j)
 	}
+}
+
+// killSome kills the last instance of a job, unless it is the only one.
+func (w *World) killSome(j job.Job) {
+	last := int32(j.Instances.Len() - 1)
+	if last == 0 {
+		w.later(j)
+		return
+	}
+	some := job.Ranges{{From: last, To: last}}
+	w.leader.ask(control.KillJob{Key: j.Key, Instances: some, By: "user"}, func(err error) {
+		if err == nil {
+			j.Instances = job.FirstN(last)
+			w.truth.killed(j.Key, some)
+		}
+		w.later(j)
+	})
+}
+
+// killAll kills a job. Every other time it is wanted again, with another config.
+func (w *World) killAll(j job.Job) {
+	w.truth.doubtful(j.Key)
+	w.leader.ask(control.KillJob{Key: j.Key, By: "user"}, func(err error) {
+		if err == nil {
+			w.truth.killed(j.Key, nil)
+		}
+		if err == nil && w.chance(2) {
+			return
+		}
+		j.Config.Metadata = []job.Metadata{{Key: "asked", Value: strconv.Itoa(w.seq)}}
+		w.after(w.jitter(Minute), func() { w.user(j) })
+	})
 }
 
 // housekeep is what the server's shell does now and again.
@@ -211,33 +239,14 @@ func (w *World) Settle() error {
 		n.mend()
 	}
 	w.leader.mend()
+	if w.truth.restored {
+		w.after(10*Minute, w.endRecovery) // machines that came back late may hold tasks still
+	}
 	if err := w.Run(45 * Minute); err != nil {
 		return err
 	}
 	w.settled()
 	return w.err
-}
-
-type event struct {
-	at  unit.Tick
-	seq int
-	do  func()
-}
-
-type queue []event
-
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
-}
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(event)) } //nolint:errcheck,forcetypeassert // the heap holds nothing else
-func (q *queue) Pop() any {
-	old := *q
-	e := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*q = old[:len(old)-1]
-	return e
 }
 
 // live lists the tasks that really run, by id.
