@@ -20,26 +20,26 @@ func again(table state.Table, key string, value []byte) (first, second any, err 
 	decode := func(v []byte) (any, []byte, error) {
 		switch table {
 		case state.ClusterTable:
-			x, err := state.DecodeCluster(v)
-			return x, state.EncodeCluster(x), err
+			x, bad := state.DecodeCluster(v)
+			return x, state.EncodeCluster(x), bad
 		case state.JobTable:
-			x, err := state.DecodeJob(key, v)
-			return x, state.EncodeJob(x), err
+			x, bad := state.DecodeJob(key, v)
+			return x, state.EncodeJob(x), bad
 		case state.InstanceTable:
-			x, err := state.DecodeInstance(key, v)
-			return x, state.EncodeInstance(x), err
+			x, bad := state.DecodeInstance(key, v)
+			return x, state.EncodeInstance(x), bad
 		case state.TaskTable:
-			x, err := state.DecodeTask(key, v)
-			return x, state.EncodeTask(x), err
+			x, bad := state.DecodeTask(key, v)
+			return x, state.EncodeTask(x), bad
 		case state.MachineTable:
-			x, err := state.DecodeMachine(key, v)
-			return x, state.EncodeMachine(x), err
+			x, bad := state.DecodeMachine(key, v)
+			return x, state.EncodeMachine(x), bad
 		case state.CredentialTable:
-			x, err := state.DecodeCredential(key, v)
-			return x, state.EncodeCredential(x), err
+			x, bad := state.DecodeCredential(key, v)
+			return x, state.EncodeCredential(x), bad
 		default:
-			x, err := state.DecodeSource(v)
-			return x, state.EncodeSource(x), err
+			x, bad := state.DecodeSource(v)
+			return x, state.EncodeSource(x), bad
 		}
 	}
 	first, b, err := decode(value)

@@ -222,7 +222,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 
 func TestEmptyRecords(t *testing.T) {
 	var want []state.Record
-	for k := state.Kind(0); k < 8; k++ {
+	for k := range state.Kind(8) {
 		want = append(want, state.Record{Kind: k, Seq: state.Seq(k) + 5})
 	}
 	got, err := state.DecodeRecords(state.EncodeRecords(want))

@@ -21,7 +21,7 @@ func TestMemFail(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := &state.Batch{Epoch: e, Rev: 1, At: 5, Rows: []state.Row{{Table: state.JobTable, Key: "k", Value: []byte("v")}}}
-		if err := m.Commit(ctx, b); fault.Of(err) != fault.Timeout {
+		if err = m.Commit(ctx, b); fault.Of(err) != fault.Timeout {
 			t.Errorf("Commit = %v, want a timeout", err)
 		}
 		var got []state.Row

@@ -31,7 +31,7 @@ func (s *SQLite) Commit(ctx context.Context, b *state.Batch) error {
 		if err != nil {
 			return err
 		}
-		if err := term.Leads(b.Epoch); err != nil {
+		if err = term.Leads(b.Epoch); err != nil {
 			return err
 		}
 		next, err := head.After(b)
@@ -39,13 +39,13 @@ func (s *SQLite) Commit(ctx context.Context, b *state.Batch) error {
 			return err
 		}
 		w.seal.reset(size(b, block))
-		if err := w.rows(b.Rows); err != nil {
+		if err = w.rows(b.Rows); err != nil {
 			return err
 		}
-		if err := w.records(head, next, block); err != nil {
+		if err = w.records(head, next, block); err != nil {
 			return err
 		}
-		if err := w.ended(b.Ended); err != nil {
+		if err = w.ended(b.Ended); err != nil {
 			return err
 		}
 		_, err = w.exec("UPDATE meta SET rev = ?, seq = ?, at = ? WHERE id = 1", int64(next.Rev), int64(next.Seq), int64(next.At))

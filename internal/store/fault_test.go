@@ -166,7 +166,7 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Commit(t.Context(), one(e, state.Head{}, "the key", value)); err != nil {
+	if err = s.Commit(t.Context(), one(e, state.Head{}, "the key", value)); err != nil {
 		t.Fatal(err)
 	}
 	shut(t, s)
@@ -180,7 +180,7 @@ func TestDamage(t *testing.T) {
 	}
 	damage := func(name string, change func(b []byte) []byte) string {
 		p := filepath.Join(dir, name)
-		if err := os.WriteFile(p, change(bytes.Clone(whole)), 0o600); err != nil {
+		if err = os.WriteFile(p, change(bytes.Clone(whole)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return p
@@ -215,7 +215,7 @@ func everything(path string) (string, error) {
 	}
 	defer func() { _ = s.Close() }()
 	var out string
-	if _, err := s.Load(context.Background(), func(r state.Row) error { out += string(r.Value); return nil }); err != nil {
+	if _, err = s.Load(context.Background(), func(r state.Row) error { out += string(r.Value); return nil }); err != nil {
 		return "", err
 	}
 	records, err := s.Records(context.Background(), 0, 10)
@@ -257,15 +257,15 @@ func TestDiskFull(t *testing.T) {
 	var head state.Head
 	try := func(key string, size int) error {
 		b := one(e, head, key, bytes.Repeat([]byte{byte(size)}, size))
-		err := s.Commit(t.Context(), b)
-		if err == nil {
+		refused := s.Commit(t.Context(), b)
+		if refused == nil {
 			want[key] = b.Rows[0].Value
 			head = state.Head{Rev: b.Rev, Seq: head.Seq + 1, At: b.At}
 		}
-		return err
+		return refused
 	}
 	for i := range 20 {
-		if err := try(fmt.Sprint("before", i), 1000); err != nil {
+		if err = try(fmt.Sprint("before", i), 1000); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -274,7 +274,7 @@ func TestDiskFull(t *testing.T) {
 	for round := range 12 {
 		fill(t, ballast, round*5000)
 		for i := range 4 {
-			switch err := try(fmt.Sprint("full", round, i), 3000+9000*i); {
+			switch err = try(fmt.Sprint("full", round, i), 3000+9000*i); {
 			case err == nil:
 			case fault.Of(err) == fault.Exhausted:
 				fulls++
@@ -285,10 +285,10 @@ func TestDiskFull(t *testing.T) {
 		}
 		got := rows(t, s)
 		compare(t, fmt.Sprint("round ", round), want, got)
-		if err := os.Remove(ballast); err != nil {
+		if err = os.Remove(ballast); err != nil {
 			t.Fatal(err)
 		}
-		if err := try(fmt.Sprint("after", round), 2000); err != nil {
+		if err = try(fmt.Sprint("after", round), 2000); err != nil {
 			t.Fatalf("round %d: after making room: %v", round, err)
 		}
 	}

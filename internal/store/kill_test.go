@@ -123,7 +123,7 @@ func run(t *testing.T, path string, until int) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err = cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	last := 0
@@ -163,16 +163,16 @@ func limitedChild(path string, out io.Writer) error {
 		return err
 	}
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+	if err = unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
 		return err
 	}
 	none := unix.Rlimit{Cur: uint64(log.Size()) + 5000, Max: limit.Max}
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &none); err != nil {
+	if err = unix.Setrlimit(unix.RLIMIT_FSIZE, &none); err != nil {
 		return err
 	}
 	b := one(e, state.Head{}, "big", bytes.Repeat([]byte("x"), 50_000))
 	failed := s.Commit(ctx, b)
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+	if err = unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
 		return err
 	}
 	if failed == nil || fault.Of(failed) != fault.Timeout {
@@ -182,7 +182,7 @@ func limitedChild(path string, out io.Writer) error {
 	if err != nil || head != (state.Head{}) {
 		return fmt.Errorf("the store stands at %+v: %w", head, err)
 	}
-	if err := s.Commit(ctx, one(e, head, "later", []byte("later"))); err != nil {
+	if err = s.Commit(ctx, one(e, head, "later", []byte("later"))); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(out, failed)

@@ -17,7 +17,7 @@ import (
 // back when the process ends, however it ends. The file says who has it.
 func acquire(path string) (*os.File, error) {
 	dir := filepath.Dir(path)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the operator names it
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return nil, full(dir, "open the database", err)
@@ -48,7 +48,7 @@ func sign(f *os.File) error {
 	if err != nil {
 		host = "an unnamed host"
 	}
-	if err := f.Truncate(0); err != nil {
+	if err = f.Truncate(0); err != nil {
 		return err
 	}
 	_, err = f.WriteAt([]byte("pid "+strconv.Itoa(os.Getpid())+" on "+host+"\n"), 0)

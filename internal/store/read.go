@@ -156,7 +156,7 @@ func (s *SQLite) Records(ctx context.Context, after state.Seq, limit int) ([]sta
 	if err != nil {
 		return nil, err
 	}
-	if err := head.Kept(after, floor); err != nil {
+	if err = head.Kept(after, floor); err != nil {
 		return nil, err
 	}
 	rows, err := tx.QueryContext(ctx, "SELECT last, block FROM records WHERE last > ? ORDER BY last", int64(after))

@@ -72,7 +72,7 @@ func Open(ctx context.Context, cfg Config) (*SQLite, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := usable(cfg.Path); err != nil {
+	if err = usable(cfg.Path); err != nil {
 		return nil, err
 	}
 	lock, err := acquire(cfg.Path + ".lock")
@@ -133,7 +133,7 @@ func (s *SQLite) open(ctx context.Context) error {
 	}
 	s.write = w
 	// Nobody else has the lock, so whoever led is gone.
-	if err := w.free(); err != nil {
+	if err = w.free(); err != nil {
 		return s.explain("give up the lease of the last run", err)
 	}
 	s.read, err = s.pool(readers, "query_only(1)", "cache_size(-4096)")
@@ -190,7 +190,7 @@ func (s *SQLite) Close() error {
 
 // syncDir makes the names in a directory durable.
 func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := os.Open(dir) //nolint:gosec // the operator names it
 	if err != nil {
 		return fault.Denied.Errorf("the directory %s cannot be read: %w", dir, err)
 	}

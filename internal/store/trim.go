@@ -22,24 +22,24 @@ func (s *SQLite) Trim(ctx context.Context, q state.TrimQuery) (more bool, err er
 	var sweep string
 	err = s.transact(ctx, "trim", func(w *writer) error {
 		left := int64(q.Limit)
-		gone, err := w.exec(
+		gone, bad := w.exec(
 			"DELETE FROM records WHERE last IN (SELECT last FROM records WHERE last <= ? AND at < ? ORDER BY last LIMIT ?)",
 			int64(q.UpTo), int64(q.RecordsBefore), left)
-		if err != nil {
-			return err
+		if bad != nil {
+			return bad
 		}
 		if left -= gone; left > 0 {
-			gone, err = w.exec("DELETE FROM history WHERE (job, ended, instance, attempt) IN"+
+			gone, bad = w.exec("DELETE FROM history WHERE (job, ended, instance, attempt) IN"+
 				" (SELECT job, ended, instance, attempt FROM history WHERE ended < ? ORDER BY ended LIMIT ?)",
 				int64(q.EndedBefore), left)
-			if err != nil {
-				return err
+			if bad != nil {
+				return bad
 			}
 			left -= gone
 		}
-		sweep, left, err = w.sweep(q, s.sweep, left)
+		sweep, left, bad = w.sweep(q, s.sweep, left)
 		more = left == 0 || sweep != ""
-		return err
+		return bad
 	})
 	if err != nil {
 		return false, err

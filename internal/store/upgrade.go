@@ -33,7 +33,7 @@ func (s *SQLite) upgrade(ctx context.Context) (err error) {
 			err = errors.Join(err, s.explain("close", e))
 		}
 	}()
-	if err := s.recognise(ctx, db); err != nil {
+	if err = s.recognise(ctx, db); err != nil {
 		return err
 	}
 	files, err := fs.Sub(migrations, "migrations")

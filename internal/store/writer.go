@@ -118,9 +118,9 @@ func (w *writer) row(query string, columns int, values ...driver.Value) (row []d
 	}
 	row = make([]driver.Value, columns)
 	err = w.raw(func(driver.ConnPrepareContext) error {
-		rows, err := x.QueryContext(context.Background(), args)
-		if err != nil {
-			return err
+		rows, bad := x.QueryContext(context.Background(), args)
+		if bad != nil {
+			return bad
 		}
 		return errors.Join(rows.Next(row), rows.Close())
 	})

@@ -100,7 +100,7 @@ func testLease(_ *testing.T, f *fixture) {
 	_, err = f.Acquire(f.ctx(), "server-2")
 	f.refused(fault.Conflict, "the second server while the first leads", err)
 	f.now += TTL - 1
-	if err := f.Renew(f.ctx(), "server-1", f.epoch); err != nil {
+	if err = f.Renew(f.ctx(), "server-1", f.epoch); err != nil {
 		f.Errorf("Renew: %v", err)
 	}
 	f.refused(fault.Conflict, "renewal by another", f.Renew(f.ctx(), "server-2", f.epoch))
