@@ -177,7 +177,7 @@ func message(given, verb, by string) string {
 }
 
 func (c AddCredential) do(t *Turn) (Answer, error) {
-	return Answer{}, t.apply(state.PutCredential{Credential: c.Credential})
+	return Answer{Text: "the token lets " + c.Credential.Subject + " in"}, t.apply(state.PutCredential{Credential: c.Credential})
 }
 
 func (c UseJoin) do(t *Turn) (Answer, error) {
@@ -197,7 +197,7 @@ func (c UseJoin) do(t *Turn) (Answer, error) {
 		return Answer{}, err
 	}
 	tok.Used = true
-	return Answer{}, t.apply(state.PutCredential{Credential: tok, Base: tok.Rev})
+	return Answer{Text: "machine " + c.Agent.Subject + " has joined"}, t.apply(state.PutCredential{Credential: tok, Base: tok.Rev})
 }
 
 func (c RevokeCredential) do(t *Turn) (Answer, error) {
@@ -205,7 +205,7 @@ func (c RevokeCredential) do(t *Turn) (Answer, error) {
 	if !ok {
 		return Answer{}, fault.NotFound.Errorf("there is no such token; covey token list shows those there are")
 	}
-	return Answer{}, t.apply(state.DropCredential{Hash: c.Hash, Base: old.Rev})
+	return Answer{Text: "the token of " + old.Subject + " is void"}, t.apply(state.DropCredential{Hash: c.Hash, Base: old.Rev})
 }
 
 func (c EndRecovery) do(t *Turn) (Answer, error) {
@@ -225,12 +225,12 @@ func (c Resume) do(t *Turn) (Answer, error) {
 		return Answer{}, fault.Conflict.Errorf("rescheduling is not paused")
 	}
 	v.resume(t.steady, t.loop.cfg)
-	return Answer{}, nil
+	return Answer{Text: "rescheduling goes on, at a bounded rate"}, nil
 }
 
 func (c Birth) do(t *Turn) (Answer, error) {
 	if have := t.draft.Snapshot().Cluster; have.UID != "" {
 		return Answer{}, fault.Conflict.Errorf("this is cluster %s already", have.Name)
 	}
-	return Answer{}, t.apply(state.PutCluster{Cluster: c.Cluster})
+	return Answer{Text: "cluster " + c.Cluster.Name + " is born"}, t.apply(state.PutCluster{Cluster: c.Cluster})
 }

@@ -207,9 +207,6 @@ func (t *Turn) Bye(from machine.ID, session string) {
 }
 
 func (t *Turn) fact(from machine.ID, f state.Fact) error {
-	if len(f.Payload) > state.MaxFact {
-		return fault.Invalid.Errorf("machine %s: a block of usage facts has %d bytes; want at most %d", from, len(f.Payload), state.MaxFact)
-	}
 	if err := t.apply(state.TakeFact{Fact: f}); err != nil {
 		return err
 	}

@@ -260,7 +260,7 @@ func (c PutCredential) apply(d *Draft) error {
 	if err := guard("credential", c.Subject, exists, old.Rev, c.Base); err != nil {
 		return err
 	}
-	c.Credential.Rev = d.snap.Rev
+	c.Rev = d.snap.Rev
 	d.snap.credentials.ReplaceOrInsert(c.Credential)
 	d.dirty[rowKey{CredentialTable, CredentialKey(c.Hash)}] = true
 	return nil
@@ -277,6 +277,9 @@ func (c DropCredential) apply(d *Draft) error {
 }
 
 func (c PutCluster) apply(d *Draft) error {
+	if c.Cluster.Name == "" || c.Cluster.UID == "" || c.Cluster.Incarnation == 0 {
+		return fault.Internal.Errorf("a cluster needs a name, a UID and an incarnation; this one has %q, %q and %d", c.Cluster.Name, c.Cluster.UID, c.Cluster.Incarnation)
+	}
 	d.snap.Cluster = c.Cluster
 	d.dirty[rowKey{ClusterTable, ClusterKey()}] = true
 	cl := c.Cluster
@@ -285,6 +288,9 @@ func (c PutCluster) apply(d *Draft) error {
 }
 
 func (c TakeFact) apply(d *Draft) error {
+	if n := len(c.Fact.Payload); n > MaxFact {
+		return fault.Invalid.Errorf("source %s: a block of usage facts has %d bytes; want at most %d", c.Fact.Source, n, MaxFact)
+	}
 	last := d.snap.Source(c.Fact.Source)
 	if c.Fact.Seq <= last && !fault.Planted("doubled-fact") {
 		return nil // it was taken in before
