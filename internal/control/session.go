@@ -258,17 +258,16 @@ func (t *Turn) stray(from machine.ID, s task.Sighting) {
 		t.unheld = append(t.unheld, s.ID)
 		return
 	}
-	why := "the cluster does not know it"
 	if t.draft.Snapshot().Cluster.Recovery {
-		var adopted bool
-		if why, adopted = t.adopt(from, s); adopted {
+		why, adopted := t.adopt(from, s)
+		if adopted {
 			t.unheld = append(t.unheld, s.ID)
 			return
 		}
 		t.hold(from, s, why)
 		return
 	}
-	if why = t.disown(s.ID); why != "" {
+	if why := t.disown(s.ID); why != "" {
 		t.hold(from, s, why)
 		return
 	}

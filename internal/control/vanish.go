@@ -146,6 +146,6 @@ func sortedMachines(orders map[machine.ID][]task.Order, acks map[machine.ID]map[
 			ids = append(ids, id)
 		}
 	}
-	slices.SortFunc(ids, func(a, b machine.ID) int { return cmp.Compare(a, b) })
+	slices.SortFunc(ids, cmp.Compare)
 	return ids
 }

@@ -88,8 +88,8 @@ func (w *world) lead() {
 	}
 	s, err := state.Restore(func(yield func(state.Row) error) error {
 		for _, r := range rows {
-			if err := yield(r); err != nil {
-				return err
+			if bad := yield(r); bad != nil {
+				return bad
 			}
 		}
 		return nil

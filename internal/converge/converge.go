@@ -57,6 +57,13 @@ func (x *Index) Fold(s *state.Snapshot, d state.Delta) {
 	for id := range d.Tasks {
 		x.set(s, id)
 	}
+	for at := range d.Slots { // a slot says until when its task waits
+		in, _ := s.Instance(at)
+		id := task.ID{Job: at.Job, Instance: at.N, Attempt: in.Attempt}
+		if _, waits := x.of[id]; waits && in.Live {
+			x.set(s, id)
+		}
+	}
 }
 
 func (x *Index) set(s *state.Snapshot, id task.ID) {
@@ -147,7 +154,7 @@ func Plan(s *state.Snapshot, x *Index, d state.Delta, now unit.Tick, lim Limits)
 	for _, at := range sorted(d.Slots, state.Slot.Compare) {
 		p.slot(at)
 	}
-	for _, id := range sorted(d.Machines, func(a, b machine.ID) int { return cmp.Compare(a, b) }) {
+	for _, id := range sorted(d.Machines, cmp.Compare) {
 		p.machine(id)
 	}
 	p.timers(x, now)
@@ -261,9 +268,9 @@ func (p *plan) machine(id machine.ID) {
 		if p.full() {
 			return
 		}
-		switch {
-		case t.State == task.Partitioned:
-		case t.State == task.Assigned:
+		switch t.State {
+		case task.Partitioned:
+		case task.Assigned:
 			p.step(t, task.Lost, why)
 		default:
 			p.step(t, task.Partitioned, why)
