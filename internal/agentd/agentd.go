@@ -102,7 +102,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	d.log.InfoContext(ctx, "agent starts", "server", d.cfg.Server, "cluster", d.id.Cluster, "uid", d.id.UID, "tasks", len(found))
-	client, err := rpc.DialAgent(rpc.AgentConfig{URL: d.cfg.Server, Credential: d.id.Credential, Version: d.cfg.Version})
+	client, err := d.cfg.dial(d.id.Credential)
 	if err != nil {
 		return err
 	}
@@ -110,6 +110,7 @@ func (d *daemon) start(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	d.hands = newHands(d.rt, d.log)
 	g.Go(func() error { return d.hands.run(ctx) })
+	g.Go(func() error { return d.renew(ctx, client) })
 	links := make(chan event, 64)
 	g.Go(func() error { return connect(ctx, client, d.hello, links, d.log) })
 	g.Go(func() error { return look(ctx, client, machine.ID(d.cfg.Machine), d.rt, d.log) })

@@ -6,6 +6,7 @@ package agentd
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -25,12 +26,14 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/trust"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
 // A Config says how an agent runs.
 type Config struct {
 	Server     string // URL of the server
+	CAFile     string // who may sign the server's certificate; empty: as joining found out
 	DataDir    string // the tasks, the journal and the agent's identity; made when missing
 	JoinToken  string // lets a new machine in, once; not needed afterwards
 	Machine    string // the machine's name in the cluster; empty: the host's name
@@ -165,13 +168,27 @@ func identify(ctx context.Context, cfg Config) (identity, error) {
 	if cfg.JoinToken == "" {
 		return identity{}, fault.Unauthenticated.Errorf("machine %s has joined no cluster yet; make a token with covey token create --kind join and start the agent with --join-token-file", cfg.Machine)
 	}
-	a, err := rpc.DialAgent(rpc.AgentConfig{URL: cfg.Server, Version: cfg.Version})
+	roots, err := cfg.named()
+	if err != nil {
+		return identity{}, err
+	}
+	dial := rpc.AgentConfig{URL: cfg.Server, Version: cfg.Version}
+	if len(roots) > 0 {
+		dial.Roots = trust.Pool(roots...)
+	}
+	a, err := rpc.DialAgent(dial)
 	if err != nil {
 		return identity{}, err
 	}
 	defer a.Close()
 	j, err := a.Join(ctx, cfg.JoinToken, machine.ID(cfg.Machine))
 	if err != nil {
+		return identity{}, err
+	}
+	if j.Root != nil {
+		roots = []*x509.Certificate{j.Root}
+	}
+	if err := cfg.keep(j.Cert, roots); err != nil {
 		return identity{}, err
 	}
 	id := identity{Version: identityVersion, UID: j.UID, Cluster: j.Name, Machine: cfg.Machine, Credential: j.Credential}

@@ -2,6 +2,7 @@ package agentd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -73,6 +74,9 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 		}
 		if ctx.Err() != nil {
 			break
+		}
+		if errors.Is(err, rpc.ErrRenewed) {
+			continue
 		}
 		if text := err.Error(); text != last {
 			log.WarnContext(ctx, "no session with the server; the tasks run on", "error", text)

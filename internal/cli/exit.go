@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/trust"
 )
 
 // The exit codes, Aurora's.
@@ -102,6 +103,9 @@ func isInterrupt(err error) bool {
 
 // message is what people read of an error.
 func message(err error) string {
+	if p := trust.ProblemOf(err); p != nil {
+		return "the server is not reached: " + p.Error()
+	}
 	e, ok := errors.AsType[*connect.Error](err)
 	if !ok {
 		return err.Error()

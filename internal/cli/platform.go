@@ -23,6 +23,9 @@ import (
 type ServerFlags struct {
 	DataDir      string
 	Listen       string // host:port
+	TLS          bool   // also on loopback
+	TLSCert      string // empty: one of the cluster's own authority
+	TLSKey       string
 	Cluster      string
 	PriceBook    string // empty: the default one
 	ClusterStore string // empty: SQLite in the data directory
@@ -146,7 +149,10 @@ func (a *app) serverCommand() *cobra.Command {
 	}
 	fs := c.Flags()
 	fs.StringVar(&f.DataDir, "data-dir", "", "where the stores and secrets are (default ~/.local/share/covey/CLUSTER)")
-	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8081", "address to listen on, of loopback")
+	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8081", "address to listen on; beyond loopback it speaks TLS only")
+	fs.BoolVar(&f.TLS, "tls", false, "speak TLS on loopback too")
+	fs.StringVar(&f.TLSCert, "tls-cert", "", "file with the certificate to show and its chain (default: one of the cluster's own authority, ca.pem in the data directory)")
+	fs.StringVar(&f.TLSKey, "tls-key", "", "file with its key")
 	fs.StringVar(&f.Cluster, "cluster", "dev", "name of the cluster")
 	fs.StringVar(&f.PriceBook, "price-book", "", "file with prices (default: the documented ones)")
 	fs.StringVar(&f.ClusterStore, "cluster-store", "", "store of jobs, tasks and machines (default: SQLite in the data directory)")

@@ -23,6 +23,7 @@ import (
 	api "github.com/covey-platform/covey/api/covey/v1/coveyv1connect"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/trust"
 )
 
 // A DevRecord is what a running covey dev leaves for the commands of its user.
@@ -307,7 +308,7 @@ func newClient(server, token, caFile string) (*client, error) {
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 2 * time.Minute,
 	}
-	h := &http.Client{Transport: bearer{token, t}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	h := &http.Client{Transport: bearer{token, trust.Explained{Next: t}}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	base := strings.TrimSuffix(server, "/")
 	opt := connect.WithReadMaxBytes(64 << 20)
 	return &client{

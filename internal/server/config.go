@@ -21,12 +21,16 @@ import (
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/rate"
+	"github.com/covey-platform/covey/internal/trust"
 )
 
 // A Config says how a server runs.
 type Config struct {
 	DataDir      string   // its databases, token and socket; made when missing
-	Listen       string   // HOST:PORT; port 0 chooses one
+	Listen       string   // HOST:PORT; port 0 chooses one; beyond loopback it speaks TLS
+	TLS          bool     // speak TLS on loopback too
+	TLSCert      string   // path of a certificate with its chain; empty: one of the cluster's own authority
+	TLSKey       string   // path of its key
 	Cluster      string   // the name of the cluster
 	PriceBook    string   // path of a price book; empty: the default prices
 	ClusterStore string   // path of the cluster's database; empty: cluster.db in DataDir
@@ -37,6 +41,8 @@ type Config struct {
 	Log          *slog.Logger
 	// Ready, if set, is told the address once the server answers.
 	Ready func(addr string)
+
+	present *trust.Presenter // nil: without TLS
 }
 
 // TokenFile is the admin token's file in a data directory.
@@ -48,6 +54,9 @@ func (c *Config) complete() error {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return fault.Invalid.Errorf("--tls-cert and --tls-key belong together; give both, or neither for a certificate of the cluster's own authority")
 	}
 	dir, err := filepath.Abs(c.DataDir)
 	if err != nil || c.DataDir == "" {
@@ -102,19 +111,15 @@ func (c *Config) book() (rate.Book, error) {
 	return b, nil
 }
 
-// listen opens the port. Off loopback it would carry tokens in the clear.
+// listen opens the port.
 func (c *Config) listen(ctx context.Context) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return nil, fault.Invalid.Errorf("listen address %q: %w; want HOST:PORT such as 127.0.0.1:8081", c.Listen, err)
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fault.Invalid.Errorf("listen address %s is not on loopback, and this version encrypts nothing: listen on 127.0.0.1 and put a proxy that speaks TLS in front", c.Listen)
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", c.Listen)
 	if err != nil {
-		return nil, fault.Unavailable.Errorf("cannot listen on %s: %w; another program has the port, choose one with --listen 127.0.0.1:PORT", c.Listen, err)
+		return nil, fault.Unavailable.Errorf("cannot listen on %s: %w; see that the address is this machine's and that no other program has the port, or choose another with --listen HOST:PORT", c.Listen, err)
 	}
 	return l, nil
 }

@@ -105,6 +105,9 @@ func lockDev(dir string) (unlock func(), err error) {
 // address finds the port that the server will listen on: the children must all
 // know it, also after a restart.
 func (d *dev) address(ctx context.Context) (string, error) {
+	if !onLoopback(d.cfg.Listen) {
+		return "", fault.Invalid.Errorf("--listen %s is not on loopback, and covey dev is for this machine alone; want 127.0.0.1:PORT, or run covey server and covey agent", d.cfg.Listen)
+	}
 	c := Config{Listen: d.cfg.Listen}
 	l, err := c.listen(ctx)
 	if err != nil {

@@ -20,7 +20,8 @@ func (p Program) log() *slog.Logger { return slog.New(slog.NewTextHandler(p.Err,
 // Server runs a server as its flags say.
 func (p Program) Server(ctx context.Context, f cli.ServerFlags) error {
 	return Run(ctx, Config{
-		DataDir: f.DataDir, Listen: f.Listen, Cluster: f.Cluster, PriceBook: f.PriceBook, ClusterStore: f.ClusterStore,
+		DataDir: f.DataDir, Listen: f.Listen, TLS: f.TLS, TLSCert: f.TLSCert, TLSKey: f.TLSKey,
+		Cluster: f.Cluster, PriceBook: f.PriceBook, ClusterStore: f.ClusterStore,
 		CompanyStore: f.CompanyStore, Hosts: f.Hosts, Self: p.Self, Version: p.Version, Log: p.log().With("part", "server"),
 	})
 }

@@ -44,6 +44,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, company.Close()) }()
+	if err := cfg.secure(); err != nil {
+		return err
+	}
 	l, err := cfg.listen(ctx)
 	if err != nil {
 		return err
@@ -82,11 +85,11 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 	if err := b.admit(ctx, filepath.Join(cfg.DataDir, TokenFile)); err != nil {
 		return err
 	}
-	g.Go(func() error { return serveHTTP(ctx, rpc.NewServer(b.routes(cfg)), l) })
+	g.Go(func() error { return serveHTTP(ctx, cfg.http(b.routes(cfg)), l) })
 	g.Go(func() error {
 		return serveHTTP(ctx, &http.Server{Handler: profiles(), ReadHeaderTimeout: 10 * time.Second}, admin)
 	})
-	cfg.Log.InfoContext(ctx, "serving", "address", l.Addr().String(), "data", cfg.DataDir)
+	cfg.Log.InfoContext(ctx, "serving", "address", l.Addr().String(), "tls", cfg.present != nil, "data", cfg.DataDir)
 	if cfg.Ready != nil {
 		cfg.Ready(l.Addr().String())
 	}
@@ -95,7 +98,7 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 
 // routes is everything on the port. Only health needs no token.
 func (b *backend) routes(cfg Config) http.Handler {
-	opt := rpc.Options{Version: cfg.Version, Hosts: cfg.Hosts, Now: b.wall, Log: cfg.Log}
+	opt := rpc.Options{Version: cfg.Version, Hosts: cfg.Hosts, Now: b.wall, Log: cfg.Log, TLS: cfg.present}
 	mux := http.NewServeMux()
 	mux.Handle("/", rpc.Handler(b, opt))
 	mux.Handle("GET /metrics", rpc.Protect(b, opt, tenant.MetricsRead, promhttp.HandlerFor(b.stats.registry, promhttp.HandlerOpts{})))
@@ -120,7 +123,11 @@ func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 		}
 	})
 	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	serve := s.Serve
+	if s.TLSConfig != nil {
+		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
+	}
+	if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fault.Unavailable.Errorf("serve: %w", err)
 	}
 	return nil

@@ -87,7 +87,7 @@ const (
 	AgentJoin    Verb = "agent.join"
 	AgentSession Verb = "agent.session"
 	AgentLook    Verb = "agent.look"
-	AgentRenew   Verb = "agent.renew" // its certificate
+	AgentRenew   Verb = "agent.renew"  // its certificate
 	MetricsRead  Verb = "metrics.read" // the server's own measurements
 )
 

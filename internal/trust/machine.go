@@ -99,7 +99,7 @@ func (a *Authority) ForMachine(csr []byte, m Machine, now time.Time) ([]byte, er
 	default:
 		return nil, fault.Invalid.Errorf("the request for a certificate has a key of kind %s; want ECDSA or Ed25519", r.PublicKeyAlgorithm)
 	}
-	if err := r.CheckSignature(); err != nil {
+	if err = r.CheckSignature(); err != nil {
 		return nil, fault.Invalid.Errorf("the request for a certificate is not signed by its key: %w", err)
 	}
 	c, err := a.sign(&x509.Certificate{
