@@ -117,7 +117,7 @@ func (c PutJob) apply(d *Draft) error {
 
 func (c DropJob) apply(d *Draft) error {
 	old, exists := d.snap.Job(c.Key)
-	if err := guard("job", string(c.Key), exists, old.Rev, c.Base); err != nil {
+	if err := present("job", string(c.Key), exists, old.Rev, c.Base); err != nil {
 		return err
 	}
 	d.snap.jobs.Delete(old)
@@ -171,7 +171,7 @@ func (c NewTask) apply(d *Draft) error {
 
 func (c StepTask) apply(d *Draft) error {
 	t, exists := d.snap.Task(c.ID)
-	if err := guard("task", c.ID.String(), exists, t.Rev, c.Base); err != nil {
+	if err := present("task", c.ID.String(), exists, t.Rev, c.Base); err != nil {
 		return err
 	}
 	cfg, ok := d.snap.Config(t.Config)
@@ -242,7 +242,7 @@ func (c PutMachine) apply(d *Draft) error {
 
 func (c DropMachine) apply(d *Draft) error {
 	old, exists := d.snap.Machine(c.ID)
-	if err := guard("machine", string(c.ID), exists, old.Rev, c.Base); err != nil {
+	if err := present("machine", string(c.ID), exists, old.Rev, c.Base); err != nil {
 		return err
 	}
 	for range d.snap.TasksOn(c.ID) {
@@ -268,7 +268,7 @@ func (c PutCredential) apply(d *Draft) error {
 
 func (c DropCredential) apply(d *Draft) error {
 	old, exists := d.snap.Credential(c.Hash)
-	if err := guard("credential", old.Subject, exists, old.Rev, c.Base); err != nil {
+	if err := present("credential", old.Subject, exists, old.Rev, c.Base); err != nil {
 		return err
 	}
 	d.snap.credentials.Delete(old)

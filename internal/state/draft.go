@@ -259,6 +259,14 @@ func guard(what, name string, exists bool, have, base Rev) error {
 	return conflict(what, name)
 }
 
+// present is guard for a change of a row that must be there.
+func present(what, name string, exists bool, have, base Rev) error {
+	if !exists {
+		return conflict(what, name)
+	}
+	return guard(what, name, exists, have, base)
+}
+
 func conflict(what, name string) error {
 	return fault.Conflict.Errorf("%s %s has changed meanwhile; look again", what, name)
 }
