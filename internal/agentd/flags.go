@@ -71,6 +71,7 @@ func fromFlags(f cli.AgentFlags) (Config, error) {
 		{"--cpu", f.CPU, &c.Capacity.CPU, parseCores},
 		{"--ram", f.RAM, &c.Capacity.RAM, parseBytes},
 		{"--disk", f.Disk, &c.Capacity.Disk, parseBytes},
+		{"--net", f.Net, &c.Capacity.Net, parseBits},
 		{"--overhead-cpu", f.OverheadCPU, &c.Overhead.CPU, parseCores},
 		{"--overhead-ram", f.OverheadRAM, &c.Overhead.RAM, parseBytes},
 	} {
@@ -83,6 +84,10 @@ func fromFlags(f cli.AgentFlags) (Config, error) {
 		}
 		*q.into = n
 	}
+	if f.GPUs < 0 || f.GPUs > maxGPUs {
+		return c, fault.Invalid.Errorf("--gpus %d; want 0 to %d", f.GPUs, maxGPUs)
+	}
+	c.Capacity.GPU = int64(f.GPUs) * 1000
 	if f.Ports != "" {
 		from, to, ok := strings.Cut(f.Ports, "-")
 		a, err1 := strconv.ParseUint(from, 10, 16)
@@ -122,6 +127,27 @@ var sizes = []struct {
 	suffix string
 	bytes  int64
 }{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}}
+
+// maxGPUs bounds what one machine offers.
+const maxGPUs = 1024
+
+// parseBits reads 100Mbps as bits per second.
+func parseBits(s string) (int64, error) {
+	for _, x := range []struct {
+		suffix string
+		bits   int64
+	}{{"Kbps", 1_000}, {"Mbps", 1_000_000}, {"Gbps", 1_000_000_000}} {
+		digits, ok := strings.CutSuffix(s, x.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
+		if err == nil && n > 0 && n < (1<<53)/x.bits {
+			return n * x.bits, nil
+		}
+	}
+	return 0, fault.Invalid.Errorf("want a bandwidth such as 100Mbps or 10Gbps")
+}
 
 // parseBytes reads 4GiB. Sizes are cut down to whole MiB.
 func parseBytes(s string) (int64, error) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"hash/fnv"
 	"log/slog"
+	"net"
+	"strconv"
 
 	"golang.org/x/sync/errgroup"
 
@@ -62,7 +64,10 @@ func (h *hands) put(id task.ID, f func(context.Context)) {
 
 func (h *hands) start(s runtime.Spec) {
 	h.put(s.ID, func(ctx context.Context) {
-		err := h.rt.Start(ctx, s)
+		err := portsFree(ctx, s.Ports)
+		if err == nil {
+			err = h.rt.Start(ctx, s)
+		}
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -92,4 +97,20 @@ func (h *hands) forget(id task.ID) {
 			h.log.WarnContext(ctx, "a task was not put away", "task", id.String(), "error", err)
 		}
 	})
+}
+
+// portsFree refuses a task whose ports some other program on the machine has
+// taken: it is placed anew, with others.
+func portsFree(ctx context.Context, ports map[string]uint16) error {
+	var lc net.ListenConfig
+	for name, p := range ports {
+		l, err := lc.Listen(ctx, "tcp", ":"+strconv.Itoa(int(p)))
+		if err != nil {
+			return fault.Unavailable.Errorf("port %s (%d) is taken by another program", name, p)
+		}
+		if err := l.Close(); err != nil {
+			return fault.Unavailable.Errorf("port %s (%d): %w", name, p, err)
+		}
+	}
+	return nil
 }

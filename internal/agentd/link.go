@@ -57,25 +57,28 @@ const (
 func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello, events chan<- event, log *slog.Logger) error {
 	wait := firstRetry
 	last := ""
-	for ctx.Err() == nil {
-		began := time.Now()
+	session := func() error {
 		s, err := client.Session(ctx, hello())
-		if err == nil {
-			if last != "" {
-				log.InfoContext(ctx, "the server answers again")
+		if err != nil {
+			if k := fault.Of(err); k == fault.Conflict || k == fault.Unauthenticated || k == fault.Denied {
+				wait = refusedRetry
 			}
-			last = ""
-			err = talk(ctx, &link{s: s, peer: s.Peer(), out: make(chan control.Message, maxSay)}, events)
-			if time.Since(began) > rpc.Silence {
-				wait = firstRetry // it was a good one
-			}
-		} else if k := fault.Of(err); k == fault.Conflict || k == fault.Unauthenticated || k == fault.Denied {
-			wait = refusedRetry
+			return err
 		}
-		if ctx.Err() != nil {
-			break
+		if last != "" {
+			log.InfoContext(ctx, "the server answers again")
 		}
-		if errors.Is(err, rpc.ErrRenewed) {
+		last = ""
+		began := time.Now()
+		err = talk(ctx, &link{s: s, peer: s.Peer(), out: make(chan control.Message, maxSay)}, events)
+		if time.Since(began) > rpc.Silence {
+			wait = firstRetry // it was a good one
+		}
+		return err
+	}
+	for ctx.Err() == nil {
+		err := session()
+		if ctx.Err() != nil || errors.Is(err, rpc.ErrRenewed) {
 			continue
 		}
 		if text := err.Error(); text != last {

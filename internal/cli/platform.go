@@ -44,6 +44,8 @@ type AgentFlags struct {
 	CPU           string              // cores, empty: what the machine has; so the others
 	RAM           string              // such as 4GiB
 	Disk          string
+	GPUs          int    // whole GPUs
+	Net           string // bandwidth, such as 1000Mbps
 	OverheadCPU   string
 	OverheadRAM   string
 	Ports         string   // FROM-TO of dynamic ports, empty: the default
@@ -194,6 +196,8 @@ func (a *app) agentCommand() *cobra.Command {
 	fs.StringVar(&f.CPU, "cpu", "", "cores to offer, such as 3.5 (default: all)")
 	fs.StringVar(&f.RAM, "ram", "", "memory to offer, such as 4GiB (default: all)")
 	fs.StringVar(&f.Disk, "disk", "", "disk to offer, such as 100GiB (default: what is free)")
+	fs.IntVar(&f.GPUs, "gpus", 0, "whole GPUs to offer")
+	fs.StringVar(&f.Net, "net", "", "network bandwidth to offer, such as 1000Mbps (default: none)")
 	fs.StringVar(&f.OverheadCPU, "overhead-cpu", "", "cores kept back for the agent and the supervisors")
 	fs.StringVar(&f.OverheadRAM, "overhead-ram", "", "memory kept back for the agent and the supervisors")
 	fs.StringVar(&f.Ports, "ports", "", "dynamic ports, such as 31000-32000")

@@ -44,7 +44,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, company.Close()) }()
-	if err := cfg.secure(); err != nil {
+	if err = cfg.secure(); err != nil {
 		return err
 	}
 	l, err := cfg.listen(ctx)

@@ -50,7 +50,7 @@ func (p *Pinned) verify(s tls.ConnectionState) error {
 		}
 	}
 	if root == nil {
-		return &Problem{text: "the server shows no certificate of the authority that the join token names: it is another server, or somebody stands between; nothing was sent. " +
+		return &ProblemError{text: "the server shows no certificate of the authority that the join token names: it is another server, or somebody stands between; nothing was sent. " +
 			"See that --server is right; if the cluster's authority was made anew, make a new token with covey token create --kind join"}
 	}
 	// That the leaf is the pinned one itself is fine: who gives a certificate

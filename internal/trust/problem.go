@@ -14,23 +14,23 @@ import (
 	"time"
 )
 
-// A Problem is why two ends do not trust or understand each other, with what
+// A ProblemError is why two ends do not trust or understand each other, with what
 // to do about it.
-type Problem struct {
+type ProblemError struct {
 	text    string
 	err     error
 	refused bool
 }
 
-func (p *Problem) Error() string { return p.text }
-func (p *Problem) Unwrap() error { return p.err }
+func (p *ProblemError) Error() string { return p.text }
+func (p *ProblemError) Unwrap() error { return p.err }
 
 // Refused reports whether the server refused this end's certificate.
-func (p *Problem) Refused() bool { return p.refused }
+func (p *ProblemError) Refused() bool { return p.refused }
 
 // ProblemOf returns the problem in err, nil if it has none.
-func ProblemOf(err error) *Problem {
-	p, _ := errors.AsType[*Problem](err)
+func ProblemOf(err error) *ProblemError {
+	p, _ := errors.AsType[*ProblemError](err)
 	return p
 }
 
@@ -38,7 +38,7 @@ func ProblemOf(err error) *Problem {
 // not understood.
 type Explained struct{ Next http.RoundTripper }
 
-// RoundTrip sends r. Its error may wrap a [*Problem].
+// RoundTrip sends r. Its error may wrap a [*ProblemError].
 func (e Explained) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := e.Next.RoundTrip(r)
 	if err != nil {
@@ -61,8 +61,8 @@ func (e Explained) RoundTrip(r *http.Request) (*http.Response, error) {
 // wantsTLS is what Go's HTTP server answers to plain HTTP/1 on a port of TLS.
 const wantsTLS = "Client sent an HTTP request to an HTTPS server."
 
-func speaksTLS(host string, err error) *Problem {
-	return &Problem{text: fmt.Sprintf("the server at %s speaks TLS, and http:// was asked for; want https://%s", host, host), err: err}
+func speaksTLS(host string, err error) *ProblemError {
+	return &ProblemError{text: fmt.Sprintf("the server at %s speaks TLS, and http:// was asked for; want https://%s", host, host), err: err}
 }
 
 func explain(ctx context.Context, err error, scheme, host string) error {
@@ -76,14 +76,14 @@ func explain(ctx context.Context, err error, scheme, host string) error {
 		return speaksTLS(host, err)
 	}
 	if text := verification(err, host); text != "" {
-		return &Problem{text: text, err: err}
+		return &ProblemError{text: text, err: err}
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return &Problem{text: fmt.Sprintf("the server at %s speaks no TLS, and https:// was asked for; want http://%s if it is on loopback", host, host), err: err}
+		return &ProblemError{text: fmt.Sprintf("the server at %s speaks no TLS, and https:// was asked for; want http://%s if it is on loopback", host, host), err: err}
 	}
 	for _, a := range alerts {
 		if strings.HasSuffix(err.Error(), "tls: "+a.name) {
-			return &Problem{text: fmt.Sprintf("the server at %s %s", host, a.text), err: err, refused: a.refused}
+			return &ProblemError{text: fmt.Sprintf("the server at %s %s", host, a.text), err: err, refused: a.refused}
 		}
 	}
 	return err
