@@ -245,6 +245,7 @@ func (a *Agent) Renew(ctx context.Context, m machine.ID) (*tls.Certificate, erro
 		return nil, err
 	}
 	call := connect.NewRequest(&pb.RenewRequest{Machine: string(m), Csr: wanted.CSR})
+	a.sign(call.Header())
 	w, err := a.certified()
 	if err != nil {
 		w = a.open(a.config(nil))
