@@ -139,6 +139,12 @@ func (s *services) GetJob(ctx context.Context, req *connect.Request[pb.GetJobReq
 		}
 		resp.Tasks = append(resp.Tasks, &pb.Task{Instance: n, Status: task.Init.String(), Reason: "it has had no task yet"})
 	}
+	for t := range v.Snapshot.TasksOf(key) {
+		if !j.Instances.Has(t.ID.Instance) { // its instance was killed, and it is still ending
+			resp.Tasks = append(resp.Tasks, taskToWire(v, t.Task))
+		}
+	}
+	slices.SortStableFunc(resp.Tasks, func(a, b *pb.Task) int { return int(a.GetInstance() - b.GetInstance()) })
 	return connect.NewResponse(resp), nil
 }
 
