@@ -46,7 +46,8 @@ type daemon struct {
 	n       uint64 // orders taken in this session
 	configs map[job.Hash]job.Config
 	live    map[task.ID]runtime.Status
-	sent    time.Time // when facts were sent last; zero: none are under way
+	going   map[task.ID]bool // told to be put away, and perhaps still there
+	sent    time.Time        // when facts were sent last; zero: none are under way
 
 	sampled, full time.Time
 
@@ -67,7 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{cfg: cfg, log: cfg.Log.With("machine", cfg.Machine), id: id, configs: map[job.Hash]job.Config{}, live: map[task.ID]runtime.Status{}}
+	d := &daemon{cfg: cfg, log: cfg.Log.With("machine", cfg.Machine), id: id, configs: map[job.Hash]job.Config{}, live: map[task.ID]runtime.Status{}, going: map[task.ID]bool{}}
 	if d.journal, err = openJournal(cfg.DataDir, cfg.Machine); err != nil {
 		return err
 	}
@@ -116,6 +117,11 @@ func (d *daemon) start(ctx context.Context) error {
 	g.Go(func() error { return look(ctx, client, machine.ID(d.cfg.Machine), d.rt, d.log) })
 	g.Go(func() error { return d.collect(ctx) })
 	statuses := d.rt.Watch(ctx)
+	shown := make(map[task.ID]bool, len(found))
+	for _, s := range found {
+		shown[s.ID] = true
+	}
+	d.journal.keepOnly(shown)
 	for _, s := range found {
 		d.see(s)
 	}
@@ -156,7 +162,7 @@ func (d *daemon) loop(ctx context.Context, statuses <-chan runtime.Status, links
 			d.refused(f)
 			d.say(false)
 		case now := <-tick.C:
-			d.pulse(now)
+			d.pulse(ctx, now)
 		}
 	}
 }
@@ -297,6 +303,7 @@ func (d *daemon) do(x agent.Deed, orders []task.Order) {
 	case task.Forget:
 		d.hands.forget(x.ID)
 		d.book.forget(x.ID)
+		d.going[x.ID] = true
 	}
 }
 
@@ -316,15 +323,34 @@ func (d *daemon) refused(f failure) {
 }
 
 // pulse does what only time brings about.
-func (d *daemon) pulse(now time.Time) {
+func (d *daemon) pulse(ctx context.Context, now time.Time) {
 	if now.Sub(d.sampled) >= sampleEvery || d.hourTurned(now) {
 		d.sample(now)
 	}
 	switch {
 	case now.Sub(d.full) >= fullEvery:
+		d.putAway(ctx)
 		d.say(true)
 	case len(d.journal.kept.Blocks) > 0:
 		d.say(false)
+	}
+}
+
+// putAway lets the journal drop tasks that the machine will not show again.
+func (d *daemon) putAway(ctx context.Context) {
+	found, err := d.rt.List(ctx)
+	if err != nil {
+		return // the next time
+	}
+	shown := make(map[task.ID]bool, len(found))
+	for _, s := range found {
+		shown[s.ID] = true
+	}
+	for id := range d.going {
+		if !shown[id] {
+			d.journal.drop(id)
+			delete(d.going, id)
+		}
 	}
 }
 

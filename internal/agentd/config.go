@@ -197,7 +197,11 @@ func identify(ctx context.Context, cfg Config) (identity, error) {
 
 func readIdentity(cfg Config, path string, data []byte) (identity, error) {
 	var id identity
-	if err := json.Unmarshal(data, &id); err != nil || id.UID == "" {
+	err := json.Unmarshal(data, &id)
+	if err == nil && id.UID == "" {
+		err = errors.New("it names no cluster")
+	}
+	if err != nil {
 		return id, fault.Invalid.Errorf("%s is damaged (%w); restore it from a backup, or remove it and join anew: the tasks of this machine are left alone meanwhile", path, err)
 	}
 	if id.Version > identityVersion+1 {

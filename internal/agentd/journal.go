@@ -25,6 +25,9 @@ type journal struct {
 	path string
 	kept journalFile
 	open map[task.ID]*span
+	// durable is kept.Next as the file has it. A block that is not in the file
+	// is not sent: after a crash its number would name another one.
+	durable uint64
 }
 
 // journalFile is DataDir/journal.json.
@@ -33,7 +36,7 @@ type journalFile struct {
 	Source  string         `json:"source"` // machine/random: never reused
 	Next    uint64         `json:"next"`   // number of the next block
 	Blocks  []block        `json:"blocks,omitzero"`
-	Cuts    map[string]cut `json:"cuts,omitzero"` // by task id
+	Cuts    map[string]cut `json:"cuts,omitzero"` // by task id, until the machine has put the task away
 }
 
 // block is a block of facts that the server has not acknowledged.
@@ -73,7 +76,11 @@ func openJournal(dir, machineID string) (*journal, error) {
 	case err != nil:
 		return nil, fault.Denied.Errorf("usage journal: %w", err)
 	}
-	if err := json.Unmarshal(data, &j.kept); err != nil || j.kept.Source == "" {
+	err = json.Unmarshal(data, &j.kept)
+	if err == nil && j.kept.Source == "" {
+		err = errors.New("it names no source")
+	}
+	if err != nil {
 		return nil, fault.Invalid.Errorf("usage journal %s is damaged (%w); move it away: what it holds that the server does not have is lost then", j.path, err)
 	}
 	if j.kept.Version > journalVersion+1 {
@@ -82,6 +89,7 @@ func openJournal(dir, machineID string) (*journal, error) {
 	if j.kept.Cuts == nil {
 		j.kept.Cuts = map[string]cut{}
 	}
+	j.durable = j.kept.Next
 	return j, nil
 }
 
@@ -90,7 +98,11 @@ func (j *journal) write() error {
 	if err != nil {
 		return fault.Internal.Errorf("usage journal: %w", err)
 	}
-	return replaceFile(j.path, data, true)
+	if err := replaceFile(j.path, data, true); err != nil {
+		return err
+	}
+	j.durable = j.kept.Next
+	return nil
 }
 
 // milliCoreTicks floors cpu time to milli-core-ticks: one is 3.6 ns.
@@ -116,8 +128,12 @@ func (j *journal) sample(id task.ID, now, started unit.Tick, cpuNanos, ram, disk
 	s.cpu = max(s.cpu, milliCoreTicks(cpuNanos))
 }
 
-// cutAll makes facts of what every task used up to now.
+// cutAll makes facts of what every task used up to now. When too much waits
+// for the server, it makes none: the hours are told of later, in one.
 func (j *journal) cutAll(now unit.Tick) error {
+	if len(j.kept.Blocks) >= maxBlocks {
+		return fault.Exhausted.Errorf("usage journal %s holds %d blocks that no server took in; bring the server back", j.path, len(j.kept.Blocks))
+	}
 	var facts []ledger.Used
 	for _, id := range slices.SortedFunc(maps.Keys(j.open), task.ID.Compare) {
 		facts = append(facts, j.take(id, now)...)
@@ -125,7 +141,8 @@ func (j *journal) cutAll(now unit.Tick) error {
 	return j.store(facts)
 }
 
-// end makes the last facts of tasks that have ended.
+// end makes the last facts of tasks that have ended. Up to where they were
+// told stays known: a machine may show an ended task again.
 func (j *journal) end(ids ...task.ID) error {
 	var facts []ledger.Used
 	for _, id := range ids {
@@ -133,9 +150,20 @@ func (j *journal) end(ids ...task.ID) error {
 			facts = append(facts, j.take(id, s.at)...)
 		}
 		delete(j.open, id)
-		delete(j.kept.Cuts, id.String())
 	}
 	return j.store(facts)
+}
+
+// drop forgets tasks that the machine has put away. It is written down with
+// the next facts.
+func (j *journal) drop(id task.ID) { delete(j.kept.Cuts, id.String()) }
+
+// keepOnly drops every task but those that the machine shows at its start.
+func (j *journal) keepOnly(found map[task.ID]bool) {
+	maps.DeleteFunc(j.kept.Cuts, func(s string, _ cut) bool {
+		id, err := task.ParseID(s)
+		return err != nil || !found[id]
+	})
 }
 
 // take cuts a task's span at to. A span that runs over hours that nobody
@@ -179,16 +207,20 @@ func (j *journal) store(facts []ledger.Used) error {
 		j.kept.Blocks = append(j.kept.Blocks, block{j.kept.Next, ledger.EncodeUsed(chunk)})
 		j.kept.Next++
 	}
-	if len(j.kept.Blocks) > maxBlocks {
-		return fault.Exhausted.Errorf("usage journal %s holds %d blocks that no server took in; bring the server back", j.path, len(j.kept.Blocks))
-	}
 	return j.write()
 }
 
-// waiting returns up to n blocks that the server has not acknowledged.
+// waiting returns up to n blocks that the server has not acknowledged. What
+// could not be written is tried again first.
 func (j *journal) waiting(n int) []state.Fact {
+	if j.durable != j.kept.Next {
+		_ = j.write() // the blocks that are not in the file wait for the next time
+	}
 	var out []state.Fact
 	for _, b := range j.kept.Blocks[:min(n, len(j.kept.Blocks))] {
+		if b.Seq >= j.durable {
+			break
+		}
 		out = append(out, state.Fact{Source: j.kept.Source, Seq: b.Seq, Payload: b.Payload})
 	}
 	return out
