@@ -13,10 +13,10 @@ import (
 
 // TestDelay is the table of how long an instance waits after early deaths in a row.
 func TestDelay(t *testing.T) {
-	for streak, want := range []time.Duration{0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300} {
-		got := delay(int32(streak)).Duration().Round(time.Second)
-		if got != want*time.Second {
-			t.Errorf("after %d early deaths in a row: %v, want %v", streak, got, want*time.Second)
+	for streak, seconds := range []float64{0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300} {
+		got := delay(int32(streak)).Duration().Round(time.Second).Seconds()
+		if got != seconds {
+			t.Errorf("after %d early deaths in a row: %v s, want %v s", streak, got, seconds)
 		}
 	}
 	if got := delay(1 << 30); got != maxThrottle {
