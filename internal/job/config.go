@@ -190,7 +190,10 @@ func HashOf(encoded []byte) Hash { return sha256.Sum256(encoded) }
 // ParseHash reads what [Hash.String] wrote.
 func ParseHash(s string) (Hash, error) {
 	var h Hash
-	if n, err := hex.Decode(h[:], []byte(s)); err != nil || n != len(h) || len(s) != 2*len(h) {
+	if len(s) != hex.EncodedLen(len(h)) {
+		return Hash{}, fault.Invalid.Errorf("config hash %.80q; want 64 hex digits", s)
+	}
+	if _, err := hex.Decode(h[:], []byte(s)); err != nil {
 		return Hash{}, fault.Invalid.Errorf("config hash %.80q; want 64 hex digits", s)
 	}
 	return h, nil

@@ -30,6 +30,9 @@ func (j Job) Validate() error {
 	if n < 1 || n > MaxInstances || j.Instances[0].From < 0 || j.Instances[len(j.Instances)-1].To >= MaxInstances {
 		return j.bad("it has %d instances; want 1 to %d", n, MaxInstances)
 	}
+	if !slices.Equal(j.Instances, normal(slices.Clone(j.Instances))) {
+		return j.bad("its instances %v are not in order, or some of them twice", j.Instances)
+	}
 	c := j.Config
 	if c.Tier != Preferred && c.Tier != Preemptible && c.Tier != Revocable {
 		return j.bad("tier %.40q is not known; want preferred, preemptible or revocable", c.Tier)
@@ -40,7 +43,7 @@ func (j Job) Validate() error {
 	if len(c.Metadata) > maxMetadata {
 		return j.bad("it has %d metadata; want at most %d", len(c.Metadata), maxMetadata)
 	}
-	for _, check := range []func() error{j.checkConstraints, j.checkTask, j.checkProcesses, j.checkArtifacts, j.checkHealth} {
+	for _, check := range []func() error{j.checkConstraints, j.checkTask, j.checkProcesses, j.checkArtifacts, j.checkHealth, j.checkWaits} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -138,6 +141,21 @@ func (j Job) checkArtifacts() error {
 		if a.URI == "" || len(a.URI) > maxText || len(a.Path) > maxText {
 			return j.bad("an artifact has no URI, or a URI or path of more than %d bytes", maxText)
 		}
+	}
+	return nil
+}
+
+// checkWaits bounds times, so that no sum of them leaves the calendar.
+func (j Job) checkWaits() error {
+	if d := j.Config.Partition.DelayS; d < 0 || d > maxSeconds {
+		return j.bad("its partition policy waits %d s; want 0 to %d, a year", d, maxSeconds)
+	}
+	l := j.Config.Lifecycle
+	if l == nil {
+		return nil
+	}
+	if l.GracefulWaitS < 0 || l.ShutdownWaitS < 0 || max(l.GracefulWaitS, l.ShutdownWaitS) > maxSeconds {
+		return j.bad("its lifecycle waits %d and %d s; want 0 to %d, a year", l.GracefulWaitS, l.ShutdownWaitS, maxSeconds)
 	}
 	return nil
 }
