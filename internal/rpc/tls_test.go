@@ -126,6 +126,18 @@ func (s *secured) session(a *Agent) error {
 	return err
 }
 
+// open opens a session that does not outlive a test that waits in vain.
+func (s *secured) open(a *Agent) *Session {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	s.t.Cleanup(cancel)
+	x, err := a.Session(ctx, hello())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return x
+}
+
 // TestTLSLife takes an agent from a join token with a pin to a renewed
 // certificate.
 func TestTLSLife(t *testing.T) {
@@ -158,10 +170,7 @@ func TestTLSLife(t *testing.T) {
 	}
 
 	a := s.dial(j.Credential, j.Cert)
-	x, err := a.Session(t.Context(), hello())
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := s.open(a)
 	if at, ok := a.RenewAt(); !ok || !at.Equal(s.clock.now().Add(16*time.Hour)) {
 		t.Errorf("to be renewed at %v, %v; want after 16 h", at, ok)
 	}
@@ -187,13 +196,11 @@ func TestTLSLife(t *testing.T) {
 func TestTLSExpired(t *testing.T) {
 	s := serveTLS(t)
 	a := s.dial(agentToken, s.cert(s.authority, "uid-1", "m1", agentToken))
-	x, err := a.Session(t.Context(), hello())
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := s.open(a)
 	s.clock.add(25 * time.Hour)
 	_ = x.Send(control.Message{Full: true})
-	if _, err = x.Recv(); fault.Of(err) != fault.Unauthenticated {
+	_, err := x.Recv()
+	if fault.Of(err) != fault.Unauthenticated {
 		t.Errorf("the session of a certificate that ended: %v; want unauthenticated", err)
 	}
 	if err = s.session(a); fault.Of(err) != fault.Unavailable || !strings.Contains(err.Error(), "being renewed") {
@@ -239,11 +246,9 @@ func TestTLSExpired(t *testing.T) {
 func TestTLSRevoked(t *testing.T) {
 	s := serveTLS(t)
 	a := s.dial(agentToken, s.cert(s.authority, "uid-1", "m1", agentToken))
-	x, err := a.Session(t.Context(), hello())
+	x := s.open(a)
+	_, _, err := s.Do(t.Context(), control.RevokeCredential{Hash: HashToken(agentToken)})
 	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err = s.Do(t.Context(), control.RevokeCredential{Hash: HashToken(agentToken)}); err != nil {
 		t.Fatal(err)
 	}
 	_ = x.Send(control.Message{Full: true})
