@@ -126,6 +126,9 @@ func hopeless(t *pb.Task) string {
 	case "KILLING":
 		return "is being killed" + because(t.GetReason())
 	case "THROTTLED":
+		if strings.HasPrefix(t.GetReason(), refusal) {
+			return ""
+		}
 		return "failed again and again" + because(t.GetReason())
 	case "PENDING":
 		if strings.HasPrefix(t.GetReason(), "larger than any machine") {
@@ -134,6 +137,10 @@ func hopeless(t *pb.Task) string {
 	}
 	return ""
 }
+
+// refusal begins the reason of a task that waits because a machine would not
+// have the one before: nobody's failure, and it is tried elsewhere.
+const refusal = "its last machine did not start it"
 
 func because(reason string) string {
 	if reason == "" {
