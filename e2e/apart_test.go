@@ -3,6 +3,7 @@ package e2e
 import (
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -91,4 +92,145 @@ func (w *world) up(machine string) {
 		return ""
 	})
 	w.note()
+}
+
+// Who comes with a bad token is told so, and does not get in.
+func TestJoin(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	w := newWorld(t)
+	w.startServer()
+	short := w.token("--ttl", "1s")
+	expired := time.Now().Add(1100 * time.Millisecond)
+
+	good := w.token("--subject", "m1")
+	w.join("m1", "agent", good)
+	refuse := func(why string, tokenArgs ...string) {
+		t.Helper()
+		r := w.want(30, w.agentArgs("m2", "agent2", tokenArgs...)...)
+		if !strings.Contains(r.err, why) {
+			t.Errorf("got %v; want the reason, %q", r, why)
+		}
+	}
+	refuse("covey token create --kind join")
+	refuse("token", "--join-token-file", w.secret("covey-join-0000000000000000000000000000"))
+	refuse("token", "--join-token-file", w.secret("nonsense"))
+	refuse("used", "--join-token-file", good)
+	refuse("m9", "--join-token-file", w.token("--subject", "m9"))
+	admin := filepath.Join(w.data, "token")
+	refuse("join", "--join-token-file", admin)
+	eventually(t, 5*time.Second, "the token expires", func() string {
+		if time.Now().Before(expired) {
+			return "not yet"
+		}
+		return ""
+	})
+	refuse("expired", "--join-token-file", short)
+	if out := w.run("machine", "list", "-o", "json"); strings.Contains(out, `"m2"`) {
+		t.Errorf("machine m2 got in: %s", out)
+	}
+	// One token, one machine, once: of ten that come at the same time too.
+	one := w.token()
+	var racers []*proc
+	for i := range 4 {
+		racers = append(racers, w.start("racer", w.agentArgs("r"+itoa(i), "agent-r"+itoa(i), "--join-token-file", one)...))
+	}
+	eventually(t, 20*time.Second, "all but one are refused", func() string {
+		n := 0
+		for _, p := range racers {
+			if !p.running() {
+				n++
+			}
+		}
+		if n != len(racers)-1 {
+			return itoa(n)
+		}
+		return ""
+	})
+	for _, p := range racers {
+		if !p.running() && p.wait(t, time.Second) != 30 {
+			t.Errorf("exit %d: %s", p.wait(t, time.Second), p.log())
+		}
+	}
+}
+
+// A server and an agent that were started apart: each may be away, and the
+// tasks do not notice.
+func TestApart(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	w := newApart(t)
+	key := w.create("stays", service(1))
+	stays := []ident{w.process("stays", 0)}
+	second := w.start("second", w.agentArgs("m1", "agent")...)
+	if code := second.wait(t, 10*time.Second); code != 10 || !strings.Contains(second.log(), "another agent uses") {
+		t.Errorf("a second agent on one directory: exit %d, %s; want 10 and the reason", code, second.log())
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT} {
+		if err := w.agent.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		w.agent.wait(t, 10*time.Second)
+		w.startAgent()
+		w.untouched("stays", stays)
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		if err := w.server.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		w.server.wait(t, 15*time.Second)
+		if !stays[0].lives() {
+			t.Fatal("the task ended with the server")
+		}
+		// A task that dies now is told of later.
+		w.startServer()
+		w.untouched("stays", stays)
+	}
+	w.answers("apart")
+	// SIGUSR2 stops the tasks and the agent.
+	if err := w.agent.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	if code := w.agent.wait(t, 20*time.Second); code != 0 || stays[0].lives() {
+		t.Errorf("after SIGUSR2: exit %d, task lives: %v; want 0 and no task", code, stays[0].lives())
+	}
+	w.startAgent()
+	w.process("stays", 0, stays[0])
+	w.task(key, "RUNNING", 20*time.Second)
+}
+
+// While the server is down everything runs on, and what died meanwhile is
+// told of when it is back.
+func TestServerAway(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	w := newApart(t)
+	w.create("stays", service(2))
+	stays := []ident{w.process("stays", 0), w.process("stays", 1)}
+	key := w.create("dies", service(1))
+	dies := w.process("dies", 0)
+	if err := w.server.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w.server.wait(t, 10*time.Second)
+	w.want(7, "job", "list")
+	kill9(t, dies)
+	if err := w.agent.cmd.Process.Kill(); err != nil { // and the agent dies, and comes back before the server
+		t.Fatal(err)
+	}
+	w.agent.wait(t, 10*time.Second)
+	w.agent = w.start("agent", w.agentArgs("m1", "agent")...)
+	eventually(t, 10*time.Second, "the agent looks for the server", func() string {
+		if s := w.agent.log(); !strings.Contains(s, "the tasks run on") {
+			return s
+		}
+		return ""
+	})
+	w.startServer()
+	w.up("m1")
+	if s := w.ended(key, "e2e/test/dies/0.1"); s.To != "FAILED" || !strings.Contains(s.Reason, "signal 9") {
+		t.Errorf("got %+v; want FAILED by signal 9", s)
+	}
+	w.process("dies", 0, dies)
+	w.untouched("stays", stays)
 }

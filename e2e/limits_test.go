@@ -346,7 +346,7 @@ func isolation(w *world) {
 	if n, _ := strconv.Atoi(got["processes"]); n < 1 || n > 12 {
 		t.Errorf("the task sees %q processes; want its own", got["processes"])
 	}
-	for _, name := range strings.Fields(got["env"]) {
+	for name := range strings.FieldsSeq(got["env"]) {
 		if !slices.Contains([]string{"PATH", "HOME", "PWD", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "_", "SHLVL", "OLDPWD"}, name) {
 			t.Errorf("the task has %s in its environment", name)
 		}

@@ -22,8 +22,6 @@ var (
 	binary  string // the program under test
 	base    string // directory of all worlds, that every user may enter
 	witness string // this test's own binary, for tasks
-
-	campaign = flag.Int("campaign", 0, "rounds of faults of the long campaign; 0 leaves it out")
 )
 
 func TestMain(m *testing.M) {

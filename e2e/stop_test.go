@@ -91,6 +91,17 @@ func TestTwoDevs(t *testing.T) {
 	other.create("one", service(1))
 	q := other.process("one", 0)
 
+	// They give out the same ports, and each finds those that the other left.
+	ports := map[uint16]string{}
+	for _, x := range []*world{w, other} {
+		key := x.create("port", speaker("polite", 5, ""))
+		port := x.task(key, "RUNNING", 20*time.Second).Ports["health"]
+		if code, body := get(t, fmt.Sprintf("http://127.0.0.1:%d/health", port)); code != 200 || body != "ok" || ports[port] != "" {
+			t.Errorf("%s has port %d, %s has it too: %d %q", x.cluster, port, ports[port], code, body)
+		}
+		ports[port] = x.cluster
+	}
+
 	// The first part of a key chooses the server; the same user runs both.
 	both := newWorld(t)
 	for _, x := range []*world{w, other} {

@@ -16,7 +16,8 @@ const witnessArg = "witness"
 
 // witnessMain serves on a port: /health is answered as mode says, and every
 // other call and signal is written to the file "witness" in the order in which
-// it comes. It ends after SIGTERM only in the mode "polite".
+// it comes. It ends when it is asked to, or told by SIGTERM, only in the mode
+// "polite".
 func witnessMain(args []string) int {
 	if len(args) != 2 {
 		fmt.Fprintln(os.Stderr, "want: witness MODE PORT")
@@ -39,7 +40,12 @@ func witnessMain(args []string) int {
 			}
 		}
 	}()
-	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { note(r.Method + " " + r.URL.Path) })
+	http.HandleFunc("/", func(_ http.ResponseWriter, r *http.Request) {
+		note(r.Method + " " + r.URL.Path)
+		if mode == "polite" {
+			os.Exit(0)
+		}
+	})
 	http.HandleFunc("/health", func(w http.ResponseWriter, r *http.Request) {
 		if mode == "deaf" {
 			<-r.Context().Done()
