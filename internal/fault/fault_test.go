@@ -16,8 +16,12 @@ func TestOf(t *testing.T) {
 		err  error
 		want fault.Kind
 	}{
-		{nil, fault.Internal}, {io.EOF, fault.Internal}, {inner, fault.Invalid}, {outer, fault.Denied},
-		{fmt.Errorf("more: %w", inner), fault.Invalid}, {errors.Join(io.EOF, inner), fault.Invalid},
+		{nil, fault.Internal},
+		{io.EOF, fault.Internal},
+		{inner, fault.Invalid},
+		{outer, fault.Denied},
+		{fmt.Errorf("more: %w", inner), fault.Invalid},
+		{errors.Join(io.EOF, inner), fault.Invalid},
 	} {
 		if got := fault.Of(c.err); got != c.want {
 			t.Errorf("%v: kind %v, want %v", c.err, got, c.want)

@@ -60,9 +60,19 @@ func TestFormat(t *testing.T) {
 		n    int64
 		want string
 	}{
-		{CPU, 500, "0.5"}, {CPU, 1000, "1"}, {CPU, 1, "0.001"}, {CPU, 0, "0"}, {CPU, -1500, "-1.5"}, {GPU, 250, "0.25"},
-		{RAM, 128 * MiB, "128 MiB"}, {RAM, 2 << 30, "2 GiB"}, {RAM, 2560 * MiB, "2560 MiB"}, {RAM, 10<<30 + 512*MiB, "10.5 GiB"}, {Disk, 0, "0 GiB"},
-		{Net, 100_000_000, "100 Mbit/s"}, {Net, 1_500_000, "1.5 Mbit/s"},
+		{CPU, 500, "0.5"},
+		{CPU, 1000, "1"},
+		{CPU, 1, "0.001"},
+		{CPU, 0, "0"},
+		{CPU, -1500, "-1.5"},
+		{GPU, 250, "0.25"},
+		{RAM, 128 * MiB, "128 MiB"},
+		{RAM, 2 << 30, "2 GiB"},
+		{RAM, 2560 * MiB, "2560 MiB"},
+		{RAM, 10<<30 + 512*MiB, "10.5 GiB"},
+		{Disk, 0, "0 GiB"},
+		{Net, 100_000_000, "100 Mbit/s"},
+		{Net, 1_500_000, "1.5 Mbit/s"},
 	} {
 		if got := c.m.Format(c.n); got != c.want {
 			t.Errorf("%v %d: %q, want %q", c.m, c.n, got, c.want)
