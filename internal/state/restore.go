@@ -4,6 +4,7 @@ import (
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 // Restore builds the snapshot of a store that stands at head from its rows, in
@@ -28,15 +29,30 @@ func Restore(rows func(yield func(Row) error) error, head Head) (*Snapshot, erro
 }
 
 // account works out what every machine has left. From then on it is kept up
-// step by step.
+// step by step. A machine without a row may hold tasks too.
 func (s *Snapshot) account() {
 	for m := range s.Machines() {
-		left := m.Allocatable()
-		for t := range s.TasksOn(m.ID) {
-			left = left.Sub(t.Resources)
-		}
-		s.free.ReplaceOrInsert(free{m.ID, left})
+		s.free.ReplaceOrInsert(free{m.ID, s.less(m.Allocatable(), m.ID)})
 	}
+	var last machine.ID
+	s.on.Ascend(func(p place) bool {
+		if p.machine == last {
+			return true
+		}
+		last = p.machine
+		if _, known := s.Machine(last); !known {
+			s.free.ReplaceOrInsert(free{last, s.less(unit.Resources{}, last)})
+		}
+		return true
+	})
+}
+
+// less returns r less what the tasks on a machine reserve.
+func (s *Snapshot) less(r unit.Resources, id machine.ID) unit.Resources {
+	for t := range s.TasksOn(id) {
+		r = r.Sub(t.Resources)
+	}
+	return r
 }
 
 // restore adds one row.
