@@ -69,7 +69,7 @@ func TestSameSeedSameRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		records, err = w.disk.mem.Records(t.Context(), 0, int(head.Seq)) //nolint:gosec // some thousands
+		records, err = w.disk.mem.Records(t.Context(), 0, int(head.Seq))
 		if err != nil || len(records) < 1000 {
 			t.Fatalf("%d records, error %v; want a long history", len(records), err)
 		}
