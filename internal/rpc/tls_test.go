@@ -226,7 +226,14 @@ func TestTLSExpired(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.clock.add(25 * time.Hour)
-	if err = s.session(a); fault.Of(err) != fault.Unavailable || !strings.Contains(err.Error(), "has ended") {
+	// The server refuses after the handshake: a write that meets the closed
+	// connection first hears no words, and the agent tries again, as it does.
+	for range 100 {
+		if err = s.session(a); err == nil || strings.Contains(err.Error(), "has ended") {
+			break
+		}
+	}
+	if fault.Of(err) != fault.Unavailable || !strings.Contains(err.Error(), "has ended") {
 		t.Errorf("an ended certificate: %v; want words about it", err)
 	}
 	if at, ok := a.RenewAt(); !at.IsZero() || !ok {
