@@ -126,6 +126,8 @@ func byToken(s *state.Snapshot, now unit.Tick, all []string) (caller, error) {
 	c, ok := s.Credential(HashToken(token))
 	kind, known := tenant.ParseKind(c.Kind)
 	switch {
+	case !ok && strings.HasPrefix(token, "covey_agent_"): // one of NewToken's
+		return caller{}, errRevoked
 	case !ok || !known:
 		return caller{}, fault.Unauthenticated.Errorf("the token is not known to cluster %s; make one with covey token create, or see that --server is the cluster you mean", s.Cluster.Name)
 	case c.Expires != 0 && c.Expires <= now:

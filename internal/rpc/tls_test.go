@@ -426,6 +426,31 @@ func (c counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// TestTLSNewAuthority holds that a machine whose certificate is of a replaced
+// authority gets another by its credential, once it was told whom to believe.
+func TestTLSNewAuthority(t *testing.T) {
+	s := serveTLS(t)
+	for what, cluster := range map[string]string{"of the same name": "dev", "of another name": "old"} {
+		old, err := trust.OpenAuthority(t.TempDir(), cluster, start.Time())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := s.dial(agentToken, s.cert(old, "uid-1", "m1", agentToken))
+		if err = s.session(a); err == nil {
+			t.Errorf("an authority %s: its certificate lets in", what)
+		}
+		if at, ok := a.RenewAt(); !ok || !at.IsZero() {
+			t.Errorf("an authority %s: the certificate is to be renewed at %v; want now", what, at)
+		}
+		if _, err = a.Renew(t.Context(), "m1"); err != nil {
+			t.Errorf("an authority %s: %v", what, err)
+		}
+		if err = s.session(a); err != nil {
+			t.Errorf("an authority %s, renewed: %v", what, err)
+		}
+	}
+}
+
 // TestRenewWithoutTLS holds that a server without TLS makes no certificates.
 func TestRenewWithoutTLS(t *testing.T) {
 	a := dial(t, serve(t, newBackend(t)), agentToken)
