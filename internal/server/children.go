@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	goruntime "runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -13,7 +15,12 @@ import (
 const (
 	childRestart = 500 * time.Millisecond // a child that died is started again after this
 	childStop    = 75 * time.Second       // a child that was told to stop is killed after this
+	stopTries    = 2                      // for an agent that was dead when it was to stop its tasks
+	insistEvery  = 20 * time.Millisecond
 )
+
+// stopTasks makes an agent stop every task and end.
+const stopTasks = syscall.SIGUSR2
 
 // keep runs a child process until ctx ends, and starts it again when it dies.
 // The children are in a process group of their own, so that Ctrl-C reaches dev
@@ -22,9 +29,11 @@ func (d *dev) keep(ctx context.Context, what string, end syscall.Signal, args fu
 	// The death signal follows the thread that started the child.
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
+	ended := false
 	for ctx.Err() == nil {
 		began := time.Now()
-		if err := d.child(ctx, end, args); err != nil && ctx.Err() == nil {
+		var err error
+		if ended, err = d.child(ctx, end, args, nil); err != nil && ctx.Err() == nil {
 			d.cfg.Log.WarnContext(ctx, "a part of the platform ended and is started again", "part", what, "error", err)
 		}
 		if ctx.Err() == nil {
@@ -35,19 +44,74 @@ func (d *dev) keep(ctx context.Context, what string, end syscall.Signal, args fu
 			}
 		}
 	}
+	// An agent that was dead at the end has not stopped its tasks yet.
+	for try := 0; try < stopTries && end == stopTasks && !ended && !d.leave.Load(); try++ {
+		again, now := context.WithCancel(context.WithoutCancel(ctx))
+		var err error
+		if ended, err = d.child(again, end, args, now); !ended {
+			d.cfg.Log.WarnContext(ctx, "the tasks of an agent are not stopped yet", "part", what, "error", err)
+		}
+		now()
+	}
 	return nil
 }
 
-func (d *dev) child(ctx context.Context, end syscall.Signal, args func() ([]string, error)) error {
+// child runs a child process to its end. It is asked to end when ctx ends;
+// ended reports that it did so in order. started, if set, is called when it
+// has been started.
+func (d *dev) child(ctx context.Context, end syscall.Signal, args func() ([]string, error), started func()) (ended bool, err error) {
 	a, err := args()
 	if err != nil {
-		return err
+		return false, err
 	}
 	cmd := exec.CommandContext(ctx, d.cfg.Self, a...) //nolint:gosec // this very program
 	cmd.Stdout, cmd.Stderr = d.cfg.Err, d.cfg.Err
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	cmd.Cancel = func() error { return cmd.Process.Signal(end) }
+	over := make(chan struct{})
+	defer close(over)
+	cmd.Cancel = func() error {
+		if end != stopTasks || d.leave.Load() {
+			return cmd.Process.Signal(syscall.SIGTERM)
+		}
+		go insist(cmd.Process, end, over)
+		return nil
+	}
 	cmd.WaitDelay = childStop
 	cmd.Env = os.Environ()
-	return cmd.Run()
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	if started != nil {
+		started()
+	}
+	err = cmd.Wait()
+	return ctx.Err() != nil && cmd.ProcessState.Success(), err
+}
+
+// insist sends a signal to a process that may have been started just now, and
+// again until over: until the program asks for it, Go's runtime swallows it, and
+// before there is a runtime the kernel would kill.
+func insist(p *os.Process, sig syscall.Signal, over <-chan struct{}) {
+	for {
+		if handles(p.Pid, sig) {
+			_ = p.Signal(sig) // an error means that it has ended
+		}
+		select {
+		case <-over:
+			return
+		case <-time.After(insistEvery):
+		}
+	}
+}
+
+// handles reports whether a process has a handler for a signal.
+func handles(pid int, sig syscall.Signal) bool {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(status), "\nSigCgt:")
+	mask, _, _ := strings.Cut(strings.TrimSpace(rest), "\n")
+	n, err := strconv.ParseUint(mask, 16, 64)
+	return err == nil && n&(1<<(sig-1)) != 0
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	goruntime "runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -48,8 +50,9 @@ const maxAgents = 64
 // dev runs the server and the agents as child processes, and starts those
 // that die again.
 type dev struct {
-	cfg DevConfig
-	url string
+	cfg   DevConfig
+	url   string
+	leave atomic.Bool // agents end without their tasks
 }
 
 // Dev runs a server and its agents as child processes until ctx ends. Then it
@@ -135,26 +138,58 @@ func (d *dev) run(ctx context.Context) error {
 	})
 	err := d.await(ctx, "/healthz", startLimit)
 	if err == nil {
+		err = d.known(ctx)
+	}
+	if err == nil {
 		for i := range d.cfg.Agents {
 			name := fmt.Sprintf("m%d", i+1)
 			agents.Go(func() error {
-				return d.keep(agentCtx, name, syscall.SIGUSR2, func() ([]string, error) { return d.agent(ctx, i, name) })
+				return d.keep(agentCtx, name, stopTasks, func() ([]string, error) { return d.agent(ctx, i, name) })
 			})
 		}
 		if err = d.await(ctx, "/readyz", startLimit); err == nil {
 			if err = d.ready(ctx); err == nil {
 				<-ctx.Done()
 			}
+		} else {
+			d.leave.Store(ctx.Err() == nil) // what no agent was let in for is nothing that dev has started
 		}
 	}
 	if ctx.Err() != nil {
 		err = nil
 	}
-	d.cfg.Log.InfoContext(ctx, "stopping: the tasks end, the jobs stay")
+	if !d.leave.Load() {
+		d.cfg.Log.InfoContext(ctx, "stopping: the tasks end, the jobs stay")
+	}
 	stopServer()
 	err = errors.Join(err, servers.Wait())
 	stopAgents()
 	return errors.Join(err, agents.Wait())
+}
+
+// known refuses agents that belong to another cluster than the database: it
+// was lost, or is that of another directory. What runs of them runs on.
+func (d *dev) known(ctx context.Context) error {
+	files, err := filepath.Glob(filepath.Join(d.cfg.DataDir, "agents", "*", "agent.json"))
+	if err != nil || len(files) == 0 {
+		return nil //nolint:nilerr // the pattern is good, and without agents nothing can differ
+	}
+	resp, err := api.NewClusterServiceClient(d.client(), d.url).GetCluster(ctx, connect.NewRequest(&pb.GetClusterRequest{}))
+	if err != nil {
+		return fault.Of(rpc.FromWire(err)).Errorf("the cluster's UID: %w", rpc.FromWire(err))
+	}
+	for _, f := range files {
+		var id struct {
+			UID string `json:"cluster_uid"`
+		}
+		data, err := os.ReadFile(f) //nolint:gosec // a path of our own making
+		if err != nil || json.Unmarshal(data, &id) != nil || id.UID == resp.Msg.GetUid() {
+			continue // the agent says better what is wrong with its file
+		}
+		return fault.Conflict.Errorf("%s is of the cluster with UID %s, and the databases in %s are of %s. Its tasks run on. Put the right databases back, or remove %s to begin anew: then its tasks must be ended by hand",
+			f, id.UID, d.cfg.DataDir, resp.Msg.GetUid(), filepath.Join(d.cfg.DataDir, "agents"))
+	}
+	return nil
 }
 
 // startLimit is how long a part of the platform may take to answer.
