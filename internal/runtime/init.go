@@ -40,6 +40,7 @@ func InitMain(env Env) int {
 	unix.CloseOnExec(initSocketFD)
 	unix.CloseOnExec(initPlanFD)
 	closeStrangers(initPlanFD)
+	heed()
 	shrug(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	p, err := packetsOf(os.NewFile(initSocketFD, "supervisor"))
 	if err != nil {
