@@ -42,12 +42,13 @@ type daemon struct {
 	hands   *hands
 	self    machine.Machine
 
-	session *link
-	n       uint64 // orders taken in this session
-	configs map[job.Hash]job.Config
-	live    map[task.ID]runtime.Status
-	going   map[task.ID]bool // told to be put away, and perhaps still there
-	sent    time.Time        // when facts were sent last; zero: none are under way
+	session  *link
+	n        uint64 // orders taken in this session
+	configs  map[job.Hash]job.Config
+	live     map[task.ID]runtime.Status
+	starting map[task.ID]bool // that the hands were told to start, and nothing is known of yet
+	going    map[task.ID]bool // told to be put away, and perhaps still there
+	sent     time.Time        // when facts were sent last; zero: none are under way
 
 	sampled, full time.Time
 
@@ -68,7 +69,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{cfg: cfg, log: cfg.Log.With("machine", cfg.Machine), id: id, configs: map[job.Hash]job.Config{}, live: map[task.ID]runtime.Status{}, going: map[task.ID]bool{}}
+	d := &daemon{cfg: cfg, log: cfg.Log.With("machine", cfg.Machine), id: id, configs: map[job.Hash]job.Config{}, live: map[task.ID]runtime.Status{}, starting: map[task.ID]bool{}, going: map[task.ID]bool{}}
 	if d.journal, err = openJournal(cfg.DataDir, cfg.Machine); err != nil {
 		return err
 	}
@@ -186,6 +187,7 @@ func (d *daemon) drain(statuses <-chan runtime.Status) {
 func (d *daemon) see(s runtime.Status) {
 	x := d.book.sighting(s.ID)
 	x.State, x.Reason = s.State, s.Reason
+	delete(d.starting, s.ID)
 	if s.Ended {
 		d.ended(s)
 		if s.State == task.Killed && s.Reason == shutdownReason {
@@ -297,6 +299,9 @@ func (d *daemon) do(x agent.Deed, orders []task.Order) {
 			return
 		}
 		d.mind.See(s)
+		if _, runs := d.live[x.ID]; !runs {
+			d.starting[x.ID] = true
+		}
 		d.hands.start(runtime.Spec{ID: x.ID, ClusterUID: d.id.UID, Config: cfg, Ports: named(cfg, x.Ports), Hostname: d.self.Host})
 	case task.Stop:
 		d.hands.stop(x.ID, x.Reason)
@@ -319,6 +324,7 @@ func named(cfg job.Config, ports []uint16) map[string]uint16 {
 func (d *daemon) refused(f failure) {
 	x := d.book.sighting(f.id)
 	x.State, x.Reason = f.state, f.why
+	delete(d.starting, f.id)
 	d.mind.See(x)
 }
 
@@ -381,12 +387,17 @@ func (d *daemon) stopTasks(ctx context.Context, statuses <-chan runtime.Status) 
 	for id := range d.live {
 		d.hands.stop(id, shutdownReason)
 	}
-	for len(d.live) > 0 {
+	for id := range d.starting { // after its start, in the same queue
+		d.hands.stop(id, shutdownReason)
+	}
+	for left := len(d.live) + len(d.starting); left > 0; left = len(d.live) + len(d.starting) {
 		select {
 		case s := <-statuses:
 			d.see(s)
+		case f := <-d.hands.failed:
+			d.refused(f)
 		case <-ctx.Done():
-			return fault.Timeout.Errorf("%d tasks did not stop within %v; they are still running", len(d.live), stopDeadline)
+			return fault.Timeout.Errorf("%d tasks did not stop within %v; they are still running", left, stopDeadline)
 		}
 	}
 	return errStopped
