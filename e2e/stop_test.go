@@ -75,6 +75,61 @@ func TestTerminate(t *testing.T) {
 	}
 }
 
+// Ctrl-C while an agent is dead or has just been started again ends its tasks
+// all the same.
+func TestInterruptWhileAgentRestarts(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	w := newDev(t, 1)
+	w.create("kept", service(1))
+	p := w.process("kept", 0)
+	for _, pause := range []time.Duration{0, 20, 50, 60, 70, 80, 100} {
+		kill9(t, w.child("agent", "m1"))
+		time.Sleep(pause * time.Millisecond)
+		if err := w.dev.cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		if code := w.dev.wait(t, 30*time.Second); code != 0 || p.lives() {
+			t.Fatalf("Ctrl-C %v ms after the agent was killed: exit %d, task lives: %v; want 0 and no task\n%s", int(pause), code, p.lives(), w.dev.log())
+		}
+		w.startDev(1)
+		p = w.process("kept", 0, p)
+	}
+}
+
+// Ctrl-C while tasks are being started leaves none of them behind, and loses
+// no job.
+func TestInterruptWhileTasksStart(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	w := newDev(t, 2)
+	for round := range 4 {
+		var names []string
+		for i := range 3 {
+			name := fmt.Sprintf("job%d-%d", round, i)
+			names = append(names, name)
+			w.run("job", "create", w.key(name), w.file(name, service(3)))
+		}
+		if err := w.dev.cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		code := w.dev.wait(t, 30*time.Second)
+		if left := processesOf(w.dir + "/"); code != 0 || len(left) > 0 {
+			t.Fatalf("after Ctrl-C: exit %d and %q; want 0 and nothing\n%s", code, left, w.dev.log())
+		}
+		if left := inCgroupsOf(w.uid()); len(left) > 0 {
+			t.Fatalf("after Ctrl-C %v are left", left)
+		}
+		w.startDev(2)
+		for _, name := range names {
+			for i := range 3 {
+				w.process(name, i)
+			}
+			w.run("job", "killall", w.key(name), "--wait")
+		}
+	}
+}
+
 // One directory is for one dev; two clusters live side by side.
 func TestTwoDevs(t *testing.T) {
 	needRoot(t)
