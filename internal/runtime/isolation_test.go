@@ -97,7 +97,7 @@ func TestEscapes(t *testing.T) {
 		"cat /proc/kcore | head -c 1 | grep -q .", "echo 1 > /proc/sys/kernel/core_pattern", "echo b > /proc/sysrq-trigger && ! test -c /proc/sysrq-trigger",
 		"hostname changed", "cat /etc/shadow", "su -c true", "chown root mine", "dmesg",
 		"test $(ls /proc | grep -c '^[0-9]') -gt 8",
-		"ls /home/ /root/ /work/ /var/lib",
+		"ls /home/ /root/ /srv/ /var/lib",
 		"python3 -c 'import ctypes; l=ctypes.CDLL(None); exit(l.ptrace(16,1,0,0))'",
 		"python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'",
 		"python3 -c 'import ctypes; l=ctypes.CDLL(None); exit(l.syscall(425,1,0))'", // io_uring_setup
