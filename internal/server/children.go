@@ -78,7 +78,7 @@ func (d *dev) child(ctx context.Context, end syscall.Signal, args func() ([]stri
 	}
 	cmd.WaitDelay = childStop
 	cmd.Env = os.Environ()
-	if err := cmd.Start(); err != nil {
+	if err = cmd.Start(); err != nil {
 		return false, err
 	}
 	if started != nil {
