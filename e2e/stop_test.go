@@ -83,14 +83,14 @@ func TestInterruptWhileAgentRestarts(t *testing.T) {
 	w := newDev(t, 1)
 	w.create("kept", service(1))
 	p := w.process("kept", 0)
-	for _, pause := range []time.Duration{0, 20, 50, 60, 70, 80, 100} {
+	for _, ms := range []int{0, 20, 50, 60, 70, 80, 100} {
 		kill9(t, w.child("agent", "m1"))
-		time.Sleep(pause * time.Millisecond)
+		time.Sleep(time.Duration(ms) * time.Millisecond)
 		if err := w.dev.cmd.Process.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
 		if code := w.dev.wait(t, 30*time.Second); code != 0 || p.lives() {
-			t.Fatalf("Ctrl-C %v ms after the agent was killed: exit %d, task lives: %v; want 0 and no task\n%s", int(pause), code, p.lives(), w.dev.log())
+			t.Fatalf("Ctrl-C %v ms after the agent was killed: exit %d, task lives: %v; want 0 and no task\n%s", ms, code, p.lives(), w.dev.log())
 		}
 		w.startDev(1)
 		p = w.process("kept", 0, p)
