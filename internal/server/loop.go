@@ -25,6 +25,9 @@ const (
 	leaseTTL  = 10 * time.Second
 	renewal   = time.Second
 	breath    = time.Second // after a commit that was refused
+	// A loop that was not awake for so long has not heard its agents either. It
+	// is well below the lease of an agent, and far above the pause between turns.
+	stall = 4 * time.Second
 )
 
 // clusterStore is what the loop needs of a store.
@@ -123,6 +126,7 @@ func (l *looper) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	lastRenewal := time.Now()
+	awake := time.Now()
 	for {
 		var batch []input
 		select {
@@ -132,6 +136,14 @@ func (l *looper) run(ctx context.Context) error {
 			batch = l.gather(in)
 		case <-timer.C:
 		}
+		if d := time.Since(awake); d > stall {
+			l.log.WarnContext(ctx, "this server stood still, and cannot tell which agents were silent: another term begins", "for", d)
+			if err := l.begin(ctx); err != nil {
+				finish(batch, err)
+				return err
+			}
+		}
+		awake = time.Now()
 		if time.Since(lastRenewal) >= renewal {
 			if err := l.store.Renew(ctx, l.holder, l.loopEpoch()); err != nil && ctx.Err() == nil {
 				l.log.WarnContext(ctx, "the lease was not renewed", "error", err)
