@@ -233,8 +233,9 @@ func TestReduced(t *testing.T) {
 	if same(st.Processes[0].Pid, st.Processes[0].Start) {
 		t.Error("its process lives")
 	}
-	// Memory is sampled, cpu counted.
-	hog := w.spec("x=$(head -c 100m /dev/zero | tr '\\0' x); sleep 1000")
+	// Memory is sampled, cpu counted. The shell must stay to hold what it read:
+	// it would become its last command, and be rid of the memory between two samples.
+	hog := w.spec("x=$(head -c 100m /dev/zero | tr '\\0' x); sleep 1000; :")
 	hog.Config.Task.Resources.RAM = 50 << 20
 	if got := w.end(w.start(hog)); got.State != task.Failed || !strings.HasPrefix(got.Reason, "memory limit 50 MiB exceeded (used ") || got.CPUNanos == 0 {
 		t.Errorf("got %v %q cpu=%d; want FAILED over its memory", got.State, got.Reason, got.CPUNanos)
