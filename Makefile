@@ -11,6 +11,9 @@ SEEDS     ?= 10000
 FUZZTIME  ?= 60s
 BENCH     ?= .
 BENCHTIME ?= 1s
+AGENTS    ?= 1000
+TASKS     ?= 10
+SCALE     ?=
 # Go would repeat an old result although the user or the cgroups have changed
 # since, which it does not see.
 TESTFLAGS ?= -count=1
@@ -37,7 +40,7 @@ GENERATED = -name '*.pb.go' -o -name '*.connect.go'
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: dev
 dev: build ## build covey and run it here with the examples of three teams
@@ -111,6 +114,10 @@ faults: ## plant known bugs and see the simulator find every one
 .PHONY: bench
 bench: ## run the benchmarks that match BENCH (.), each for BENCHTIME (1s)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 60m ./...
+
+.PHONY: bench-scale
+bench-scale: build ## run a server with AGENTS (1000, or a list) simulated agents and TASKS (10) tasks each
+	go run ./scripts/scale -agents $(AGENTS) -tasks $(TASKS) $(SCALE)
 
 # go test fuzzes one target of one package at a time. Its list names the
 # targets of a package before the package.

@@ -27,6 +27,9 @@ type AgentConfig struct {
 	Roots      *x509.CertPool   // https: who may sign the server's certificate; nil: nobody, until the machine joined
 	Cert       *tls.Certificate // https: the machine's own; nil: it is yet to be renewed
 	Now        func() time.Time // nil: the wall clock
+	// Beside, if set, is an agent of the same server whose connections are used
+	// as well. Without TLS only: with it, a connection is who speaks on it.
+	Beside *Agent
 }
 
 // An Agent is an agent's way to its server. Its methods may be called by
@@ -66,7 +69,14 @@ func DialAgent(cfg AgentConfig) (*Agent, error) {
 		cfg.Roots = x509.NewCertPool()
 	}
 	a := &Agent{cfg: cfg, host: u.Hostname(), secure: u.Scheme == "https", cert: cfg.Cert}
-	a.way = a.open(a.config(cfg.Cert))
+	if cfg.Beside == nil {
+		a.way = a.open(a.config(cfg.Cert))
+		return a, nil
+	}
+	if a.secure || cfg.Beside.secure || cfg.URL != cfg.Beside.cfg.URL {
+		return nil, fault.Invalid.Errorf("agents share connections only to one server, and without TLS")
+	}
+	a.way, _ = cfg.Beside.current()
 	return a, nil
 }
 

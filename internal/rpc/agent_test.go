@@ -212,3 +212,20 @@ func waitFor(t *testing.T, f func() bool) {
 		}
 	}
 }
+
+// TestBeside: agents share connections to one server, and only without TLS.
+func TestBeside(t *testing.T) {
+	plain, err := DialAgent(AgentConfig{URL: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside, err := DialAgent(AgentConfig{URL: "http://127.0.0.1:1", Beside: plain})
+	if err != nil || beside.way.conns != plain.way.conns {
+		t.Errorf("%v; want the connections of the other agent", err)
+	}
+	for _, url := range []string{"https://127.0.0.1:1", "http://127.0.0.1:2"} {
+		if _, err := DialAgent(AgentConfig{URL: url, Beside: plain}); fault.Of(err) != fault.Invalid {
+			t.Errorf("%s beside http://127.0.0.1:1: %v; want invalid", url, err)
+		}
+	}
+}

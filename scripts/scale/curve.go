@@ -1,0 +1,3 @@
+package main
+
+func writeCurve(_ string, _ []figures) error { return nil }

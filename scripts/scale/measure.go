@@ -1,0 +1,398 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	pb "github.com/covey-platform/covey/api/covey/v1"
+	api "github.com/covey-platform/covey/api/covey/v1/coveyv1connect"
+	"github.com/covey-platform/covey/internal/unit"
+)
+
+// What one simulated task reserves, and how full the cluster is when all run.
+var oneTask = unit.Resources{CPU: 50, RAM: 32 * unit.MiB, Disk: 16 * unit.MiB}
+
+const fill = 0.9
+
+// jobFile describes one job. A process of it is never started.
+const jobFile = `
+run = Process(name = 'run', cmdline = 'exec sleep 1000000')
+jobs = [Service(
+  cluster = 'scale', role = 'www-data', environment = 'prod', name = '%s', instances = %d,
+  task = SequentialTask(processes = [run], resources = Resources(cpu = 0.05, ram = 32*MB, disk = 16*MB)),
+)]
+`
+
+// run1 is one measurement.
+type run1 struct {
+	o      options
+	srv    *server
+	fleets []*fleetProcess
+	out    figures
+}
+
+// fleetProcess is a process of simulated agents.
+type fleetProcess struct {
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	last atomic.Pointer[fleetState]
+	over chan struct{}
+}
+
+// measure measures a new cluster of so many agents.
+func measure(ctx context.Context, o options, agents int) (figures, error) {
+	dir, err := os.MkdirTemp(o.dir, "covey-scale-*")
+	if err != nil {
+		return figures{}, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // what stays is a temporary directory
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := &run1{o: o}
+	r.out = figures{Agents: agents, Tasks: agents * o.tasks, Shared: o.shared, Cores: runtime.NumCPU()}
+	if r.srv, err = newServer(ctx, o.covey, dir); err != nil {
+		return r.out, err
+	}
+	if err := r.srv.start(ctx); err != nil {
+		return r.out, err
+	}
+	defer r.srv.stop()
+	defer r.stopFleets()
+	for _, phase := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"agents join", r.join},
+		{"cluster at rest, empty", r.rest},
+		{"jobs", r.submit},
+		{"cluster at rest, full", r.full},
+		{"churn", r.churn},
+		{"restart", r.restart},
+	} {
+		fmt.Fprintf(o.log, "%s  %d agents: %s\n", time.Now().Format("15:04:05"), agents, phase.name)
+		if err := phase.do(ctx); err != nil {
+			logs, _ := os.ReadFile(filepath.Join(dir, "server.log")) //nolint:gosec // a path of our own making
+			return r.out, fmt.Errorf("%s: %w\n%s", phase.name, err, tail(logs, 2000))
+		}
+	}
+	r.out.Load = loadAverage()
+	return r.out, nil
+}
+
+func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
+
+func loadAverage() string {
+	data, _ := os.ReadFile("/proc/loadavg")
+	f := strings.Fields(string(data))
+	return strings.Join(f[:min(3, len(f))], " ")
+}
+
+// join starts the agents and waits until all are connected.
+func (r *run1) join(ctx context.Context) error {
+	before, err := r.srv.memory(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	cpu, err := r.srv.cpu()
+	if err != nil {
+		return err
+	}
+	each := float64(r.o.tasks) / fill
+	capacity := unit.Resources{
+		CPU: int64(math.Ceil(each * float64(oneTask.CPU))), RAM: int64(math.Ceil(each)) * oneTask.RAM, Disk: int64(math.Ceil(each)) * oneTask.Disk,
+	}
+	for i := range r.o.procs {
+		first := r.out.Agents * i / r.o.procs
+		c := fleetConfig{Server: r.srv.url(), First: first, Count: r.out.Agents*(i+1)/r.o.procs - first, Shared: r.o.shared, Capacity: capacity}
+		if err = r.startFleet(ctx, c); err != nil {
+			return err
+		}
+	}
+	err = r.until(ctx, 10*time.Minute, func(m map[string]float64) bool { return int(m["covey_machines_up"]) == r.out.Agents })
+	if err != nil {
+		return err
+	}
+	r.out.JoinSeconds = time.Since(began).Seconds()
+	r.out.JoinCPU = r.since(cpu)
+	select { // the streams of the last ones settle
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(2 * time.Second):
+	}
+	after, err := r.srv.memory(ctx)
+	r.out.HeapPerMachine = float64(after.Heap-before.Heap) / float64(r.out.Agents)
+	return err
+}
+
+// since is the server's CPU time since then, in seconds.
+func (r *run1) since(then time.Duration) float64 {
+	now, err := r.srv.cpu()
+	if err != nil {
+		return math.NaN()
+	}
+	return (now - then).Seconds()
+}
+
+// startFleet starts a process of agents.
+func (r *run1) startFleet(ctx context.Context, c fleetConfig) error {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	p := &fleetProcess{cmd: exec.CommandContext(ctx, self, fleetArg, "-config", string(text)), over: make(chan struct{})} //nolint:gosec // this program
+	p.cmd.Env = append(os.Environ(), "COVEY_TOKEN="+r.srv.token)
+	p.cmd.Stderr, p.cmd.SysProcAttr = r.o.log, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err1 := p.cmd.StdoutPipe()
+	in, err2 := p.cmd.StdinPipe()
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	p.in = in
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	r.fleets = append(r.fleets, p)
+	go func() {
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var s fleetState
+			if json.Unmarshal(lines.Bytes(), &s) == nil {
+				p.last.Store(&s)
+			}
+		}
+		_ = p.cmd.Wait() // it is told to end, or says what is wrong
+		close(p.over)
+	}()
+	return nil
+}
+
+func (r *run1) stopFleets() {
+	for _, p := range r.fleets {
+		_ = p.in.Close()
+		select {
+		case <-p.over:
+		case <-time.After(10 * time.Second):
+			_ = p.cmd.Process.Kill()
+		}
+	}
+}
+
+// until waits until the server's metrics show something.
+func (r *run1) until(ctx context.Context, limit time.Duration, ok func(map[string]float64) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		m, err := r.srv.metrics(ctx)
+		if err == nil && ok(m) {
+			return nil
+		}
+		for _, p := range r.fleets {
+			if s := p.last.Load(); s != nil && s.Error != "" {
+				return errors.New(s.Error)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not reached within %v: %d machines up, %d tasks, %d commits", limit, int(m["covey_machines_up"]), int(m["covey_tasks"]), int(m[commitsOK]))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// Samples of the server.
+const (
+	commitsOK    = `covey_commits_total{result="ok"}`
+	stepsRunning = `covey_task_steps_total{state="RUNNING"}`
+)
+
+// rest watches a cluster in which nothing happens.
+func (r *run1) rest(ctx context.Context) error {
+	cores, commits, err := r.watch(ctx, "rest")
+	r.out.IdleCores, r.out.IdleCommits = cores, commits
+	return err
+}
+
+// watch measures the server's CPU and commits for a while.
+func (r *run1) watch(ctx context.Context, name string) (cores, commits float64, err error) {
+	m, err := r.srv.metrics(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	cpu, err := r.srv.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	if r.o.profiles != "" {
+		secs := max(1, int(r.o.steady.Seconds()))
+		if err = r.srv.profile(ctx, r.o.profiles, name+".pprof", fmt.Sprintf("profile?seconds=%d", secs)); err != nil {
+			return 0, 0, err
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	case <-time.After(time.Until(began.Add(r.o.steady))):
+	}
+	after, err := r.srv.metrics(ctx)
+	took := time.Since(began).Seconds()
+	return r.since(cpu) / took, (after[commitsOK] - m[commitsOK]) / took, err
+}
+
+// submit creates all jobs and waits until every task is acknowledged to run.
+func (r *run1) submit(ctx context.Context) error {
+	before, err := r.srv.memory(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := r.srv.metrics(ctx)
+	if err != nil {
+		return err
+	}
+	cpu, err := r.srv.cpu()
+	if err != nil {
+		return err
+	}
+	disk := r.srv.disk()
+	var profile sync.WaitGroup
+	defer profile.Wait()
+	if r.o.profiles != "" {
+		profile.Go(func() { _ = r.srv.profile(ctx, r.o.profiles, "submit.pprof", "profile?seconds=20") })
+	}
+	began := time.Now()
+	done := make(chan error, 1)
+	go func() { done <- r.createJobs(ctx) }()
+	err = r.until(ctx, 30*time.Minute, func(now map[string]float64) bool { return int(now[stepsRunning]-m[stepsRunning]) >= r.out.Tasks })
+	if err = errors.Join(err, <-done); err != nil {
+		return err
+	}
+	r.out.RunSeconds = time.Since(began).Seconds()
+	r.out.RunCPU = r.since(cpu)
+	rss, err := r.srv.rss()
+	if err != nil {
+		return err
+	}
+	after, err := r.srv.memory(ctx)
+	r.out.RSS, r.out.HeapPerTask = rss, float64(after.Heap-before.Heap)/float64(r.out.Tasks)
+	now := r.srv.disk()
+	r.out.DiskPerTask = float64(now-disk) / float64(r.out.Tasks)
+	return errors.Join(err, r.srv.profile(ctx, r.o.profiles, "heap.pprof", "heap"))
+}
+
+// createJobs submits every job, eight at a time.
+func (r *run1) createJobs(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for i := 0; i*r.o.jobSize < r.out.Tasks; i++ {
+		n := min(r.o.jobSize, r.out.Tasks-i*r.o.jobSize)
+		g.Go(func() error { return r.createJob(ctx, fmt.Sprintf("job%05d", i), n) })
+	}
+	return g.Wait()
+}
+
+func (r *run1) createJob(ctx context.Context, name string, n int) error {
+	jobs := api.NewJobServiceClient(http.DefaultClient, r.srv.url())
+	req := connect.NewRequest(&pb.CreateJobRequest{
+		Key: cluster + "/www-data/prod/" + name, Main: "job.aurora", User: "root",
+		Files: map[string][]byte{"job.aurora": fmt.Appendf(nil, jobFile, name, n)},
+	})
+	req.Header().Set("Authorization", "Bearer "+r.srv.token)
+	_, err := jobs.CreateJob(ctx, req)
+	return err
+}
+
+// full watches the cluster when all tasks run.
+func (r *run1) full(ctx context.Context) (err error) {
+	r.out.FullCores, _, err = r.watch(ctx, "full")
+	return err
+}
+
+// churn watches the cluster while tasks fail and are replaced.
+func (r *run1) churn(ctx context.Context) error {
+	if r.o.churn == 0 {
+		return nil
+	}
+	each := r.o.churn * float64(r.out.Tasks) / 60 / float64(len(r.fleets))
+	m, err := r.srv.metrics(ctx)
+	if err != nil {
+		return err
+	}
+	if err = r.order(each); err != nil {
+		return err
+	}
+	disk := r.srv.disk()
+	began := time.Now()
+	if r.out.ChurnCores, r.out.ChurnCommits, err = r.watch(ctx, "churn"); err != nil {
+		return err
+	}
+	took := time.Since(began).Seconds()
+	now, err := r.srv.metrics(ctx)
+	if err != nil {
+		return err
+	}
+	if err = r.order(0); err != nil {
+		return err
+	}
+	r.out.Replaced = (now[stepsRunning] - m[stepsRunning]) / took
+	size := r.srv.disk()
+	if n := now[stepsRunning] - m[stepsRunning]; n > 0 {
+		r.out.DiskPerReplaced = float64(size-disk) / n
+	}
+	return nil
+}
+
+// order tells every process of agents how many tasks shall end in a second.
+func (r *run1) order(each float64) error {
+	for _, p := range r.fleets {
+		if _, err := fmt.Fprintln(p.in, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restart kills the server and measures until a new job's task runs.
+func (r *run1) restart(ctx context.Context) error {
+	if !r.o.restart {
+		return nil
+	}
+	if err := r.srv.kill(); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := r.srv.start(ctx); err != nil {
+		return err
+	}
+	r.out.ReadySeconds = time.Since(began).Seconds()
+	if err := r.createJob(ctx, "afterwards", 1); err != nil {
+		return err
+	}
+	err := r.until(ctx, 5*time.Minute, func(m map[string]float64) bool { return m[`covey_task_steps_total{state="ASSIGNED"}`] >= 1 })
+	r.out.PlacedSeconds = time.Since(began).Seconds()
+	if err != nil {
+		return err
+	}
+	return r.until(ctx, 5*time.Minute, func(m map[string]float64) bool { return m[stepsRunning] >= 1 })
+}
