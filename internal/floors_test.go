@@ -32,11 +32,11 @@ var floors = [][]string{
 	3:  {"ledger"},
 	4:  {"state"},
 	5:  {"spec", "converge", "rollout", "sched", "meter", "rate", "market", "deliver", "judge", "discover", "chaos", "knob"},
-	6:  {"control", "agent"},
+	6:  {"control", "agent", "whatif"},
 	7:  {"store", "pool", "runtime", "gateway", "observe", "trust"},
 	8:  {"rpc"},
 	9:  {"web", "cli"},
-	10: {"server", "agentd", "sim"},
+	10: {"server", "agentd", "sim", "simulate"},
 }
 
 const (

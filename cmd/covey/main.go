@@ -17,6 +17,7 @@ import (
 	"github.com/covey-platform/covey/internal/cli/evaluate"
 	"github.com/covey-platform/covey/internal/runtime"
 	"github.com/covey-platform/covey/internal/server"
+	"github.com/covey-platform/covey/internal/simulate"
 )
 
 // version is set when a release is built.
@@ -42,6 +43,7 @@ func run(args []string) int {
 	e.Server = server.Program{Self: e.Executable, Version: version, Err: os.Stderr}.Server
 	e.Dev = server.Program{Self: e.Executable, Version: version, Err: os.Stderr}.Dev
 	e.Agent = agentd.Program{Self: e.Executable, Version: version, Err: os.Stderr}.Agent
+	e.Simulate = simulate.Run
 	return cli.Run(ctx, e)
 }
 

@@ -37,6 +37,9 @@ type Env struct {
 	Server func(context.Context, ServerFlags) error
 	Agent  func(context.Context, AgentFlags) error
 	Dev    func(context.Context, DevFlags) error
+
+	// Simulate answers what would happen. A nil one has no command.
+	Simulate func(context.Context, SimulateFlags) (Simulated, error)
 }
 
 // Run runs one command and returns the exit code of the program. When ctx

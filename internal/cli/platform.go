@@ -69,6 +69,9 @@ type DevFlags struct {
 // platform makes the commands that run the platform itself.
 func (a *app) platform() []*cobra.Command {
 	var out []*cobra.Command
+	if a.env.Simulate != nil {
+		out = append(out, a.simulate())
+	}
 	if a.env.Dev != nil {
 		out = append(out, a.dev())
 	}

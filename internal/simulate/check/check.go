@@ -1,0 +1,275 @@
+// Package check verifies a file of placements against the machines and the
+// jobs that it was made from. It shares no code with the placer nor with what
+// reads those files for it, so that a mistake of theirs is not made twice.
+package check
+
+import (
+	"bufio"
+	"compress/gzip"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/covey-platform/covey/internal/fault"
+)
+
+// A Kind says what is wrong with a placement.
+type Kind string
+
+// The kinds of findings.
+const (
+	Capacity    Kind = "capacity"        // a machine holds more than it has
+	Generation  Kind = "gen"             // a machine is not of the gen that the job wants
+	PerHost     Kind = "max_per_host"    // a machine holds more tasks of a job than it may
+	Duplicate   Kind = "duplicate"       // a task is placed twice
+	NoTask      Kind = "unknown task"    // nobody asked for the task
+	NoMachine   Kind = "unknown machine" // there is no such machine
+	maxFindings      = 100               // that are told of; all are counted
+)
+
+// A Finding is one thing that is wrong.
+type Finding struct {
+	Kind Kind   `json:"kind"`
+	Line int    `json:"line,omitempty"` // of the placements
+	Text string `json:"text"`
+}
+
+// A Report is what was found.
+type Report struct {
+	Machines int          `json:"machines"`
+	Tasks    int          `json:"tasks"`    // asked for
+	Placed   int          `json:"placed"`   // tasks that have a machine
+	Missing  int          `json:"missing"`  // tasks that have none
+	Used     int          `json:"used"`     // machines that hold a task
+	Wrong    map[Kind]int `json:"wrong"`    // findings by kind
+	Findings []Finding    `json:"findings"` // the first of them
+}
+
+// OK reports whether nothing is wrong. Tasks without a machine are not.
+func (r *Report) OK() bool { return len(r.Wrong) == 0 }
+
+func (r *Report) add(k Kind, line int, format string, args ...any) {
+	r.Wrong[k]++
+	if len(r.Findings) < maxFindings {
+		r.Findings = append(r.Findings, Finding{k, line, fmt.Sprintf(format, args...)})
+	}
+}
+
+// measures are the columns that add up on a machine. gpu is in thousandths.
+var measures = [...]string{"cpu_milli", "mem_mib", "gpu", "net_mbps", "disk_mib"}
+
+type amounts [len(measures)]int64
+
+type node struct {
+	left   amounts
+	gen    string
+	shares map[int64]int  // tasks by the share of one GPU that they ask for
+	whole  int64          // GPUs that are given out whole
+	gpus   int64          // in all
+	tasks  map[string]int // by job
+	over   bool           // told of
+}
+
+type work struct {
+	count, perHost int64
+	need           amounts
+	gen            string
+	placed         map[int64]bool
+}
+
+// Files verifies a file of placements.
+func Files(placements, machines, jobs string) (*Report, error) {
+	nodes, works := map[string]*node{}, map[string]*work{}
+	r := &Report{Wrong: map[Kind]int{}, Findings: []Finding{}}
+	err := read(machines, func(_ int, f map[string]string) (err error) {
+		n := &node{gen: f["gen"], shares: map[int64]int{}, tasks: map[string]int{}}
+		if nodes[f["id"]] != nil {
+			return fmt.Errorf("machine %s stands there twice", f["id"])
+		}
+		n.left, err = amountsOf(f)
+		n.gpus = n.left[2] / 1000
+		nodes[f["id"]] = n
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = read(jobs, func(_ int, f map[string]string) (err error) {
+		w := &work{gen: f["gen"], placed: map[int64]bool{}}
+		if works[f["id"]] != nil {
+			return fmt.Errorf("job %s stands there twice", f["id"])
+		}
+		if w.need, err = amountsOf(f); err != nil {
+			return err
+		}
+		if w.count, err = strconv.ParseInt(f["count"], 10, 64); err != nil {
+			return err
+		}
+		if w.perHost, err = strconv.ParseInt(f["max_per_host"], 10, 64); err != nil {
+			return err
+		}
+		works[f["id"]] = w
+		r.Tasks += int(w.count)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err = read(placements, func(line int, f map[string]string) error { return r.place(line, f, nodes, works) }); err != nil {
+		return nil, err
+	}
+	r.Machines, r.Missing = len(nodes), r.Tasks-r.Placed
+	for _, n := range nodes {
+		if len(n.tasks) > 0 {
+			r.Used++
+		}
+	}
+	return r, nil
+}
+
+// place takes one placement into account.
+func (r *Report) place(line int, f map[string]string, nodes map[string]*node, works map[string]*work) error {
+	id, found := f["task"], f["machine"]
+	at := strings.LastIndexByte(id, '/')
+	if at < 0 {
+		return fmt.Errorf("task %.80q; want JOB/INSTANCE", id)
+	}
+	w, n := works[id[:at]], nodes[found]
+	i, bad := strconv.ParseInt(id[at+1:], 10, 64)
+	known := w != nil && bad == nil && i >= 0 && i < w.count
+	switch {
+	case !known:
+		r.add(NoTask, line, "nobody asked for task %.80s", id)
+		return nil
+	case n == nil:
+		r.add(NoMachine, line, "task %s is on machine %.80s, which there is not", id, found)
+		return nil
+	case w.placed[i]:
+		r.add(Duplicate, line, "task %s is placed twice", id)
+	default:
+		w.placed[i] = true
+		r.Placed++
+	}
+	n.tasks[id[:at]]++
+	if w.gen != "" && w.gen != "-" && w.gen != n.gen {
+		r.add(Generation, line, "task %s wants gen %s, machine %s is %q", id, w.gen, found, n.gen)
+	}
+	if w.perHost > 0 && int64(n.tasks[id[:at]]) > w.perHost {
+		r.add(PerHost, line, "machine %s holds %d tasks of job %s; want at most %d", found, n.tasks[id[:at]], id[:at], w.perHost)
+	}
+	for m := range measures {
+		n.left[m] -= w.need[m]
+		if n.left[m] < 0 && !n.over {
+			n.over = true
+			r.add(Capacity, line, "machine %s is short of %d %s with task %s", found, -n.left[m], unitOf(m), id)
+		}
+	}
+	if !n.gpu(w.need[2]) && !n.over {
+		n.over = true
+		r.add(Capacity, line, "the tasks on machine %s do not fit on its %d GPUs with task %s", found, n.gpus, id)
+	}
+	return nil
+}
+
+func unitOf(m int) string {
+	if measures[m] == "gpu" {
+		return "thousandths of a gpu"
+	}
+	return measures[m]
+}
+
+// gpu reports whether whole GPUs and shares of single ones could be given out
+// as they are asked for: by trying, the largest share first, each on the
+// fullest GPU that holds it.
+func (n *node) gpu(need int64) bool {
+	switch {
+	case need == 0:
+		return true
+	case need >= 1000:
+		n.whole += need / 1000
+	default:
+		n.shares[need]++
+	}
+	free := n.gpus - n.whole
+	if free < 0 {
+		return false
+	}
+	bins := make([]int64, free)
+	for share := int64(999); share > 0; share-- {
+		for range n.shares[share] {
+			best := -1
+			for b, used := range bins {
+				if used+share <= 1000 && (best < 0 || used > bins[best]) {
+					best = b
+				}
+			}
+			if best < 0 {
+				return false
+			}
+			bins[best] += share
+		}
+	}
+	return true
+}
+
+func amountsOf(f map[string]string) (a amounts, err error) {
+	for i, m := range measures {
+		s := f[m]
+		if s == "" && m == "disk_mib" {
+			continue
+		}
+		scale := 1.0
+		if m == "gpu" {
+			scale = 1000
+		}
+		v, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(v >= 0 && v <= 1<<40) {
+			return a, fmt.Errorf("%s is %.40q; want a number of 0 or more", m, s)
+		}
+		a[i] = int64(v*scale + 0.5)
+	}
+	return a, nil
+}
+
+// read calls f for each line of a CSV file, plain or packed.
+func read(name string, f func(line int, fields map[string]string) error) (err error) {
+	file, err := os.Open(name) //nolint:gosec // the user's own file
+	if err != nil {
+		return fault.Invalid.Errorf("%w", err)
+	}
+	defer file.Close() //nolint:errcheck // it was read
+	var in io.Reader = bufio.NewReader(file)
+	if magic, _ := in.(*bufio.Reader).Peek(2); string(magic) == "\x1f\x8b" {
+		if in, err = gzip.NewReader(in); err != nil {
+			return fault.Invalid.Errorf("%s: %w", name, err)
+		}
+	}
+	rows := csv.NewReader(in)
+	rows.ReuseRecord = true
+	head, err := rows.Read()
+	if err != nil {
+		return fault.Invalid.Errorf("%s: it has no first line: %w", name, err)
+	}
+	head = append([]string(nil), head...)
+	fields := make(map[string]string, len(head))
+	for {
+		row, err := rows.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fault.Invalid.Errorf("%s: %w", name, err)
+		}
+		for i, c := range head {
+			fields[c] = row[i]
+		}
+		line, _ := rows.FieldPos(0)
+		if err := f(line, fields); err != nil {
+			return fault.Invalid.Errorf("%s:%d: %w", name, line, err)
+		}
+	}
+}
