@@ -53,6 +53,7 @@ build: ## build bin/covey
 .PHONY: test
 test: ## run every test; skipped ones are listed at the end with their reason
 	@sh scripts/vm-kernel.sh || echo 'without that a test in a virtual machine will be skipped'
+	@sh scripts/postgres.sh || echo 'without that the tests on PostgreSQL will be skipped'
 	$(GOTEST) $(TESTFLAGS) -timeout 20m ./...
 
 .PHONY: vm

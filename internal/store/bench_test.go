@@ -16,6 +16,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/store"
+	"github.com/covey-platform/covey/internal/store/storetest"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -61,7 +62,7 @@ func (l *load) batch(ids []int, s task.State) *state.Batch {
 	return b
 }
 
-func (l *load) commit(tb testing.TB, s *store.SQLite, b *state.Batch) {
+func (l *load) commit(tb testing.TB, s storetest.Subject, b *state.Batch) {
 	tb.Helper()
 	if err := s.Commit(context.Background(), b); err != nil {
 		tb.Fatal(err)
@@ -69,8 +70,8 @@ func (l *load) commit(tb testing.TB, s *store.SQLite, b *state.Batch) {
 	l.head = state.Head{Rev: b.Rev, Seq: l.head.Seq + state.Seq(len(b.Records)), At: b.At}
 }
 
-// full returns a store in which so many tasks run.
-func full(tb testing.TB, tasks int) (*store.SQLite, *load, string) {
+// benchSQLite opens an empty store in a file, and returns its log's path.
+func benchSQLite(tb testing.TB) (storetest.Subject, string) {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "cluster.db")
 	s, err := store.Open(tb.Context(), store.Config{Path: path, Now: time.Now})
@@ -78,6 +79,32 @@ func full(tb testing.TB, tasks int) (*store.SQLite, *load, string) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = s.Close() })
+	return s, path + "-wal"
+}
+
+// benchPostgres opens an empty store in a server of its own, which syncs its
+// log as an operator's does.
+func benchPostgres(tb testing.TB) (storetest.Subject, string) {
+	tb.Helper()
+	server := storetest.StartPostgres(tb, "max_wal_size=4GB", "shared_buffers=1GB")
+	s, err := store.OpenPostgres(tb.Context(), store.PostgresConfig{URL: server.Database(tb), Name: "bench"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = s.Close() })
+	return s, ""
+}
+
+// benchStores are the stores that are measured, each by the same work.
+var benchStores = []struct {
+	name string
+	open func(testing.TB) (storetest.Subject, string)
+}{{"SQLite", benchSQLite}, {"PostgreSQL", benchPostgres}}
+
+// full returns a store in which so many tasks run.
+func full(tb testing.TB, open func(testing.TB) (storetest.Subject, string), tasks int) (storetest.Subject, *load, string) {
+	tb.Helper()
+	s, wal := open(tb)
 	e, err := s.Acquire(tb.Context(), "bench")
 	if err != nil {
 		tb.Fatal(err)
@@ -94,7 +121,7 @@ func full(tb testing.TB, tasks int) (*store.SQLite, *load, string) {
 		}
 		l.commit(tb, s, b)
 	}
-	return s, l, path
+	return s, l, wal
 }
 
 // BenchmarkTransitions commits steps of tasks with their records, encoded for
@@ -102,18 +129,20 @@ func full(tb testing.TB, tasks int) (*store.SQLite, *load, string) {
 // and heads. One op is one commit of 1,000 tasks: of one job, or of tasks all
 // over the cluster.
 func BenchmarkTransitions(b *testing.B) {
-	for _, bench := range []struct {
-		name  string
-		tasks int
-		pick  func(l *load, ids []int)
-	}{
-		{"one job/100k tasks", 100_000, oneJob},
-		{"20 jobs/100k tasks", 100_000, someJobs},
-		{"scattered/100k tasks", 100_000, scattered},
-		{"one job/1M tasks", 1_000_000, oneJob},
-		{"scattered/1M tasks", 1_000_000, scattered},
-	} {
-		b.Run(bench.name, func(b *testing.B) { transitions(b, bench.tasks, bench.pick) })
+	for _, kind := range benchStores {
+		for _, bench := range []struct {
+			name  string
+			tasks int
+			pick  func(l *load, ids []int)
+		}{
+			{"one job/100k tasks", 100_000, oneJob},
+			{"20 jobs/100k tasks", 100_000, someJobs},
+			{"scattered/100k tasks", 100_000, scattered},
+			{"one job/1M tasks", 1_000_000, oneJob},
+			{"scattered/1M tasks", 1_000_000, scattered},
+		} {
+			b.Run(kind.name+"/"+bench.name, func(b *testing.B) { transitions(b, kind.open, bench.tasks, bench.pick) })
+		}
 	}
 }
 
@@ -139,8 +168,8 @@ func scattered(l *load, ids []int) {
 	}
 }
 
-func transitions(b *testing.B, tasks int, pick func(l *load, ids []int)) {
-	s, l, path := full(b, tasks)
+func transitions(b *testing.B, open func(testing.TB) (storetest.Subject, string), tasks int, pick func(l *load, ids []int)) {
+	s, l, wal := full(b, open, tasks)
 	ctx, cancel := context.WithCancel(b.Context())
 	var readers sync.WaitGroup
 	var seen state.Seq
@@ -172,8 +201,8 @@ func transitions(b *testing.B, tasks int, pick func(l *load, ids []int)) {
 	b.ReportMetric(float64(rows+keys)/perBatch, "B/row")
 	b.ReportMetric(float64(blocks)/perBatch, "B/record")
 	b.ReportMetric(float64(worst.Milliseconds()), "worst-ms")
-	if wal, err := os.Stat(path + "-wal"); err == nil {
-		b.ReportMetric(float64(wal.Size())/(1<<20), "wal-MiB")
+	if info, err := os.Stat(wal); err == nil {
+		b.ReportMetric(float64(info.Size())/(1<<20), "wal-MiB")
 	}
 	deadline := time.After(30 * time.Second)
 	done := make(chan struct{})
@@ -198,7 +227,7 @@ func cpuTime(tb testing.TB) time.Duration {
 }
 
 // watch reads records as a watcher does and returns the last one it saw.
-func watch(ctx context.Context, tb testing.TB, s *store.SQLite, after state.Seq) state.Seq {
+func watch(ctx context.Context, tb testing.TB, s storetest.Subject, after state.Seq) state.Seq {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for {
@@ -223,7 +252,7 @@ func watch(ctx context.Context, tb testing.TB, s *store.SQLite, after state.Seq)
 }
 
 // browse looks into the past of jobs, ten times a second.
-func browse(ctx context.Context, tb testing.TB, s *store.SQLite) {
+func browse(ctx context.Context, tb testing.TB, s storetest.Subject) {
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
 	for {
@@ -242,33 +271,41 @@ func browse(ctx context.Context, tb testing.TB, s *store.SQLite) {
 
 // BenchmarkLoad reads a cluster back, as a new leader does.
 func BenchmarkLoad(b *testing.B) {
-	for _, tasks := range []int{100_000, 1_000_000} {
-		b.Run(fmt.Sprintf("%d tasks", tasks), func(b *testing.B) {
-			s, l, _ := full(b, tasks)
-			b.ResetTimer()
-			for b.Loop() {
-				snap, err := state.Restore(func(yield func(state.Row) error) error {
-					_, err := s.Load(b.Context(), yield)
-					return err
-				}, l.head)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, n, _ := snap.Len(); n != tasks {
-					b.Fatalf("%d tasks, want %d", n, tasks)
-				}
-			}
-			b.ReportMetric(float64(b.N)*float64(tasks)/b.Elapsed().Seconds(), "tasks/s")
-		})
+	for _, kind := range benchStores {
+		for _, tasks := range []int{100_000, 1_000_000} {
+			b.Run(fmt.Sprintf("%s/%d tasks", kind.name, tasks), func(b *testing.B) { loading(b, kind.open, tasks) })
+		}
 	}
+}
+
+func loading(b *testing.B, open func(testing.TB) (storetest.Subject, string), tasks int) {
+	s, l, _ := full(b, open, tasks)
+	b.ResetTimer()
+	for b.Loop() {
+		snap, err := state.Restore(func(yield func(state.Row) error) error {
+			_, err := s.Load(b.Context(), yield)
+			return err
+		}, l.head)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, n, _ := snap.Len(); n != tasks {
+			b.Fatalf("%d tasks, want %d", n, tasks)
+		}
+	}
+	b.ReportMetric(float64(b.N)*float64(tasks)/b.Elapsed().Seconds(), "tasks/s")
 }
 
 // BenchmarkRenew measures the smallest commit there is: one sync.
 func BenchmarkRenew(b *testing.B) {
-	s, l, _ := full(b, perBatch)
-	for b.Loop() {
-		if err := s.Renew(b.Context(), "bench", l.epoch); err != nil {
-			b.Fatal(err)
-		}
+	for _, kind := range benchStores {
+		b.Run(kind.name, func(b *testing.B) {
+			s, l, _ := full(b, kind.open, perBatch)
+			for b.Loop() {
+				if err := s.Renew(b.Context(), "bench", l.epoch); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

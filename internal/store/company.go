@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"embed"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -22,17 +21,27 @@ var companyMigrations embed.FS
 // companyApplication marks a database as a company store; see 0001_company.sql.
 const companyApplication = 0x436f7643
 
-// A Company is the company's store in one SQLite file: what every cluster had,
-// reserved and used, hour by hour. A step of a meter is one transaction, which
-// survives a crash of the program and a cut of the power. Its methods may be
-// called by several goroutines at once.
+// A Company is the company's store, in one SQLite file or in a PostgreSQL
+// database: what every cluster had, reserved and used, hour by hour. A step of
+// a meter is one transaction, which survives a crash of the program and a cut of
+// the power. Its methods may be called by several goroutines at once.
 type Company struct {
-	path  string
+	name  string // of the database, for people
 	log   *slog.Logger
-	lock  *os.File
+	lock  *os.File // nil: several servers may use it
 	read  *sql.DB
 	write *sql.DB
-	errs  *SQLite // for the words of its errors: they are the same ones
+	words words
+	bind  func(query string) string // turns question marks into what the database wants
+	claim string                    // locks a cluster's meter; empty: there is no need
+	// What a transaction sees stays as it was when it began.
+	reading, writing *sql.TxOptions
+}
+
+// words are how the errors of a database are told.
+type words interface {
+	explain(doing string, err error) error
+	damaged(doing string, err error) error
 }
 
 // OpenCompany opens the database, which it creates or upgrades if needed, and
@@ -53,11 +62,14 @@ func OpenCompany(ctx context.Context, path string, log *slog.Logger) (*Company, 
 	if err != nil {
 		return nil, err
 	}
-	c := &Company{path: path, log: log, lock: lock, errs: &SQLite{cfg: Config{Path: path, Log: log}}}
+	c := &Company{
+		name: path, log: log, lock: lock, words: &SQLite{cfg: Config{Path: path, Log: log}},
+		bind: func(q string) string { return q }, reading: &sql.TxOptions{ReadOnly: true},
+	}
 	ctx, cancel := context.WithTimeout(ctx, openDeadline)
 	defer cancel()
 	if err := c.open(ctx); err != nil {
-		return nil, errors.Join(c.errs.explain("open", err), c.Close())
+		return nil, errors.Join(c.words.explain("open", err), c.Close())
 	}
 	return c, nil
 }
@@ -72,7 +84,7 @@ func (c *Company) open(ctx context.Context) (err error) {
 	if c.read, err = c.pool(readers, "deferred", "query_only(1)"); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(c.path))
+	return syncDir(filepath.Dir(c.name))
 }
 
 // pool returns connections to the database.
@@ -81,7 +93,7 @@ func (c *Company) pool(size int, begin string, pragmas ...string) (*sql.DB, erro
 		"_txlock": {begin},
 		"_pragma": append([]string{"busy_timeout(" + ms(busy) + ")", "journal_mode(WAL)", "synchronous(FULL)"}, pragmas...),
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: c.path}).EscapedPath()+"?"+q.Encode())
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: c.name}).EscapedPath()+"?"+q.Encode())
 	if err != nil {
 		return nil, err
 	}
@@ -96,35 +108,13 @@ func (c *Company) upgrade(ctx context.Context) error {
 	if err := c.recognise(ctx); err != nil {
 		return err
 	}
-	files, err := fs.Sub(companyMigrations, "company_migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, c.write, files,
-		goose.WithTableName(schema), goose.WithDisableGlobalRegistry(true), goose.WithSlog(c.log))
-	if err != nil {
-		return err
-	}
-	have, want, err := p.GetVersions(ctx)
-	switch {
-	case err != nil:
-		return err
-	case have > want+1:
-		return fault.Invalid.Errorf("the database %s has tables of version %d; this program wants %d, and can use %d: start a newer one, or restore a backup that this one made", c.path, have, want, want+1)
-	case have >= want:
-		return nil
-	}
-	if _, err = p.Up(ctx); err != nil {
-		return err
-	}
-	c.log.InfoContext(ctx, "database upgraded", "path", c.path, "from", have, "to", want)
-	return nil
+	return migrate(ctx, goose.DialectSQLite3, c.write, companyMigrations, "company_migrations", c.name, c.log)
 }
 
 // recognise refuses a database of something else.
 func (c *Company) recognise(ctx context.Context) error {
 	var tables, id int
-	err := c.write.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name <> ? AND name NOT LIKE 'sqlite_%'", schema).Scan(&tables)
+	err := c.write.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name <> ? AND name NOT LIKE 'sqlite_%'", schemaVersion).Scan(&tables)
 	if err == nil {
 		err = c.write.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id)
 	}
@@ -132,9 +122,9 @@ func (c *Company) recognise(ctx context.Context) error {
 	case err != nil:
 		return err
 	case tables > 0 && id == application:
-		return fault.Invalid.Errorf("%s is the database of a cluster, not of the company; name another path", c.path)
+		return fault.Invalid.Errorf("%s is the database of a cluster, not of the company; name another path", c.name)
 	case tables > 0 && id != companyApplication:
-		return fault.Invalid.Errorf("%s is a database of some other program (application %#x; want %#x); name another path", c.path, id, companyApplication)
+		return fault.Invalid.Errorf("%s is a database of some other program (application %#x; want %#x); name another path", c.name, id, companyApplication)
 	}
 	return nil
 }
@@ -147,11 +137,13 @@ func (c *Company) Close() error {
 			errs = append(errs, db.Close())
 		}
 	}
-	if err := c.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		errs = append(errs, err)
+	if c.lock != nil {
+		if err := c.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return c.errs.explain("close", err)
+		return c.words.explain("close", err)
 	}
 	return nil
 }

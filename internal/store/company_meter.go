@@ -44,7 +44,7 @@ func (m *Meter) load(ctx context.Context) error {
 		return nil
 	}
 	var sealed []byte
-	err := m.company.read.QueryRowContext(ctx, "SELECT fold FROM meter WHERE cluster = ?", m.cluster).Scan(&sealed)
+	err := m.company.read.QueryRowContext(ctx, m.company.bind("SELECT fold FROM meter WHERE cluster = ?"), m.cluster).Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {
 		m.fold = meter.New()
 		return nil
@@ -54,7 +54,7 @@ func (m *Meter) load(ctx context.Context) error {
 	}
 	b, err := newSealer().open([]byte(m.cluster), sealed)
 	if err != nil {
-		return m.company.errs.damaged("read the meter of cluster "+m.cluster, err)
+		return m.company.words.damaged("read the meter of cluster "+m.cluster, err)
 	}
 	m.fold, err = meter.Decode(b)
 	return err
@@ -107,7 +107,7 @@ func (m *Meter) Take(ctx context.Context, records []state.Record) error {
 }
 
 func (m *Meter) take(ctx context.Context, records []state.Record) (err error) {
-	tx, err := m.company.write.BeginTx(ctx, nil)
+	tx, err := m.company.write.BeginTx(ctx, m.company.writing)
 	if err != nil {
 		return m.explain("take in records", err)
 	}
@@ -116,10 +116,15 @@ func (m *Meter) take(ctx context.Context, records []state.Record) (err error) {
 			_ = tx.Rollback() // it is gone either way
 		}
 	}()
+	if m.company.claim != "" {
+		if _, err = tx.ExecContext(ctx, m.company.claim, m.cluster); err != nil {
+			return m.explain("take in records", err)
+		}
+	}
 	if err = m.follows(ctx, tx); err != nil {
 		return err
 	}
-	s := &step{ctx: ctx, tx: tx, cluster: m.cluster, seal: newSealer(), used: map[usage]ledger.Amounts{}}
+	s := &step{ctx: ctx, tx: tx, bind: m.company.bind, cluster: m.cluster, seal: newSealer(), used: map[usage]ledger.Amounts{}}
 	for _, r := range records {
 		if err = m.fold.Fold(r, s); err != nil {
 			if s.failed != nil {
@@ -133,7 +138,7 @@ func (m *Meter) take(ctx context.Context, records []state.Record) (err error) {
 	}
 	fold := m.fold.Encode()
 	s.seal.reset(len(fold) + sealSize)
-	if _, err = tx.ExecContext(ctx, "INSERT INTO meter VALUES (?, ?, ?) ON CONFLICT (cluster) DO UPDATE SET seq = excluded.seq, fold = excluded.fold",
+	if _, err = tx.ExecContext(ctx, m.company.bind("INSERT INTO meter VALUES (?, ?, ?) ON CONFLICT (cluster) DO UPDATE SET seq = excluded.seq, fold = excluded.fold"),
 		m.cluster, int64(m.fold.Seq()), s.seal.seal([]byte(m.cluster), fold)); err != nil {
 		return m.explain("take in records", err)
 	}
@@ -146,7 +151,7 @@ func (m *Meter) take(ctx context.Context, records []state.Record) (err error) {
 // follows refuses to go on from a place where the stored meter is not.
 func (m *Meter) follows(ctx context.Context, tx *sql.Tx) error {
 	var seq int64
-	err := tx.QueryRowContext(ctx, "SELECT seq FROM meter WHERE cluster = ?", m.cluster).Scan(&seq)
+	err := tx.QueryRowContext(ctx, m.company.bind("SELECT seq FROM meter WHERE cluster = ?"), m.cluster).Scan(&seq)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return m.explain("read the meter", err)
 	}
@@ -157,7 +162,7 @@ func (m *Meter) follows(ctx context.Context, tx *sql.Tx) error {
 }
 
 func (m *Meter) explain(doing string, err error) error {
-	return m.company.errs.explain(doing+" of cluster "+m.cluster, err)
+	return m.company.words.explain(doing+" of cluster "+m.cluster, err)
 }
 
 // Usage gives the hours from from to to, in order, and what was used in them
@@ -194,7 +199,7 @@ func (m *Meter) snapshot(ctx context.Context) (*sql.Tx, *meter.Fold, error) {
 	if err := m.load(ctx); err != nil {
 		return nil, nil, err
 	}
-	tx, err := m.company.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	tx, err := m.company.read.BeginTx(ctx, m.company.reading)
 	if err != nil {
 		return nil, nil, m.explain("read the hours", err)
 	}
@@ -206,7 +211,7 @@ func (m *Meter) snapshot(ctx context.Context) (*sql.Tx, *meter.Fold, error) {
 }
 
 func (m *Meter) hours(ctx context.Context, tx *sql.Tx, from, to unit.Tick, sink meter.Sink) (err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT hour, value FROM hour WHERE cluster = ? AND hour >= ? AND hour < ? ORDER BY hour", m.cluster, int64(from), int64(to))
+	rows, err := tx.QueryContext(ctx, m.company.bind("SELECT hour, value FROM hour WHERE cluster = ? AND hour >= ? AND hour < ? ORDER BY hour"), m.cluster, int64(from), int64(to))
 	if err != nil {
 		return m.explain("read the hours", err)
 	}
@@ -220,7 +225,7 @@ func (m *Meter) hours(ctx context.Context, tx *sql.Tx, from, to unit.Tick, sink 
 		}
 		b, err := seal.open(hourKey(m.cluster, unit.Tick(at)), sealed)
 		if err != nil {
-			return m.company.errs.damaged("read hour "+ledger.Stamp(unit.Tick(at))+" of cluster "+m.cluster, err)
+			return m.company.words.damaged("read hour "+ledger.Stamp(unit.Tick(at))+" of cluster "+m.cluster, err)
 		}
 		h, err := ledger.DecodeHour(b)
 		if err != nil {
@@ -237,7 +242,7 @@ func (m *Meter) hours(ctx context.Context, tx *sql.Tx, from, to unit.Tick, sink 
 }
 
 func (m *Meter) used(ctx context.Context, tx *sql.Tx, from, to unit.Tick, sink meter.Sink) (err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT hour, job, value FROM used WHERE cluster = ? AND hour >= ? AND hour < ? ORDER BY hour, job", m.cluster, int64(from), int64(to))
+	rows, err := tx.QueryContext(ctx, m.company.bind("SELECT hour, job, value FROM used WHERE cluster = ? AND hour >= ? AND hour < ? ORDER BY hour, job"), m.cluster, int64(from), int64(to))
 	if err != nil {
 		return m.explain("read what was used", err)
 	}
@@ -253,7 +258,7 @@ func (m *Meter) used(ctx context.Context, tx *sql.Tx, from, to unit.Tick, sink m
 		u := usage{unit.Tick(at), job.Key(key)}
 		a, err := u.open(seal, m.cluster, sealed)
 		if err != nil {
-			return m.company.errs.damaged("read what was used in cluster "+m.cluster, err)
+			return m.company.words.damaged("read what was used in cluster "+m.cluster, err)
 		}
 		if err := sink.Used(ledger.UsedHour{Hour: u.hour, Job: u.job, Used: a}); err != nil {
 			return err
@@ -292,6 +297,7 @@ func hourKey(cluster string, hour unit.Tick) []byte {
 type step struct {
 	ctx     context.Context //nolint:containedctx // a step lives as long as the call that it is a part of
 	tx      *sql.Tx
+	bind    func(query string) string
 	cluster string
 	seal    *sealer
 	used    map[usage]ledger.Amounts
@@ -302,7 +308,7 @@ type step struct {
 func (s *step) Hour(h ledger.Hour) error {
 	b := ledger.EncodeHour(h)
 	s.seal.reset(len(b) + sealSize)
-	_, s.failed = s.tx.ExecContext(s.ctx, "INSERT INTO hour VALUES (?, ?, ?)", s.cluster, int64(h.From), s.seal.seal(hourKey(s.cluster, h.From), b))
+	_, s.failed = s.tx.ExecContext(s.ctx, s.bind("INSERT INTO hour VALUES (?, ?, ?)"), s.cluster, int64(h.From), s.seal.seal(hourKey(s.cluster, h.From), b))
 	return s.failed
 }
 
@@ -318,12 +324,12 @@ func (s *step) flush() (err error) {
 	if len(s.used) == 0 {
 		return nil
 	}
-	get, err := s.tx.PrepareContext(s.ctx, "SELECT value FROM used WHERE cluster = ? AND hour = ? AND job = ?")
+	get, err := s.tx.PrepareContext(s.ctx, s.bind("SELECT value FROM used WHERE cluster = ? AND hour = ? AND job = ?"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, get.Close()) }()
-	put, err := s.tx.PrepareContext(s.ctx, "INSERT INTO used VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value")
+	put, err := s.tx.PrepareContext(s.ctx, s.bind("INSERT INTO used VALUES (?, ?, ?, ?) ON CONFLICT (cluster, hour, job) DO UPDATE SET value = excluded.value"))
 	if err != nil {
 		return err
 	}

@@ -140,54 +140,67 @@ func directly(t *testing.T, records []state.Record, now unit.Tick) gathered {
 // the middle, or with crashes between them, the totals are those of one fold.
 func TestCompanyMetersOnce(t *testing.T) {
 	for seed := range uint64(6) {
-		records := companyRecords(seed, 400)
-		now := records[len(records)-1].At + unit.Hour/3
-		want := directly(t, records, now)
-		if len(want.Hours) < 10 || len(want.Used_) < 10 {
-			t.Fatalf("seed %d: %d hours, %d used; want a history", seed, len(want.Hours), len(want.Used_))
-		}
-		r := rand.New(rand.NewPCG(seed, 3))
 		dir := t.TempDir()
-		c, m := openCompany(t, filepath.Join(dir, "0.db"))
-		crashes := 0
-		for to := 0; to < len(records); {
-			switch r.IntN(6) {
-			case 0: // the program dies: what is on disk is what there is
-				crashes++
-				next := filepath.Join(dir, fmt.Sprint(crashes, ".db"))
-				copyDatabase(t, c.path, next)
-				_ = c.Close()
-				c, m = openCompany(t, next)
-			case 1: // a step that is not finished
-				ctx, cancel := context.WithCancel(t.Context())
-				cancel()
-				if err := m.Take(ctx, records[to:]); fault.Of(err) != fault.Unavailable {
-					t.Fatalf("seed %d: ended early: got %v", seed, err)
-				}
-			case 2: // a step with a gap after its first records
-				if to+3 < len(records) {
-					bad := slices.Concat(records[to:to+2], records[to+3:to+4])
-					if err := m.Take(t.Context(), bad); err == nil {
-						t.Fatalf("seed %d: a gap: got no error", seed)
-					}
-				}
-			default:
-				from := r.IntN(to + 1) // some of them again
-				to = min(len(records), to+1+r.IntN(60))
-				if err := m.Take(t.Context(), records[from:to]); err != nil {
-					t.Fatalf("seed %d: %v", seed, err)
+		c, _ := openCompany(t, filepath.Join(dir, "0.db"))
+		metersOnce(t, seed, func(crashes int) (*Company, *Meter) {
+			next := filepath.Join(dir, fmt.Sprint(crashes+1, ".db"))
+			copyDatabase(t, c.name, next)
+			var m *Meter
+			c, m = openCompany(t, next)
+			return c, m
+		})
+	}
+}
+
+// metersOnce opens the company's store, which is to hold what the one that it
+// opened before had made durable, and again after each crash.
+func metersOnce(t *testing.T, seed uint64, open func(crashes int) (*Company, *Meter)) {
+	t.Helper()
+	records := companyRecords(seed, 400)
+	now := records[len(records)-1].At + unit.Hour/3
+	want := directly(t, records, now)
+	if len(want.Hours) < 10 || len(want.Used_) < 10 {
+		t.Fatalf("seed %d: %d hours, %d used; want a history", seed, len(want.Hours), len(want.Used_))
+	}
+	r := rand.New(rand.NewPCG(seed, 3))
+	c, m := open(0)
+	crashes := 0
+	for to := 0; to < len(records); {
+		switch r.IntN(6) {
+		case 0: // the program dies: what is on disk is what there is
+			crashes++
+			before := c
+			c, m = open(crashes)
+			_ = before.Close()
+		case 1: // a step that is not finished
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := m.Take(ctx, records[to:]); fault.Of(err) != fault.Unavailable {
+				t.Fatalf("seed %d: ended early: got %v", seed, err)
+			}
+		case 2: // a step with a gap after its first records
+			if to+3 < len(records) {
+				bad := slices.Concat(records[to:to+2], records[to+3:to+4])
+				if err := m.Take(t.Context(), bad); err == nil {
+					t.Fatalf("seed %d: a gap: got no error", seed)
 				}
 			}
-			if seq, err := m.Seq(t.Context()); err != nil || seq != state.Seq(to) {
-				t.Fatalf("seed %d: at record %d, %v; want %d", seed, seq, err, to)
+		default:
+			from := r.IntN(to + 1) // some of them again
+			to = min(len(records), to+1+r.IntN(60))
+			if err := m.Take(t.Context(), records[from:to]); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
 			}
 		}
-		if diff := cmp.Diff(want, usageOf(t, m, now)); diff != "" {
-			t.Errorf("seed %d (-fold +store):\n%s", seed, diff)
+		if seq, err := m.Seq(t.Context()); err != nil || seq != state.Seq(to) {
+			t.Fatalf("seed %d: at record %d, %v; want %d", seed, seq, err, to)
 		}
-		if crashes == 0 {
-			t.Errorf("seed %d: no crash was tried", seed)
-		}
+	}
+	if diff := cmp.Diff(want, usageOf(t, m, now)); diff != "" {
+		t.Errorf("seed %d (-fold +store):\n%s", seed, diff)
+	}
+	if crashes == 0 {
+		t.Errorf("seed %d: no crash was tried", seed)
 	}
 }
 

@@ -173,9 +173,9 @@ func (s *SQLite) Records(ctx context.Context, after state.Seq, limit int) ([]sta
 			return nil, s.explain("read records", err)
 		}
 		bytes += len(sealed)
-		records, err := s.block(seal, last, sealed)
+		records, err := openBlock(seal, last, sealed)
 		if err != nil {
-			return nil, err
+			return nil, s.damaged("read records", err)
 		}
 		for i := range records {
 			if records[i].Seq > after && len(out) < limit {
@@ -189,8 +189,8 @@ func (s *SQLite) Records(ctx context.Context, after state.Seq, limit int) ([]sta
 	return out, nil
 }
 
-// block reads the records of one commit.
-func (s *SQLite) block(seal *sealer, last int64, sealed []byte) ([]state.Record, error) {
+// openBlock reads the records of one commit.
+func openBlock(seal *sealer, last int64, sealed []byte) ([]state.Record, error) {
 	b, err := seal.open(nil, sealed)
 	if err == nil {
 		var records []state.Record
@@ -198,7 +198,20 @@ func (s *SQLite) block(seal *sealer, last int64, sealed []byte) ([]state.Record,
 			return records, nil
 		}
 	}
-	return nil, s.damaged("read records", fault.Internal.Errorf("the block that ends with record %d: %w", last, err))
+	return nil, fault.Internal.Errorf("the block that ends with record %d: %w", last, err)
+}
+
+// openEnded reads an ended task.
+func openEnded(seal *sealer, id task.ID, sealed []byte) (task.Task, error) {
+	key := state.TaskKey(id)
+	value, err := seal.open([]byte(key), sealed)
+	if err == nil {
+		var t state.Task
+		if t, err = state.DecodeTask(key, value); err == nil {
+			return t.Task, nil
+		}
+	}
+	return task.Task{}, fault.Internal.Errorf("task %v: %w", id, err)
 }
 
 // History returns ended tasks, newest first.
@@ -221,16 +234,11 @@ func (s *SQLite) History(ctx context.Context, q state.HistoryQuery) ([]task.Task
 		if err := rows.Scan(&id.Instance, &id.Attempt, &sealed); err != nil {
 			return nil, s.explain("read history", err)
 		}
-		key := state.TaskKey(id)
-		value, err := seal.open([]byte(key), sealed)
+		t, err := openEnded(seal, id, sealed)
 		if err != nil {
-			return nil, s.damaged("read history", fault.Internal.Errorf("task %v: %w", id, err))
+			return nil, s.damaged("read history", err)
 		}
-		t, err := state.DecodeTask(key, value)
-		if err != nil {
-			return nil, s.damaged("read history", fault.Internal.Errorf("task %v: %w", id, err))
-		}
-		out = append(out, t.Task)
+		out = append(out, t)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, s.explain("read history", err)

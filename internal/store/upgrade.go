@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"embed"
 	"errors"
-	"io/fs"
 
 	"github.com/pressly/goose/v3"
 
@@ -17,9 +16,6 @@ var migrations embed.FS
 
 // application marks a database as a cluster store; see 0001_cluster.sql.
 const application = 0x436f7679
-
-// schema is the table that says which migrations a database has had.
-const schema = "schema_version"
 
 // upgrade creates the tables or brings them up to this program's version. A
 // database that is one version ahead is used as it is: a version only adds.
@@ -36,35 +32,16 @@ func (s *SQLite) upgrade(ctx context.Context) (err error) {
 	if err = s.recognise(ctx, db); err != nil {
 		return err
 	}
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return fault.Internal.Errorf("migrations: %w", err)
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, files,
-		goose.WithTableName(schema), goose.WithDisableGlobalRegistry(true), goose.WithSlog(s.cfg.Log))
-	if err != nil {
-		return fault.Internal.Errorf("migrations: %w", err)
-	}
-	have, want, err := p.GetVersions(ctx)
-	switch {
-	case err != nil:
-		return s.explain("read the version of the tables", err)
-	case have > want+1:
-		return fault.Invalid.Errorf("the database %s has tables of version %d; this program wants %d, and can use %d: start a newer one, or restore a backup that this one made", s.cfg.Path, have, want, want+1)
-	case have >= want:
-		return nil
-	}
-	if _, err := p.Up(ctx); err != nil {
+	if err = migrate(ctx, goose.DialectSQLite3, db, migrations, "migrations", s.cfg.Path, s.cfg.Log); err != nil {
 		return s.explain("bring the tables up to date", err)
 	}
-	s.cfg.Log.InfoContext(ctx, "database upgraded", "path", s.cfg.Path, "from", have, "to", want)
 	return nil
 }
 
 // recognise refuses a database of some other program.
 func (s *SQLite) recognise(ctx context.Context, db *sql.DB) error {
 	var tables, id int
-	err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name <> ? AND name NOT LIKE 'sqlite_%'", schema).Scan(&tables)
+	err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name <> ? AND name NOT LIKE 'sqlite_%'", schemaVersion).Scan(&tables)
 	if err == nil {
 		err = db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id)
 	}
