@@ -189,6 +189,16 @@ func (l *Loop) hear(id machine.ID, now unit.Tick) {
 	l.leases.ReplaceOrInsert(lease{a.until, id})
 }
 
+// Excuse gives every agent whose lease holds as much time as a new leader
+// would: the loop was not awake, and has heard none of them.
+func (l *Loop) Excuse(steady unit.Tick) {
+	for id, a := range l.agents {
+		l.leases.Delete(lease{a.until, id})
+		a.until = max(a.until, steady+l.cfg.StartGrace)
+		l.leases.ReplaceOrInsert(lease{a.until, id})
+	}
+}
+
 // again asks for another look at the orders of a machine.
 func (l *Loop) again(id machine.ID, at unit.Tick) {
 	a := l.agents[id]

@@ -135,3 +135,30 @@ func TestOneMachineSpeaks(t *testing.T) {
 		t.Errorf("after m2 said that it failed: %+v, want it running on m1", got)
 	}
 }
+
+// TestExcuse: a loop that was not awake takes no machine for lost because of
+// that, and one that is silent from then on all the same.
+func TestExcuse(t *testing.T) {
+	w := newWorld(t)
+	w.do("machines m1 m2")
+	w.do("create www/prod/web 0-3")
+	up := func() (n int) {
+		for m := range w.loop.Snapshot().Machines() {
+			if m.Up {
+				n++
+			}
+		}
+		return n
+	}
+	w.now += 60 * second
+	w.loop.Excuse(w.now)
+	w.turn()
+	if got := up(); got != 2 {
+		t.Errorf("%d machines are up after the loop stood still; want 2", got)
+	}
+	w.do("silent m1")
+	w.do("wait 31s")
+	if got := up(); got != 1 {
+		t.Errorf("%d machines are up after one was silent for 31 s; want 1", got)
+	}
+}

@@ -40,6 +40,7 @@ const (
 	maxBundle  = 16 << 20 // of a job's files
 	maxReport  = 16 << 20 // of what an agent says at once
 	maxAnswer  = 4 << 20  // of an answer to a question
+	squeeze    = 64 << 10 // a message of fewer bytes is not compressed: that costs more than to send it
 
 	readLimit = 30 * time.Second // to send the whole of a call of one message
 )
@@ -65,6 +66,7 @@ func (s *services) handler() http.Handler {
 			return []connect.HandlerOption{connect.WithReadMaxBytes(messageLimit(spec.Procedure))}
 		}),
 		connect.WithRequestGate(s.gate),
+		connect.WithCompressMinBytes(squeeze),
 		connect.WithRecover(s.recovered),
 		connect.WithInterceptors(guard{s}),
 	}

@@ -46,6 +46,9 @@ func (b *backend) Do(ctx context.Context, c control.Command) (control.Answer, st
 }
 
 func (b *backend) Records(ctx context.Context, after state.Seq, limit int) ([]state.Record, error) {
+	if records, ok := b.tail.after(after, limit); ok {
+		return records, nil
+	}
 	return b.store.Records(ctx, after, limit)
 }
 

@@ -59,6 +59,7 @@ type looper struct {
 	due      time.Time               // the next turn at the latest
 	sessions map[machine.ID]*session // of this term; touched by the loop's goroutine only
 
+	tail      tail
 	view      atomic.Pointer[rpc.View]
 	mu        sync.Mutex
 	published chan struct{}
@@ -100,6 +101,7 @@ func (l *looper) begin(ctx context.Context) error {
 	l.clock.Since(snap.At, l.steady())
 	l.loop = control.New(snap, epoch, l.steady(), control.Defaults())
 	l.log.InfoContext(ctx, "this server leads", "cluster", l.name, "uid", snap.Cluster.UID, "epoch", epoch.String(), "rev", uint64(snap.Rev))
+	l.tail.reset(snap.Seq)
 	l.publish()
 	if snap.Cluster.UID == "" {
 		birth := control.Birth{Cluster: state.Cluster{Name: l.name, UID: rand.Text(), Incarnation: 1}}
@@ -137,11 +139,8 @@ func (l *looper) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		if d := time.Since(awake); d > stall {
-			l.log.WarnContext(ctx, "this server stood still, and cannot tell which agents were silent: another term begins", "for", d)
-			if err := l.begin(ctx); err != nil {
-				finish(batch, err)
-				return err
-			}
+			l.log.WarnContext(ctx, "this server stood still, or has too much to do: it cannot tell which agents were silent, and gives all of them more time", "for", d)
+			l.loop.Excuse(l.steady())
 		}
 		awake = time.Now()
 		if time.Since(lastRenewal) >= renewal {
@@ -207,6 +206,7 @@ func (l *looper) turn(ctx context.Context, batch []input) error {
 		l.stats.committed(b, time.Since(began), err)
 	}
 	if err == nil {
+		l.tail.add(b.Records)
 		l.deliver(l.loop.Commit(t))
 		l.publish()
 		finish(kept, nil)

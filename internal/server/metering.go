@@ -21,28 +21,52 @@ type usageMeter interface {
 // metering brings a cluster's records to the company's meter, in order and
 // once each: the meter remembers how far it came.
 type metering struct {
-	records state.Store
-	meter   *store.Meter
-	log     *slog.Logger
+	records interface {
+		Records(ctx context.Context, after state.Seq, limit int) ([]state.Record, error)
+	}
+	meter *store.Meter
+	log   *slog.Logger
 
 	mu sync.Mutex
 }
 
 const (
-	meterStep  = 5000 // records in one transaction
+	meterStep  = 10_000 // records in one transaction
 	meterEvery = 5 * time.Second
+	meterEarly = maxTail / 2 // so many records are taken in at once, while they are in memory
 )
 
-// run takes in what is new now and then, until ctx ends.
-func (m *metering) run(ctx context.Context, head func() state.Seq) error {
+// run takes in what is new now and then, until ctx ends. news is closed at the
+// next commit.
+func (m *metering) run(ctx context.Context, head func() state.Seq, news func() <-chan struct{}) error {
+	done := head()
 	for {
+		if !m.wait(ctx, done, head, news) {
+			return nil
+		}
+		done = head()
+		if err := m.catchUp(ctx, done); err != nil && ctx.Err() == nil {
+			m.log.ErrorContext(ctx, "metering stands still; bills are refused until it goes on", "error", err)
+		}
+	}
+}
+
+// wait waits until it is time, or much has happened since done. It is false
+// when ctx ends.
+func (m *metering) wait(ctx context.Context, done state.Seq, head func() state.Seq, news func() <-chan struct{}) bool {
+	late := time.NewTimer(meterEvery)
+	defer late.Stop()
+	for {
+		next := news() // before looking, so that no commit is missed
+		if head() >= done+meterEarly {
+			return true
+		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-time.After(meterEvery):
-		}
-		if err := m.catchUp(ctx, head()); err != nil && ctx.Err() == nil {
-			m.log.ErrorContext(ctx, "metering stands still; bills are refused until it goes on", "error", err)
+			return false
+		case <-late.C:
+			return true
+		case <-next:
 		}
 	}
 }

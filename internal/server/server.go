@@ -65,7 +65,7 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 	if err != nil {
 		return err
 	}
-	b.metering = &metering{records: cluster, meter: m, log: cfg.Log}
+	b.metering = &metering{records: &b, meter: m, log: cfg.Log}
 	s := b.View().Snapshot
 	if err = m.Follows(ctx, state.Head{Rev: s.Rev, Seq: s.Seq, At: s.At}); err != nil {
 		cfg.Log.ErrorContext(ctx, "bills are refused", "error", err)
@@ -79,7 +79,9 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 	defer admin.Close() //nolint:errcheck // the HTTP server closes it first
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.run(ctx) })
-	g.Go(func() error { return b.metering.run(ctx, func() state.Seq { return b.View().Snapshot.Seq }) })
+	g.Go(func() error {
+		return b.metering.run(ctx, func() state.Seq { return b.View().Snapshot.Seq }, b.Published)
+	})
 	g.Go(func() error { return b.housekeep(ctx) })
 	g.Go(func() error { return b.eval.run(ctx) })
 	if err := b.admit(ctx, filepath.Join(cfg.DataDir, TokenFile)); err != nil {

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/covey-platform/covey/internal/control"
@@ -15,16 +17,16 @@ import (
 	"github.com/covey-platform/covey/internal/unit"
 )
 
-// maxOrders bounds what may wait for a slow agent before its session ends: a
-// new one begins with everything.
-const maxOrders = 256
+// maxOrders bounds the orders that may wait for a slow agent before its session
+// ends: a new one begins with everything.
+const maxOrders = 20_000
 
 // session is an agent's session, between its connection and the loop.
 type session struct {
 	l       *looper
 	machine machine.ID
 	name    string
-	orders  chan rpc.Orders
+	orders  chan rpc.Orders   // holds one: what comes while it waits is added to it
 	sent    map[job.Hash]bool // configs that the agent has; the loop's goroutine only
 
 	mu    sync.Mutex
@@ -33,7 +35,7 @@ type session struct {
 
 // Attach lets an agent in; see [rpc.Backend].
 func (l *looper) attach(ctx context.Context, h control.Hello) (*session, error) {
-	s := &session{l: l, machine: h.Machine.ID, name: h.Session, orders: make(chan rpc.Orders, maxOrders), sent: map[job.Hash]bool{}}
+	s := &session{l: l, machine: h.Machine.ID, name: h.Session, orders: make(chan rpc.Orders, 1)}
 	err := l.ask(ctx, func(t *control.Turn) error {
 		if err := t.Hello(h); err != nil {
 			return err
@@ -142,11 +144,31 @@ func (s *session) put(o rpc.Orders) bool {
 		return true
 	}
 	select {
-	case s.orders <- o:
-		return true
+	case waiting := <-s.orders:
+		o = after(waiting, o)
 	default:
+	}
+	if len(o.Orders) > maxOrders {
 		return false
 	}
+	s.orders <- o // there is room: nobody else puts anything in
+	return true
+}
+
+// after returns what says first and then o, at once.
+func after(first, o rpc.Orders) rpc.Orders {
+	o.Orders = append(slices.Clip(first.Orders), o.Orders...)
+	o.Configs = both(first.Configs, o.Configs)
+	o.Acks = both(first.Acks, o.Acks) // a later one says more
+	return o
+}
+
+func both[K comparable, V any](first, then map[K]V) map[K]V {
+	if len(first) == 0 {
+		return then
+	}
+	maps.Copy(first, then)
+	return first
 }
 
 // configs returns those that the orders name and the agent was not sent yet.
@@ -158,6 +180,9 @@ func (s *session) configs(snap *state.Snapshot, orders []task.Order) map[job.Has
 		}
 		if out == nil {
 			out = map[job.Hash][]byte{}
+		}
+		if s.sent == nil {
+			s.sent = map[job.Hash]bool{}
 		}
 		out[o.Config] = snap.ConfigBytes(o.Config)
 		s.sent[o.Config] = true
