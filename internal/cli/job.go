@@ -33,7 +33,7 @@ func ask[Req, Resp any](ctx context.Context, f func(context.Context, *connect.Re
 
 func (a *app) jobs() *cobra.Command {
 	return group("work", "job", "Create, show and end jobs",
-		a.jobCreate(), a.jobInspect(), a.jobStatus(), a.jobList(), a.jobKill(), a.jobKillAll(), a.jobRestart(), a.jobExplain())
+		a.jobCreate(), a.jobInspect(), a.jobStatus(), a.jobList(), a.jobKill(), a.jobKillAll(), a.jobRestart(), a.jobExplain(), a.jobFit())
 }
 
 // split reads KEY or KEY/INSTANCES.
@@ -278,35 +278,44 @@ type nearestJSON struct {
 func explanationOf(r *pb.ExplainJobResponse) any {
 	out := []explainJSON{}
 	for _, x := range r.GetInstances() {
-		e := explainJSON{x.GetTaskId(), x.GetInstance(), x.GetStatus(), x.GetText(), []verdictJSON{}, nil, nil}
-		for _, v := range x.GetVerdicts() {
-			e.Verdicts = append(e.Verdicts, verdictJSON{v.GetReason(), v.GetMachines()})
-		}
-		if x.GetNearestMachine() != "" {
-			e.Nearest = &nearestJSON{x.GetNearestMachine(), x.GetNearestLacks()}
-		}
-		for _, m := range x.GetMachines() {
-			e.Machines = append(e.Machines, nearestJSON{m.GetMachine(), m.GetLacks()})
-		}
-		out = append(out, e)
+		out = append(out, explainOf(x))
 	}
 	return struct {
 		Instances []explainJSON `json:"instances"`
 	}{out}
 }
 
+func explainOf(x *pb.InstanceExplanation) explainJSON {
+	e := explainJSON{x.GetTaskId(), x.GetInstance(), x.GetStatus(), x.GetText(), []verdictJSON{}, nil, nil}
+	for _, v := range x.GetVerdicts() {
+		e.Verdicts = append(e.Verdicts, verdictJSON{v.GetReason(), v.GetMachines()})
+	}
+	if x.GetNearestMachine() != "" {
+		e.Nearest = &nearestJSON{x.GetNearestMachine(), x.GetNearestLacks()}
+	}
+	for _, m := range x.GetMachines() {
+		e.Machines = append(e.Machines, nearestJSON{m.GetMachine(), m.GetLacks()})
+	}
+	return e
+}
+
 func explainTable(w io.Writer, r *pb.ExplainJobResponse) {
 	for _, x := range r.GetInstances() {
 		_, _ = fmt.Fprintf(w, "%d  %s  %s\n", x.GetInstance(), x.GetStatus(), printable(x.GetText()))
-		for _, v := range x.GetVerdicts() {
-			_, _ = fmt.Fprintf(w, "     %s: %s\n", many(int(v.GetMachines()), "machine"), printable(v.GetReason()))
-		}
-		if m := x.GetNearestMachine(); m != "" && len(x.GetNearestLacks()) > 0 {
-			_, _ = fmt.Fprintf(w, "     nearest fit is %s: %s\n", printable(m), printable(strings.Join(x.GetNearestLacks(), "; ")))
-		}
-		for _, m := range x.GetMachines() {
-			why := strings.Join(m.GetLacks(), "; ")
-			_, _ = fmt.Fprintf(w, "       %s: %s\n", printable(m.GetMachine()), printable(first(why, "fits")))
-		}
+		explainRows(w, x)
+	}
+}
+
+// explainRows says what rules machines out.
+func explainRows(w io.Writer, x *pb.InstanceExplanation) {
+	for _, v := range x.GetVerdicts() {
+		_, _ = fmt.Fprintf(w, "     %s: %s\n", many(int(v.GetMachines()), "machine"), printable(v.GetReason()))
+	}
+	if m := x.GetNearestMachine(); m != "" && len(x.GetNearestLacks()) > 0 {
+		_, _ = fmt.Fprintf(w, "     nearest fit is %s: %s\n", printable(m), printable(strings.Join(x.GetNearestLacks(), "; ")))
+	}
+	for _, m := range x.GetMachines() {
+		why := strings.Join(m.GetLacks(), "; ")
+		_, _ = fmt.Fprintf(w, "       %s: %s\n", printable(m.GetMachine()), printable(first(why, "fits")))
 	}
 }

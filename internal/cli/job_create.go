@@ -115,19 +115,24 @@ func (a *app) create(cmd *cobra.Command, key, file string, binds []string, until
 	return a.await(cmd, c, key, until, limit, r.GetSeq())
 }
 
+// mainOf returns the name under which a file that was named was collected.
+func mainOf(file string, res evaluate.Result) string {
+	if _, ok := res.Files[file]; ok {
+		return file
+	}
+	for n := range res.Files {
+		if strings.TrimPrefix(n, "./") == strings.TrimPrefix(pathClean(file), "./") {
+			return n
+		}
+	}
+	return file
+}
+
 // submit sends a bundle. What the server finds wrong with it is the
 // configuration's fault.
 func (a *app) submit(cmd *cobra.Command, c *client, key, file string, binds []string, res evaluate.Result) (*pb.CreateJobResponse, error) {
-	main := file
-	if _, ok := res.Files[main]; !ok { // collected under its clean path
-		for n := range res.Files {
-			if strings.TrimPrefix(n, "./") == strings.TrimPrefix(pathClean(file), "./") {
-				main = n
-			}
-		}
-	}
 	r, err := ask(cmd.Context(), c.jobs.CreateJob, &pb.CreateJobRequest{
-		Key: key, Main: main, Files: res.Files, Binds: binds, User: a.env.User,
+		Key: key, Main: mainOf(file, res), Files: res.Files, Binds: binds, User: a.env.User,
 	})
 	if err != nil && exitCode(cmd.Context(), err) == InvalidParameter {
 		return nil, &exit{InvalidConfig, err}

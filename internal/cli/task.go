@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) tasks() *cobra.Command {
-	return group("work", "task", "Look into tasks", a.taskLogs(), a.taskEvents(), a.taskLs())
+	return group("work", "task", "Look into tasks", a.taskLogs(), a.taskEvents(), a.taskExplain(), a.taskLs())
 }
 
 // instanceOf reads KEY[/INSTANCE]; -1 is all instances.
@@ -178,11 +178,15 @@ type eventJSON struct {
 	By      string `json:"by"`
 }
 
+func eventOf(e *pb.TaskEvent) eventJSON {
+	return eventJSON{e.GetSeq(), moment(e.GetAtUnixNanos()), e.GetTaskId(), e.GetFrom(), e.GetTo(), e.GetMachine(), e.GetReason(), e.GetBy()}
+}
+
 func (a *app) printEvents(cmd *cobra.Command, r *pb.ListTaskEventsResponse) error {
 	out := []eventJSON{}
 	var rows [][]string
 	for _, e := range r.GetEvents() {
-		x := eventJSON{e.GetSeq(), moment(e.GetAtUnixNanos()), e.GetTaskId(), e.GetFrom(), e.GetTo(), e.GetMachine(), e.GetReason(), e.GetBy()}
+		x := eventOf(e)
 		out = append(out, x)
 		rows = append(rows, []string{x.At, x.Task, x.From + " -> " + x.To, x.Machine, x.Reason, x.By})
 	}
@@ -195,6 +199,81 @@ func (a *app) printEvents(cmd *cobra.Command, r *pb.ListTaskEventsResponse) erro
 		}
 		table(w, []string{"AT", "TASK", "STEP", "MACHINE", "REASON", "BY"}, rows)
 	})
+}
+
+func (a *app) taskExplain() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain KEY/INSTANCE[.ATTEMPT]", Short: "Say where a task is and why there, what became of it, or why it waits", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, instance, attempt, err := attemptOf(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := a.dialKey(key)
+			if err != nil {
+				return err
+			}
+			r, err := ask(cmd.Context(), c.tasks.ExplainTask, &pb.ExplainTaskRequest{Key: key, Instance: instance, Attempt: attempt})
+			if err != nil {
+				return err
+			}
+			v := struct {
+				Task   string       `json:"id"`
+				Status string       `json:"status"`
+				Text   string       `json:"text"`
+				Why    *explainJSON `json:"why,omitempty"`
+				Events []eventJSON  `json:"events"`
+			}{r.GetTaskId(), r.GetStatus(), r.GetText(), nil, []eventJSON{}}
+			if x := r.GetWaits(); x != nil {
+				e := explainOf(x)
+				v.Why = &e
+			}
+			for _, e := range r.GetEvents() {
+				v.Events = append(v.Events, eventOf(e))
+			}
+			return a.print(cmd, v, func(w io.Writer) { explainTaskTable(w, r) })
+		},
+	}
+}
+
+func explainTaskTable(w io.Writer, r *pb.ExplainTaskResponse) {
+	_, _ = fmt.Fprintf(w, "%s  %s\n", printable(r.GetTaskId()), printable(r.GetText()))
+	if r.GetTruncated() {
+		_, _ = fmt.Fprintln(w, "(there were older steps)")
+	}
+	for _, e := range r.GetEvents() {
+		line := moment(e.GetAtUnixNanos()) + "  " + e.GetTo()
+		if e.GetMachine() != "" {
+			line += " on " + e.GetMachine()
+		}
+		if e.GetReason() != "" {
+			line += ": " + e.GetReason()
+		}
+		if e.GetBy() != "" {
+			line += " (by " + e.GetBy() + ")"
+		}
+		_, _ = fmt.Fprintf(w, "  %s\n", printable(line))
+	}
+	if x := r.GetWaits(); x != nil {
+		explainRows(w, x)
+	}
+}
+
+// attemptOf reads KEY/INSTANCE or KEY/INSTANCE.ATTEMPT.
+func attemptOf(s string) (key string, instance int32, attempt uint32, err error) {
+	if i := strings.LastIndexByte(s, '/'); i >= 0 && strings.Count(s, "/") == 4 {
+		if in, at, ok := strings.Cut(s[i+1:], "."); ok {
+			n, bad := strconv.ParseUint(at, 10, 32)
+			if bad != nil || n == 0 {
+				return "", 0, 0, badParameter("task %.100q; want KEY/INSTANCE or KEY/INSTANCE.ATTEMPT, such as dev/www-data/prod/hello/0.1", s)
+			}
+			s, attempt = s[:i+1]+in, uint32(n)
+		}
+	}
+	if key, instance, err = instanceOf(s); err == nil && instance < 0 {
+		err = badParameter("%s names no task; want KEY/INSTANCE or KEY/INSTANCE.ATTEMPT, such as %s/0", s, s)
+	}
+	return key, instance, attempt, err
 }
 
 func (a *app) taskLs() *cobra.Command {

@@ -50,6 +50,7 @@ type services struct {
 	b     Backend
 	opt   Options
 	looks *looks
+	fits  chan struct{} // one for each question of FitJob that is worked on
 }
 
 // now is the time of this moment.
@@ -133,13 +134,13 @@ func newServices(b Backend, opt Options) *services {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &services{b: b, opt: opt, looks: newLooks()}
+	return &services{b: b, opt: opt, looks: newLooks(), fits: make(chan struct{}, maxFits)}
 }
 
 // messageLimit bounds one message of a procedure, in bytes.
 func messageLimit(procedure string) int {
 	switch procedure {
-	case api.JobServiceCreateJobProcedure:
+	case api.JobServiceCreateJobProcedure, api.JobServiceFitJobProcedure:
 		return maxBundle
 	case api.AgentServiceSessionProcedure:
 		return maxReport

@@ -36,19 +36,12 @@ func (s *services) CreateJob(ctx context.Context, req *connect.Request[pb.Create
 	if err != nil {
 		return nil, err
 	}
-	if err = checkBundle(m); err != nil {
-		return nil, err
-	}
 	if old, ok := snap.Job(key); ok { // before any work is spent; Do checks again
 		return nil, fault.Conflict.Errorf("job %s exists, with %d instances; kill it first, or choose another name", fullKey(snap, key), old.Instances.Len())
 	}
-	b := Bundle{Key: m.GetKey(), Main: m.GetMain(), Files: m.GetFiles(), Binds: m.GetBinds(), User: m.GetUser()}
-	cluster, j, err := s.b.Evaluate(ctx, b)
+	j, err := s.evaluate(ctx, snap, key, m)
 	if err != nil {
 		return nil, err
-	}
-	if cluster != snap.Cluster.Name || j.Key != key {
-		return nil, fault.Invalid.Errorf("%s describes job %s/%s, not %s", b.Main, cluster, j.Key, b.Key)
 	}
 	ans, seq, err := s.b.Do(ctx, control.CreateJob{Job: j, By: callerOf(ctx).String()})
 	if err != nil {

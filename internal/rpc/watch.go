@@ -108,12 +108,14 @@ func known(s *state.Snapshot, k job.Key) bool {
 
 type eventFilter struct {
 	key      job.Key
-	instance int32 // -1: all
+	instance int32  // -1: all
+	attempt  uint32 // 0: all
 	limit    int
 }
 
 func (f eventFilter) takes(r state.Record) bool {
-	return r.Task != nil && r.Task.After.ID.Job == f.key && (f.instance < 0 || r.Task.After.ID.Instance == f.instance)
+	return r.Task != nil && r.Task.After.ID.Job == f.key && (f.instance < 0 || r.Task.After.ID.Instance == f.instance) &&
+		(f.attempt == 0 || r.Task.After.ID.Attempt == f.attempt)
 }
 
 // lastEvents reads the records backwards, a page at a time, until it has

@@ -82,6 +82,7 @@ const (
 	BillRead     Verb = "bill.read"
 	ClusterRead  Verb = "cluster.read"
 	ClusterWrite Verb = "cluster.write" // end a recovery or a pause
+	StateExport  Verb = "state.export"  // a copy of all jobs, tasks and machines
 	TokenRead    Verb = "token.read"
 	TokenWrite   Verb = "token.write"
 	AgentJoin    Verb = "agent.join"
@@ -114,6 +115,7 @@ var rules = map[Verb]map[Kind]scope{
 	BillRead:     {Admin: anything},
 	ClusterRead:  {Admin: anything},
 	ClusterWrite: {Admin: anything},
+	StateExport:  {Admin: anything},
 	TokenRead:    {Admin: anything},
 	TokenWrite:   {Admin: anything},
 	AgentJoin:    {Join: anyMachine},

@@ -124,25 +124,21 @@ func (w *World) AddMachines(all []machine.Machine) error {
 
 // Submit asks for jobs, all in one commit: their tasks wait.
 func (w *World) Submit(jobs ...job.Job) error {
-	_, err := w.edit(func(d *state.Draft) error {
+	made, err := w.edit(func(d *state.Draft) error {
 		for _, j := range jobs {
-			if err := d.Apply(state.PutJob{Job: j}); err != nil {
-				return err
+			if _, exists := d.Snapshot().Job(j.Key); exists {
+				return fault.Conflict.Errorf("job %s is there already; give the new one another name", j.Key)
 			}
-			for n := range j.Instances.All() {
-				at := state.Slot{Job: j.Key, N: n}
-				if err := d.Apply(state.OpenSlot{Slot: at}); err != nil {
-					return err
-				}
-				in, _ := d.Snapshot().Instance(at)
-				if err := d.Apply(state.NewTask{Slot: at, Base: in.Rev}); err != nil {
-					return err
-				}
+			if err := put(d, j); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return w.settle(made)
 }
 
 // maxRounds bounds how often the engines look at each other's work.

@@ -1018,6 +1018,325 @@ func (x *ExplainJobResponse) GetInstances() []*InstanceExplanation {
 	return nil
 }
 
+// FitJobRequest carries the files of a configuration and what to take of it.
+type FitJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cluster/role/env/name.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The file that was named on the command line.
+	Main string `protobuf:"bytes,2,opt,name=main,proto3" json:"main,omitempty"`
+	// Every file of the bundle, by the path under which it is included.
+	Files map[string][]byte `protobuf:"bytes,3,rep,name=files,proto3" json:"files,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Bindings, such as "profile.instances=3".
+	Binds []string `protobuf:"bytes,4,rep,name=binds,proto3" json:"binds,omitempty"`
+	// The caller's user name, for getpass.
+	User string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// How many instances; 0: as many as the configuration says.
+	Instances     int32 `protobuf:"varint,6,opt,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FitJobRequest) Reset() {
+	*x = FitJobRequest{}
+	mi := &file_covey_v1_covey_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FitJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FitJobRequest) ProtoMessage() {}
+
+func (x *FitJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FitJobRequest.ProtoReflect.Descriptor instead.
+func (*FitJobRequest) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FitJobRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *FitJobRequest) GetMain() string {
+	if x != nil {
+		return x.Main
+	}
+	return ""
+}
+
+func (x *FitJobRequest) GetFiles() map[string][]byte {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *FitJobRequest) GetBinds() []string {
+	if x != nil {
+		return x.Binds
+	}
+	return nil
+}
+
+func (x *FitJobRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *FitJobRequest) GetInstances() int32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+// FitJobResponse says what would become of the job.
+type FitJobResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cluster/role/env/name.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Instances that were asked for.
+	Instances int32 `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	// Of them, those that would find a machine now.
+	Fits int32 `protobuf:"varint,3,opt,name=fits,proto3" json:"fits,omitempty"`
+	// There is such a job: its tasks were taken as ended first.
+	Replaces bool `protobuf:"varint,4,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// Why the others would wait; without a task's ID. Absent if none would.
+	Waits *InstanceExplanation `protobuf:"bytes,5,opt,name=waits,proto3" json:"waits,omitempty"`
+	// The machines that would be used, those with the most tasks first; at most 1000.
+	Machines []*MachineCount `protobuf:"bytes,6,rep,name=machines,proto3" json:"machines,omitempty"`
+	// Tasks that would be stopped to make room; at most 1000.
+	Stopped []*StoppedTask `protobuf:"bytes,7,rep,name=stopped,proto3" json:"stopped,omitempty"`
+	// How many tasks would be stopped in all.
+	Stops         int32 `protobuf:"varint,8,opt,name=stops,proto3" json:"stops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FitJobResponse) Reset() {
+	*x = FitJobResponse{}
+	mi := &file_covey_v1_covey_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FitJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FitJobResponse) ProtoMessage() {}
+
+func (x *FitJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FitJobResponse.ProtoReflect.Descriptor instead.
+func (*FitJobResponse) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FitJobResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *FitJobResponse) GetInstances() int32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *FitJobResponse) GetFits() int32 {
+	if x != nil {
+		return x.Fits
+	}
+	return 0
+}
+
+func (x *FitJobResponse) GetReplaces() bool {
+	if x != nil {
+		return x.Replaces
+	}
+	return false
+}
+
+func (x *FitJobResponse) GetWaits() *InstanceExplanation {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *FitJobResponse) GetMachines() []*MachineCount {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+func (x *FitJobResponse) GetStopped() []*StoppedTask {
+	if x != nil {
+		return x.Stopped
+	}
+	return nil
+}
+
+func (x *FitJobResponse) GetStops() int32 {
+	if x != nil {
+		return x.Stops
+	}
+	return 0
+}
+
+// MachineCount is a number of tasks on a machine.
+type MachineCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine.
+	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// The tasks.
+	Tasks         int32 `protobuf:"varint,2,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MachineCount) Reset() {
+	*x = MachineCount{}
+	mi := &file_covey_v1_covey_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MachineCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MachineCount) ProtoMessage() {}
+
+func (x *MachineCount) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MachineCount.ProtoReflect.Descriptor instead.
+func (*MachineCount) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *MachineCount) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *MachineCount) GetTasks() int32 {
+	if x != nil {
+		return x.Tasks
+	}
+	return 0
+}
+
+// StoppedTask is a task that would be stopped for another one.
+type StoppedTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// role/env/name/instance.attempt.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Its tier.
+	Tier string `protobuf:"bytes,2,opt,name=tier,proto3" json:"tier,omitempty"`
+	// For whom.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoppedTask) Reset() {
+	*x = StoppedTask{}
+	mi := &file_covey_v1_covey_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoppedTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoppedTask) ProtoMessage() {}
+
+func (x *StoppedTask) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoppedTask.ProtoReflect.Descriptor instead.
+func (*StoppedTask) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StoppedTask) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *StoppedTask) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *StoppedTask) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // WatchJobRequest names a job and where to begin.
 type WatchJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1032,7 +1351,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[16]
+	mi := &file_covey_v1_covey_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1363,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[16]
+	mi := &file_covey_v1_covey_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1376,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{16}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchJobRequest) GetKey() string {
@@ -1087,7 +1406,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[17]
+	mi := &file_covey_v1_covey_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1418,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[17]
+	mi := &file_covey_v1_covey_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1431,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{17}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchJobResponse) GetEvent() *TaskEvent {
@@ -1144,7 +1463,7 @@ type ListTaskEventsRequest struct {
 
 func (x *ListTaskEventsRequest) Reset() {
 	*x = ListTaskEventsRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[18]
+	mi := &file_covey_v1_covey_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1475,7 @@ func (x *ListTaskEventsRequest) String() string {
 func (*ListTaskEventsRequest) ProtoMessage() {}
 
 func (x *ListTaskEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[18]
+	mi := &file_covey_v1_covey_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1488,7 @@ func (x *ListTaskEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListTaskEventsRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{18}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListTaskEventsRequest) GetKey() string {
@@ -1206,7 +1525,7 @@ type ListTaskEventsResponse struct {
 
 func (x *ListTaskEventsResponse) Reset() {
 	*x = ListTaskEventsResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[19]
+	mi := &file_covey_v1_covey_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1537,7 @@ func (x *ListTaskEventsResponse) String() string {
 func (*ListTaskEventsResponse) ProtoMessage() {}
 
 func (x *ListTaskEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[19]
+	mi := &file_covey_v1_covey_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1550,7 @@ func (x *ListTaskEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListTaskEventsResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{19}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListTaskEventsResponse) GetEvents() []*TaskEvent {
@@ -1242,6 +1561,161 @@ func (x *ListTaskEventsResponse) GetEvents() []*TaskEvent {
 }
 
 func (x *ListTaskEventsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// ExplainTaskRequest names a task.
+type ExplainTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cluster/role/env/name.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The slot.
+	Instance int32 `protobuf:"varint,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The attempt; 0 is the present or last one.
+	Attempt       uint32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainTaskRequest) Reset() {
+	*x = ExplainTaskRequest{}
+	mi := &file_covey_v1_covey_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainTaskRequest) ProtoMessage() {}
+
+func (x *ExplainTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainTaskRequest.ProtoReflect.Descriptor instead.
+func (*ExplainTaskRequest) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ExplainTaskRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ExplainTaskRequest) GetInstance() int32 {
+	if x != nil {
+		return x.Instance
+	}
+	return 0
+}
+
+func (x *ExplainTaskRequest) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+// ExplainTaskResponse explains one task.
+type ExplainTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// role/env/name/instance.attempt.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Its state, such as RUNNING.
+	Status string `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	// Where it is, or what became of it, in one line.
+	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// Why it waits; absent if it does not.
+	Waits *InstanceExplanation `protobuf:"bytes,4,opt,name=waits,proto3" json:"waits,omitempty"`
+	// Its steps with their reasons, oldest first.
+	Events []*TaskEvent `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
+	// The first steps are gone or were not looked at.
+	Truncated     bool `protobuf:"varint,6,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainTaskResponse) Reset() {
+	*x = ExplainTaskResponse{}
+	mi := &file_covey_v1_covey_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainTaskResponse) ProtoMessage() {}
+
+func (x *ExplainTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainTaskResponse.ProtoReflect.Descriptor instead.
+func (*ExplainTaskResponse) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ExplainTaskResponse) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ExplainTaskResponse) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *ExplainTaskResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ExplainTaskResponse) GetWaits() *InstanceExplanation {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *ExplainTaskResponse) GetEvents() []*TaskEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ExplainTaskResponse) GetTruncated() bool {
 	if x != nil {
 		return x.Truncated
 	}
@@ -1271,7 +1745,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[20]
+	mi := &file_covey_v1_covey_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1757,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[20]
+	mi := &file_covey_v1_covey_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1770,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{20}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadLogRequest) GetKey() string {
@@ -1365,7 +1839,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[21]
+	mi := &file_covey_v1_covey_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1851,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[21]
+	mi := &file_covey_v1_covey_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1864,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{21}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadLogResponse) GetTaskId() string {
@@ -1436,7 +1910,7 @@ type ListFilesRequest struct {
 
 func (x *ListFilesRequest) Reset() {
 	*x = ListFilesRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[22]
+	mi := &file_covey_v1_covey_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1922,7 @@ func (x *ListFilesRequest) String() string {
 func (*ListFilesRequest) ProtoMessage() {}
 
 func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[22]
+	mi := &file_covey_v1_covey_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1935,7 @@ func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListFilesRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{22}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListFilesRequest) GetKey() string {
@@ -1504,7 +1978,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_covey_v1_covey_proto_msgTypes[23]
+	mi := &file_covey_v1_covey_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1990,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[23]
+	mi := &file_covey_v1_covey_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +2003,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{23}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *File) GetName() string {
@@ -1578,7 +2052,7 @@ type ListFilesResponse struct {
 
 func (x *ListFilesResponse) Reset() {
 	*x = ListFilesResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[24]
+	mi := &file_covey_v1_covey_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +2064,7 @@ func (x *ListFilesResponse) String() string {
 func (*ListFilesResponse) ProtoMessage() {}
 
 func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[24]
+	mi := &file_covey_v1_covey_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +2077,7 @@ func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListFilesResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{24}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListFilesResponse) GetFiles() []*File {
@@ -1628,7 +2102,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[25]
+	mi := &file_covey_v1_covey_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +2114,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[25]
+	mi := &file_covey_v1_covey_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +2127,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{25}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReadFileRequest) GetKey() string {
@@ -1688,7 +2162,7 @@ type ReadFileResponse struct {
 
 func (x *ReadFileResponse) Reset() {
 	*x = ReadFileResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	mi := &file_covey_v1_covey_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +2174,7 @@ func (x *ReadFileResponse) String() string {
 func (*ReadFileResponse) ProtoMessage() {}
 
 func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	mi := &file_covey_v1_covey_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +2187,7 @@ func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
 func (*ReadFileResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{26}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadFileResponse) GetData() []byte {
@@ -1736,7 +2210,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	mi := &file_covey_v1_covey_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +2222,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	mi := &file_covey_v1_covey_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +2235,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{27}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListMachinesRequest) GetLimit() int32 {
@@ -1791,7 +2265,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	mi := &file_covey_v1_covey_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +2277,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	mi := &file_covey_v1_covey_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +2290,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{28}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -1844,7 +2318,7 @@ type GetMachineRequest struct {
 
 func (x *GetMachineRequest) Reset() {
 	*x = GetMachineRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[29]
+	mi := &file_covey_v1_covey_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +2330,7 @@ func (x *GetMachineRequest) String() string {
 func (*GetMachineRequest) ProtoMessage() {}
 
 func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[29]
+	mi := &file_covey_v1_covey_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +2343,7 @@ func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetMachineRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{29}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetMachineRequest) GetId() string {
@@ -1892,7 +2366,7 @@ type GetMachineResponse struct {
 
 func (x *GetMachineResponse) Reset() {
 	*x = GetMachineResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[30]
+	mi := &file_covey_v1_covey_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2378,7 @@ func (x *GetMachineResponse) String() string {
 func (*GetMachineResponse) ProtoMessage() {}
 
 func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[30]
+	mi := &file_covey_v1_covey_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2391,7 @@ func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineResponse.ProtoReflect.Descriptor instead.
 func (*GetMachineResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{30}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetMachineResponse) GetMachine() *Machine {
@@ -1949,7 +2423,7 @@ type GetBillRequest struct {
 
 func (x *GetBillRequest) Reset() {
 	*x = GetBillRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[31]
+	mi := &file_covey_v1_covey_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2435,7 @@ func (x *GetBillRequest) String() string {
 func (*GetBillRequest) ProtoMessage() {}
 
 func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[31]
+	mi := &file_covey_v1_covey_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2448,7 @@ func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillRequest.ProtoReflect.Descriptor instead.
 func (*GetBillRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{31}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetBillRequest) GetBy() string {
@@ -2019,7 +2493,7 @@ type BillHour struct {
 
 func (x *BillHour) Reset() {
 	*x = BillHour{}
-	mi := &file_covey_v1_covey_proto_msgTypes[32]
+	mi := &file_covey_v1_covey_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2505,7 @@ func (x *BillHour) String() string {
 func (*BillHour) ProtoMessage() {}
 
 func (x *BillHour) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[32]
+	mi := &file_covey_v1_covey_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2518,7 @@ func (x *BillHour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillHour.ProtoReflect.Descriptor instead.
 func (*BillHour) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{32}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BillHour) GetHour() string {
@@ -2106,7 +2580,7 @@ type Amounts struct {
 
 func (x *Amounts) Reset() {
 	*x = Amounts{}
-	mi := &file_covey_v1_covey_proto_msgTypes[33]
+	mi := &file_covey_v1_covey_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2592,7 @@ func (x *Amounts) String() string {
 func (*Amounts) ProtoMessage() {}
 
 func (x *Amounts) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[33]
+	mi := &file_covey_v1_covey_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2605,7 @@ func (x *Amounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amounts.ProtoReflect.Descriptor instead.
 func (*Amounts) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{33}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Amounts) GetCpuCoreHours() string {
@@ -2179,7 +2653,7 @@ type BillRow struct {
 
 func (x *BillRow) Reset() {
 	*x = BillRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[34]
+	mi := &file_covey_v1_covey_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2665,7 @@ func (x *BillRow) String() string {
 func (*BillRow) ProtoMessage() {}
 
 func (x *BillRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[34]
+	mi := &file_covey_v1_covey_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2678,7 @@ func (x *BillRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillRow.ProtoReflect.Descriptor instead.
 func (*BillRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{34}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BillRow) GetOwner() string {
@@ -2256,7 +2730,7 @@ type GetBillResponse struct {
 
 func (x *GetBillResponse) Reset() {
 	*x = GetBillResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[35]
+	mi := &file_covey_v1_covey_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2742,7 @@ func (x *GetBillResponse) String() string {
 func (*GetBillResponse) ProtoMessage() {}
 
 func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[35]
+	mi := &file_covey_v1_covey_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2755,7 @@ func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillResponse.ProtoReflect.Descriptor instead.
 func (*GetBillResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{35}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetBillResponse) GetHours() []*BillHour {
@@ -2341,7 +2815,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[36]
+	mi := &file_covey_v1_covey_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2827,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[36]
+	mi := &file_covey_v1_covey_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2840,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{36}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetUsageRequest) GetBy() string {
@@ -2405,7 +2879,7 @@ type UsageRow struct {
 
 func (x *UsageRow) Reset() {
 	*x = UsageRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[37]
+	mi := &file_covey_v1_covey_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2891,7 @@ func (x *UsageRow) String() string {
 func (*UsageRow) ProtoMessage() {}
 
 func (x *UsageRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[37]
+	mi := &file_covey_v1_covey_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2904,7 @@ func (x *UsageRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRow.ProtoReflect.Descriptor instead.
 func (*UsageRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{37}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UsageRow) GetOwner() string {
@@ -2469,7 +2943,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[38]
+	mi := &file_covey_v1_covey_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +2955,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[38]
+	mi := &file_covey_v1_covey_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +2968,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{38}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetUsageResponse) GetRows() []*UsageRow {
@@ -2527,7 +3001,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[39]
+	mi := &file_covey_v1_covey_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +3013,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[39]
+	mi := &file_covey_v1_covey_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +3026,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{39}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{45}
 }
 
 // HeldTask is a task that runs though the cluster does not know it.
@@ -2570,7 +3044,7 @@ type HeldTask struct {
 
 func (x *HeldTask) Reset() {
 	*x = HeldTask{}
-	mi := &file_covey_v1_covey_proto_msgTypes[40]
+	mi := &file_covey_v1_covey_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +3056,7 @@ func (x *HeldTask) String() string {
 func (*HeldTask) ProtoMessage() {}
 
 func (x *HeldTask) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[40]
+	mi := &file_covey_v1_covey_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +3069,7 @@ func (x *HeldTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldTask.ProtoReflect.Descriptor instead.
 func (*HeldTask) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{40}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *HeldTask) GetId() string {
@@ -2654,7 +3128,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[41]
+	mi := &file_covey_v1_covey_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +3140,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[41]
+	mi := &file_covey_v1_covey_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +3153,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{41}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetClusterResponse) GetName() string {
@@ -2788,7 +3262,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[42]
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +3274,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[42]
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +3287,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{42}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateTokenRequest) GetKind() string {
@@ -2850,7 +3324,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[43]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +3336,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[43]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +3349,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{43}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -2901,7 +3375,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[44]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3387,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[44]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3400,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{44}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
 }
 
 // Token is a token without its secret.
@@ -2948,7 +3422,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_covey_v1_covey_proto_msgTypes[45]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3434,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[45]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3447,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{45}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Token) GetId() string {
@@ -3022,7 +3496,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[46]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3034,7 +3508,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[46]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3047,7 +3521,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{46}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3068,7 +3542,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[47]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3080,7 +3554,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[47]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3093,7 +3567,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{47}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3112,7 +3586,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3598,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3611,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
 }
 
 // EndRecoveryRequest ends a recovery.
@@ -3149,7 +3623,7 @@ type EndRecoveryRequest struct {
 
 func (x *EndRecoveryRequest) Reset() {
 	*x = EndRecoveryRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3635,7 @@ func (x *EndRecoveryRequest) String() string {
 func (*EndRecoveryRequest) ProtoMessage() {}
 
 func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3648,7 @@ func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*EndRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
 }
 
 // EndRecoveryResponse says what is ending.
@@ -3188,7 +3662,7 @@ type EndRecoveryResponse struct {
 
 func (x *EndRecoveryResponse) Reset() {
 	*x = EndRecoveryResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3674,7 @@ func (x *EndRecoveryResponse) String() string {
 func (*EndRecoveryResponse) ProtoMessage() {}
 
 func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3687,7 @@ func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*EndRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *EndRecoveryResponse) GetTasks() int32 {
@@ -3232,7 +3706,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3718,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3731,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
 }
 
 // ResumeResponse says nothing: it is done.
@@ -3269,7 +3743,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3755,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3768,91 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
+}
+
+// ExportStateRequest asks for everything.
+type ExportStateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportStateRequest) Reset() {
+	*x = ExportStateRequest{}
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportStateRequest) ProtoMessage() {}
+
+func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
+func (*ExportStateRequest) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
+}
+
+// ExportStateResponse is a piece of the file, in order. The file is whole when
+// the stream ends without an error.
+type ExportStateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bytes.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportStateResponse) Reset() {
+	*x = ExportStateResponse{}
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportStateResponse) ProtoMessage() {}
+
+func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
+func (*ExportStateResponse) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ExportStateResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
 }
 
 var File_covey_v1_covey_proto protoreflect.FileDescriptor
@@ -3371,7 +3929,34 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\rnearest_lacks\x18\a \x03(\tR\fnearestLacks\x124\n" +
 	"\bmachines\x18\b \x03(\v2\x18.covey.v1.MachineVerdictR\bmachines\"Q\n" +
 	"\x12ExplainJobResponse\x12;\n" +
-	"\tinstances\x18\x01 \x03(\v2\x1d.covey.v1.InstanceExplanationR\tinstances\"@\n" +
+	"\tinstances\x18\x01 \x03(\v2\x1d.covey.v1.InstanceExplanationR\tinstances\"\xf1\x01\n" +
+	"\rFitJobRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
+	"\x04main\x18\x02 \x01(\tR\x04main\x128\n" +
+	"\x05files\x18\x03 \x03(\v2\".covey.v1.FitJobRequest.FilesEntryR\x05files\x12\x14\n" +
+	"\x05binds\x18\x04 \x03(\tR\x05binds\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12\x1c\n" +
+	"\tinstances\x18\x06 \x01(\x05R\tinstances\x1a8\n" +
+	"\n" +
+	"FilesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xa0\x02\n" +
+	"\x0eFitJobResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1c\n" +
+	"\tinstances\x18\x02 \x01(\x05R\tinstances\x12\x12\n" +
+	"\x04fits\x18\x03 \x01(\x05R\x04fits\x12\x1a\n" +
+	"\breplaces\x18\x04 \x01(\bR\breplaces\x123\n" +
+	"\x05waits\x18\x05 \x01(\v2\x1d.covey.v1.InstanceExplanationR\x05waits\x122\n" +
+	"\bmachines\x18\x06 \x03(\v2\x16.covey.v1.MachineCountR\bmachines\x12/\n" +
+	"\astopped\x18\a \x03(\v2\x15.covey.v1.StoppedTaskR\astopped\x12\x14\n" +
+	"\x05stops\x18\b \x01(\x05R\x05stops\">\n" +
+	"\fMachineCount\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x14\n" +
+	"\x05tasks\x18\x02 \x01(\x05R\x05tasks\"R\n" +
+	"\vStoppedTask\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
+	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"@\n" +
 	"\x0fWatchJobRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1b\n" +
 	"\tafter_seq\x18\x02 \x01(\x04R\bafterSeq\"O\n" +
@@ -3384,7 +3969,18 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\x05R\x05limit\"c\n" +
 	"\x16ListTaskEventsResponse\x12+\n" +
 	"\x06events\x18\x01 \x03(\v2\x13.covey.v1.TaskEventR\x06events\x12\x1c\n" +
-	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xb8\x01\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\\\n" +
+	"\x12ExplainTaskRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\"\xda\x01\n" +
+	"\x13ExplainTaskResponse\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\tR\x06status\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x123\n" +
+	"\x05waits\x18\x04 \x01(\v2\x1d.covey.v1.InstanceExplanationR\x05waits\x12+\n" +
+	"\x06events\x18\x05 \x03(\v2\x13.covey.v1.TaskEventR\x06events\x12\x1c\n" +
+	"\ttruncated\x18\x06 \x01(\bR\ttruncated\"\xb8\x01\n" +
 	"\x0eReadLogRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
@@ -3512,7 +4108,10 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x13EndRecoveryResponse\x12\x14\n" +
 	"\x05tasks\x18\x01 \x01(\x05R\x05tasks\"\x0f\n" +
 	"\rResumeRequest\"\x10\n" +
-	"\x0eResumeResponse2\xe9\x03\n" +
+	"\x0eResumeResponse\"\x14\n" +
+	"\x12ExportStateRequest\")\n" +
+	"\x13ExportStateResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xa6\x04\n" +
 	"\n" +
 	"JobService\x12D\n" +
 	"\tCreateJob\x12\x1a.covey.v1.CreateJobRequest\x1a\x1b.covey.v1.CreateJobResponse\x12;\n" +
@@ -3522,10 +4121,12 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\n" +
 	"RestartJob\x12\x1b.covey.v1.RestartJobRequest\x1a\x1c.covey.v1.RestartJobResponse\x12G\n" +
 	"\n" +
-	"ExplainJob\x12\x1b.covey.v1.ExplainJobRequest\x1a\x1c.covey.v1.ExplainJobResponse\x12C\n" +
-	"\bWatchJob\x12\x19.covey.v1.WatchJobRequest\x1a\x1a.covey.v1.WatchJobResponse0\x012\xaf\x02\n" +
+	"ExplainJob\x12\x1b.covey.v1.ExplainJobRequest\x1a\x1c.covey.v1.ExplainJobResponse\x12;\n" +
+	"\x06FitJob\x12\x17.covey.v1.FitJobRequest\x1a\x18.covey.v1.FitJobResponse\x12C\n" +
+	"\bWatchJob\x12\x19.covey.v1.WatchJobRequest\x1a\x1a.covey.v1.WatchJobResponse0\x012\xfb\x02\n" +
 	"\vTaskService\x12S\n" +
-	"\x0eListTaskEvents\x12\x1f.covey.v1.ListTaskEventsRequest\x1a .covey.v1.ListTaskEventsResponse\x12@\n" +
+	"\x0eListTaskEvents\x12\x1f.covey.v1.ListTaskEventsRequest\x1a .covey.v1.ListTaskEventsResponse\x12J\n" +
+	"\vExplainTask\x12\x1c.covey.v1.ExplainTaskRequest\x1a\x1d.covey.v1.ExplainTaskResponse\x12@\n" +
 	"\aReadLog\x12\x18.covey.v1.ReadLogRequest\x1a\x19.covey.v1.ReadLogResponse0\x01\x12D\n" +
 	"\tListFiles\x12\x1a.covey.v1.ListFilesRequest\x1a\x1b.covey.v1.ListFilesResponse\x12C\n" +
 	"\bReadFile\x12\x19.covey.v1.ReadFileRequest\x1a\x1a.covey.v1.ReadFileResponse0\x012\xa8\x01\n" +
@@ -3535,7 +4136,7 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"GetMachine\x12\x1b.covey.v1.GetMachineRequest\x1a\x1c.covey.v1.GetMachineResponse2\x91\x01\n" +
 	"\fUsageService\x12>\n" +
 	"\aGetBill\x12\x18.covey.v1.GetBillRequest\x1a\x19.covey.v1.GetBillResponse\x12A\n" +
-	"\bGetUsage\x12\x19.covey.v1.GetUsageRequest\x1a\x1a.covey.v1.GetUsageResponse2\xc3\x03\n" +
+	"\bGetUsage\x12\x19.covey.v1.GetUsageRequest\x1a\x1a.covey.v1.GetUsageResponse2\x91\x04\n" +
 	"\x0eClusterService\x12G\n" +
 	"\n" +
 	"GetCluster\x12\x1b.covey.v1.GetClusterRequest\x1a\x1c.covey.v1.GetClusterResponse\x12J\n" +
@@ -3544,7 +4145,8 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"ListTokens\x12\x1b.covey.v1.ListTokensRequest\x1a\x1c.covey.v1.ListTokensResponse\x12J\n" +
 	"\vRevokeToken\x12\x1c.covey.v1.RevokeTokenRequest\x1a\x1d.covey.v1.RevokeTokenResponse\x12J\n" +
 	"\vEndRecovery\x12\x1c.covey.v1.EndRecoveryRequest\x1a\x1d.covey.v1.EndRecoveryResponse\x12;\n" +
-	"\x06Resume\x12\x17.covey.v1.ResumeRequest\x1a\x18.covey.v1.ResumeResponseB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
+	"\x06Resume\x12\x17.covey.v1.ResumeRequest\x1a\x18.covey.v1.ResumeResponse\x12L\n" +
+	"\vExportState\x12\x1c.covey.v1.ExportStateRequest\x1a\x1d.covey.v1.ExportStateResponse0\x01B6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
 
 var (
 	file_covey_v1_covey_proto_rawDescOnce sync.Once
@@ -3558,7 +4160,7 @@ func file_covey_v1_covey_proto_rawDescGZIP() []byte {
 	return file_covey_v1_covey_proto_rawDescData
 }
 
-var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_covey_v1_covey_proto_goTypes = []any{
 	(*CreateJobRequest)(nil),       // 0: covey.v1.CreateJobRequest
 	(*CreateJobResponse)(nil),      // 1: covey.v1.CreateJobResponse
@@ -3576,124 +4178,145 @@ var file_covey_v1_covey_proto_goTypes = []any{
 	(*MachineVerdict)(nil),         // 13: covey.v1.MachineVerdict
 	(*InstanceExplanation)(nil),    // 14: covey.v1.InstanceExplanation
 	(*ExplainJobResponse)(nil),     // 15: covey.v1.ExplainJobResponse
-	(*WatchJobRequest)(nil),        // 16: covey.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),       // 17: covey.v1.WatchJobResponse
-	(*ListTaskEventsRequest)(nil),  // 18: covey.v1.ListTaskEventsRequest
-	(*ListTaskEventsResponse)(nil), // 19: covey.v1.ListTaskEventsResponse
-	(*ReadLogRequest)(nil),         // 20: covey.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),        // 21: covey.v1.ReadLogResponse
-	(*ListFilesRequest)(nil),       // 22: covey.v1.ListFilesRequest
-	(*File)(nil),                   // 23: covey.v1.File
-	(*ListFilesResponse)(nil),      // 24: covey.v1.ListFilesResponse
-	(*ReadFileRequest)(nil),        // 25: covey.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),       // 26: covey.v1.ReadFileResponse
-	(*ListMachinesRequest)(nil),    // 27: covey.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),   // 28: covey.v1.ListMachinesResponse
-	(*GetMachineRequest)(nil),      // 29: covey.v1.GetMachineRequest
-	(*GetMachineResponse)(nil),     // 30: covey.v1.GetMachineResponse
-	(*GetBillRequest)(nil),         // 31: covey.v1.GetBillRequest
-	(*BillHour)(nil),               // 32: covey.v1.BillHour
-	(*Amounts)(nil),                // 33: covey.v1.Amounts
-	(*BillRow)(nil),                // 34: covey.v1.BillRow
-	(*GetBillResponse)(nil),        // 35: covey.v1.GetBillResponse
-	(*GetUsageRequest)(nil),        // 36: covey.v1.GetUsageRequest
-	(*UsageRow)(nil),               // 37: covey.v1.UsageRow
-	(*GetUsageResponse)(nil),       // 38: covey.v1.GetUsageResponse
-	(*GetClusterRequest)(nil),      // 39: covey.v1.GetClusterRequest
-	(*HeldTask)(nil),               // 40: covey.v1.HeldTask
-	(*GetClusterResponse)(nil),     // 41: covey.v1.GetClusterResponse
-	(*CreateTokenRequest)(nil),     // 42: covey.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 43: covey.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),      // 44: covey.v1.ListTokensRequest
-	(*Token)(nil),                  // 45: covey.v1.Token
-	(*ListTokensResponse)(nil),     // 46: covey.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),     // 47: covey.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 48: covey.v1.RevokeTokenResponse
-	(*EndRecoveryRequest)(nil),     // 49: covey.v1.EndRecoveryRequest
-	(*EndRecoveryResponse)(nil),    // 50: covey.v1.EndRecoveryResponse
-	(*ResumeRequest)(nil),          // 51: covey.v1.ResumeRequest
-	(*ResumeResponse)(nil),         // 52: covey.v1.ResumeResponse
-	nil,                            // 53: covey.v1.CreateJobRequest.FilesEntry
-	nil,                            // 54: covey.v1.JobSummary.TasksEntry
-	(*Job)(nil),                    // 55: covey.v1.Job
-	(*Task)(nil),                   // 56: covey.v1.Task
-	(*TaskEvent)(nil),              // 57: covey.v1.TaskEvent
-	(*Machine)(nil),                // 58: covey.v1.Machine
-	(*Epoch)(nil),                  // 59: covey.v1.Epoch
+	(*FitJobRequest)(nil),          // 16: covey.v1.FitJobRequest
+	(*FitJobResponse)(nil),         // 17: covey.v1.FitJobResponse
+	(*MachineCount)(nil),           // 18: covey.v1.MachineCount
+	(*StoppedTask)(nil),            // 19: covey.v1.StoppedTask
+	(*WatchJobRequest)(nil),        // 20: covey.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),       // 21: covey.v1.WatchJobResponse
+	(*ListTaskEventsRequest)(nil),  // 22: covey.v1.ListTaskEventsRequest
+	(*ListTaskEventsResponse)(nil), // 23: covey.v1.ListTaskEventsResponse
+	(*ExplainTaskRequest)(nil),     // 24: covey.v1.ExplainTaskRequest
+	(*ExplainTaskResponse)(nil),    // 25: covey.v1.ExplainTaskResponse
+	(*ReadLogRequest)(nil),         // 26: covey.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),        // 27: covey.v1.ReadLogResponse
+	(*ListFilesRequest)(nil),       // 28: covey.v1.ListFilesRequest
+	(*File)(nil),                   // 29: covey.v1.File
+	(*ListFilesResponse)(nil),      // 30: covey.v1.ListFilesResponse
+	(*ReadFileRequest)(nil),        // 31: covey.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),       // 32: covey.v1.ReadFileResponse
+	(*ListMachinesRequest)(nil),    // 33: covey.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),   // 34: covey.v1.ListMachinesResponse
+	(*GetMachineRequest)(nil),      // 35: covey.v1.GetMachineRequest
+	(*GetMachineResponse)(nil),     // 36: covey.v1.GetMachineResponse
+	(*GetBillRequest)(nil),         // 37: covey.v1.GetBillRequest
+	(*BillHour)(nil),               // 38: covey.v1.BillHour
+	(*Amounts)(nil),                // 39: covey.v1.Amounts
+	(*BillRow)(nil),                // 40: covey.v1.BillRow
+	(*GetBillResponse)(nil),        // 41: covey.v1.GetBillResponse
+	(*GetUsageRequest)(nil),        // 42: covey.v1.GetUsageRequest
+	(*UsageRow)(nil),               // 43: covey.v1.UsageRow
+	(*GetUsageResponse)(nil),       // 44: covey.v1.GetUsageResponse
+	(*GetClusterRequest)(nil),      // 45: covey.v1.GetClusterRequest
+	(*HeldTask)(nil),               // 46: covey.v1.HeldTask
+	(*GetClusterResponse)(nil),     // 47: covey.v1.GetClusterResponse
+	(*CreateTokenRequest)(nil),     // 48: covey.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 49: covey.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),      // 50: covey.v1.ListTokensRequest
+	(*Token)(nil),                  // 51: covey.v1.Token
+	(*ListTokensResponse)(nil),     // 52: covey.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),     // 53: covey.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 54: covey.v1.RevokeTokenResponse
+	(*EndRecoveryRequest)(nil),     // 55: covey.v1.EndRecoveryRequest
+	(*EndRecoveryResponse)(nil),    // 56: covey.v1.EndRecoveryResponse
+	(*ResumeRequest)(nil),          // 57: covey.v1.ResumeRequest
+	(*ResumeResponse)(nil),         // 58: covey.v1.ResumeResponse
+	(*ExportStateRequest)(nil),     // 59: covey.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),    // 60: covey.v1.ExportStateResponse
+	nil,                            // 61: covey.v1.CreateJobRequest.FilesEntry
+	nil,                            // 62: covey.v1.JobSummary.TasksEntry
+	nil,                            // 63: covey.v1.FitJobRequest.FilesEntry
+	(*Job)(nil),                    // 64: covey.v1.Job
+	(*Task)(nil),                   // 65: covey.v1.Task
+	(*TaskEvent)(nil),              // 66: covey.v1.TaskEvent
+	(*Machine)(nil),                // 67: covey.v1.Machine
+	(*Epoch)(nil),                  // 68: covey.v1.Epoch
 }
 var file_covey_v1_covey_proto_depIdxs = []int32{
-	53, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
-	55, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
-	55, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
-	56, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
-	54, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
+	61, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
+	64, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
+	64, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
+	65, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
+	62, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
 	5,  // 5: covey.v1.ListJobsResponse.jobs:type_name -> covey.v1.JobSummary
 	12, // 6: covey.v1.InstanceExplanation.verdicts:type_name -> covey.v1.Verdict
 	13, // 7: covey.v1.InstanceExplanation.machines:type_name -> covey.v1.MachineVerdict
 	14, // 8: covey.v1.ExplainJobResponse.instances:type_name -> covey.v1.InstanceExplanation
-	57, // 9: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
-	57, // 10: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
-	23, // 11: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
-	58, // 12: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
-	58, // 13: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
-	56, // 14: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
-	33, // 15: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
-	33, // 16: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
-	32, // 17: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
-	34, // 18: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
-	33, // 19: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
-	33, // 20: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
-	37, // 21: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
-	59, // 22: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
-	40, // 23: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
-	45, // 24: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
-	0,  // 25: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
-	2,  // 26: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
-	4,  // 27: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
-	7,  // 28: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
-	9,  // 29: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
-	11, // 30: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
-	16, // 31: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
-	18, // 32: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
-	20, // 33: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
-	22, // 34: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
-	25, // 35: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
-	27, // 36: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
-	29, // 37: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
-	31, // 38: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
-	36, // 39: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
-	39, // 40: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
-	42, // 41: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
-	44, // 42: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
-	47, // 43: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
-	49, // 44: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
-	51, // 45: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
-	1,  // 46: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
-	3,  // 47: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
-	6,  // 48: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
-	8,  // 49: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
-	10, // 50: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
-	15, // 51: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
-	17, // 52: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
-	19, // 53: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
-	21, // 54: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
-	24, // 55: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
-	26, // 56: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
-	28, // 57: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
-	30, // 58: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
-	35, // 59: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
-	38, // 60: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
-	41, // 61: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
-	43, // 62: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
-	46, // 63: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
-	48, // 64: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
-	50, // 65: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
-	52, // 66: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
-	46, // [46:67] is the sub-list for method output_type
-	25, // [25:46] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	63, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
+	14, // 10: covey.v1.FitJobResponse.waits:type_name -> covey.v1.InstanceExplanation
+	18, // 11: covey.v1.FitJobResponse.machines:type_name -> covey.v1.MachineCount
+	19, // 12: covey.v1.FitJobResponse.stopped:type_name -> covey.v1.StoppedTask
+	66, // 13: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
+	66, // 14: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
+	14, // 15: covey.v1.ExplainTaskResponse.waits:type_name -> covey.v1.InstanceExplanation
+	66, // 16: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
+	29, // 17: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
+	67, // 18: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
+	67, // 19: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
+	65, // 20: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
+	39, // 21: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
+	39, // 22: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
+	38, // 23: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
+	40, // 24: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
+	39, // 25: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
+	39, // 26: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
+	43, // 27: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
+	68, // 28: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
+	46, // 29: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
+	51, // 30: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
+	0,  // 31: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
+	2,  // 32: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
+	4,  // 33: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
+	7,  // 34: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
+	9,  // 35: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
+	11, // 36: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
+	16, // 37: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
+	20, // 38: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
+	22, // 39: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
+	24, // 40: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
+	26, // 41: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
+	28, // 42: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
+	31, // 43: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
+	33, // 44: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
+	35, // 45: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
+	37, // 46: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
+	42, // 47: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
+	45, // 48: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
+	48, // 49: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
+	50, // 50: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
+	53, // 51: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
+	55, // 52: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
+	57, // 53: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
+	59, // 54: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
+	1,  // 55: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
+	3,  // 56: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
+	6,  // 57: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
+	8,  // 58: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
+	10, // 59: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
+	15, // 60: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
+	17, // 61: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
+	21, // 62: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
+	23, // 63: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
+	25, // 64: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
+	27, // 65: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
+	30, // 66: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
+	32, // 67: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
+	34, // 68: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
+	36, // 69: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
+	41, // 70: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
+	44, // 71: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
+	47, // 72: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
+	49, // 73: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
+	52, // 74: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
+	54, // 75: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
+	56, // 76: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
+	58, // 77: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
+	60, // 78: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
+	55, // [55:79] is the sub-list for method output_type
+	31, // [31:55] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_covey_proto_init() }
@@ -3708,7 +4331,7 @@ func file_covey_v1_covey_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_covey_v1_covey_proto_rawDesc), len(file_covey_v1_covey_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   55,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

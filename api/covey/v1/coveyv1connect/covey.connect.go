@@ -53,11 +53,15 @@ const (
 	JobServiceRestartJobProcedure = "/covey.v1.JobService/RestartJob"
 	// JobServiceExplainJobProcedure is the fully-qualified name of the JobService's ExplainJob RPC.
 	JobServiceExplainJobProcedure = "/covey.v1.JobService/ExplainJob"
+	// JobServiceFitJobProcedure is the fully-qualified name of the JobService's FitJob RPC.
+	JobServiceFitJobProcedure = "/covey.v1.JobService/FitJob"
 	// JobServiceWatchJobProcedure is the fully-qualified name of the JobService's WatchJob RPC.
 	JobServiceWatchJobProcedure = "/covey.v1.JobService/WatchJob"
 	// TaskServiceListTaskEventsProcedure is the fully-qualified name of the TaskService's
 	// ListTaskEvents RPC.
 	TaskServiceListTaskEventsProcedure = "/covey.v1.TaskService/ListTaskEvents"
+	// TaskServiceExplainTaskProcedure is the fully-qualified name of the TaskService's ExplainTask RPC.
+	TaskServiceExplainTaskProcedure = "/covey.v1.TaskService/ExplainTask"
 	// TaskServiceReadLogProcedure is the fully-qualified name of the TaskService's ReadLog RPC.
 	TaskServiceReadLogProcedure = "/covey.v1.TaskService/ReadLog"
 	// TaskServiceListFilesProcedure is the fully-qualified name of the TaskService's ListFiles RPC.
@@ -91,6 +95,9 @@ const (
 	ClusterServiceEndRecoveryProcedure = "/covey.v1.ClusterService/EndRecovery"
 	// ClusterServiceResumeProcedure is the fully-qualified name of the ClusterService's Resume RPC.
 	ClusterServiceResumeProcedure = "/covey.v1.ClusterService/Resume"
+	// ClusterServiceExportStateProcedure is the fully-qualified name of the ClusterService's
+	// ExportState RPC.
+	ClusterServiceExportStateProcedure = "/covey.v1.ClusterService/ExportState"
 )
 
 // JobServiceClient is a client for the covey.v1.JobService service.
@@ -108,6 +115,9 @@ type JobServiceClient interface {
 	RestartJob(context.Context, *connect.Request[v1.RestartJobRequest]) (*connect.Response[v1.RestartJobResponse], error)
 	// ExplainJob says why instances of a job wait, machine by machine.
 	ExplainJob(context.Context, *connect.Request[v1.ExplainJobRequest]) (*connect.Response[v1.ExplainJobResponse], error)
+	// FitJob says what would become of a job if it were created now. Nothing is
+	// started and nothing is kept.
+	FitJob(context.Context, *connect.Request[v1.FitJobRequest]) (*connect.Response[v1.FitJobResponse], error)
 	// WatchJob sends the steps of a job's tasks as they are committed.
 	WatchJob(context.Context, *connect.Request[v1.WatchJobRequest]) (*connect.ServerStreamForClient[v1.WatchJobResponse], error)
 }
@@ -159,6 +169,12 @@ func NewJobServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(jobServiceMethods.ByName("ExplainJob")),
 			connect.WithClientOptions(opts...),
 		),
+		fitJob: connect.NewClient[v1.FitJobRequest, v1.FitJobResponse](
+			httpClient,
+			baseURL+JobServiceFitJobProcedure,
+			connect.WithSchema(jobServiceMethods.ByName("FitJob")),
+			connect.WithClientOptions(opts...),
+		),
 		watchJob: connect.NewClient[v1.WatchJobRequest, v1.WatchJobResponse](
 			httpClient,
 			baseURL+JobServiceWatchJobProcedure,
@@ -176,6 +192,7 @@ type jobServiceClient struct {
 	killJob    *connect.Client[v1.KillJobRequest, v1.KillJobResponse]
 	restartJob *connect.Client[v1.RestartJobRequest, v1.RestartJobResponse]
 	explainJob *connect.Client[v1.ExplainJobRequest, v1.ExplainJobResponse]
+	fitJob     *connect.Client[v1.FitJobRequest, v1.FitJobResponse]
 	watchJob   *connect.Client[v1.WatchJobRequest, v1.WatchJobResponse]
 }
 
@@ -209,6 +226,11 @@ func (c *jobServiceClient) ExplainJob(ctx context.Context, req *connect.Request[
 	return c.explainJob.CallUnary(ctx, req)
 }
 
+// FitJob calls covey.v1.JobService.FitJob.
+func (c *jobServiceClient) FitJob(ctx context.Context, req *connect.Request[v1.FitJobRequest]) (*connect.Response[v1.FitJobResponse], error) {
+	return c.fitJob.CallUnary(ctx, req)
+}
+
 // WatchJob calls covey.v1.JobService.WatchJob.
 func (c *jobServiceClient) WatchJob(ctx context.Context, req *connect.Request[v1.WatchJobRequest]) (*connect.ServerStreamForClient[v1.WatchJobResponse], error) {
 	return c.watchJob.CallServerStream(ctx, req)
@@ -229,6 +251,9 @@ type JobServiceHandler interface {
 	RestartJob(context.Context, *connect.Request[v1.RestartJobRequest]) (*connect.Response[v1.RestartJobResponse], error)
 	// ExplainJob says why instances of a job wait, machine by machine.
 	ExplainJob(context.Context, *connect.Request[v1.ExplainJobRequest]) (*connect.Response[v1.ExplainJobResponse], error)
+	// FitJob says what would become of a job if it were created now. Nothing is
+	// started and nothing is kept.
+	FitJob(context.Context, *connect.Request[v1.FitJobRequest]) (*connect.Response[v1.FitJobResponse], error)
 	// WatchJob sends the steps of a job's tasks as they are committed.
 	WatchJob(context.Context, *connect.Request[v1.WatchJobRequest], *connect.ServerStream[v1.WatchJobResponse]) error
 }
@@ -276,6 +301,12 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(jobServiceMethods.ByName("ExplainJob")),
 		connect.WithHandlerOptions(opts...),
 	)
+	jobServiceFitJobHandler := connect.NewUnaryHandler(
+		JobServiceFitJobProcedure,
+		svc.FitJob,
+		connect.WithSchema(jobServiceMethods.ByName("FitJob")),
+		connect.WithHandlerOptions(opts...),
+	)
 	jobServiceWatchJobHandler := connect.NewServerStreamHandler(
 		JobServiceWatchJobProcedure,
 		svc.WatchJob,
@@ -296,6 +327,8 @@ func NewJobServiceHandler(svc JobServiceHandler, opts ...connect.HandlerOption) 
 			jobServiceRestartJobHandler.ServeHTTP(w, r)
 		case JobServiceExplainJobProcedure:
 			jobServiceExplainJobHandler.ServeHTTP(w, r)
+		case JobServiceFitJobProcedure:
+			jobServiceFitJobHandler.ServeHTTP(w, r)
 		case JobServiceWatchJobProcedure:
 			jobServiceWatchJobHandler.ServeHTTP(w, r)
 		default:
@@ -331,6 +364,10 @@ func (UnimplementedJobServiceHandler) ExplainJob(context.Context, *connect.Reque
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.JobService.ExplainJob is not implemented"))
 }
 
+func (UnimplementedJobServiceHandler) FitJob(context.Context, *connect.Request[v1.FitJobRequest]) (*connect.Response[v1.FitJobResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.JobService.FitJob is not implemented"))
+}
+
 func (UnimplementedJobServiceHandler) WatchJob(context.Context, *connect.Request[v1.WatchJobRequest], *connect.ServerStream[v1.WatchJobResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.JobService.WatchJob is not implemented"))
 }
@@ -339,6 +376,9 @@ func (UnimplementedJobServiceHandler) WatchJob(context.Context, *connect.Request
 type TaskServiceClient interface {
 	// ListTaskEvents returns the steps of a task, or of a slot's tasks.
 	ListTaskEvents(context.Context, *connect.Request[v1.ListTaskEventsRequest]) (*connect.Response[v1.ListTaskEventsResponse], error)
+	// ExplainTask says where a task is and why there, what became of it, or why
+	// it waits.
+	ExplainTask(context.Context, *connect.Request[v1.ExplainTaskRequest]) (*connect.Response[v1.ExplainTaskResponse], error)
 	// ReadLog sends what a task's processes wrote, and follows it if asked.
 	ReadLog(context.Context, *connect.Request[v1.ReadLogRequest]) (*connect.ServerStreamForClient[v1.ReadLogResponse], error)
 	// ListFiles lists a folder of a task's sandbox.
@@ -362,6 +402,12 @@ func NewTaskServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			httpClient,
 			baseURL+TaskServiceListTaskEventsProcedure,
 			connect.WithSchema(taskServiceMethods.ByName("ListTaskEvents")),
+			connect.WithClientOptions(opts...),
+		),
+		explainTask: connect.NewClient[v1.ExplainTaskRequest, v1.ExplainTaskResponse](
+			httpClient,
+			baseURL+TaskServiceExplainTaskProcedure,
+			connect.WithSchema(taskServiceMethods.ByName("ExplainTask")),
 			connect.WithClientOptions(opts...),
 		),
 		readLog: connect.NewClient[v1.ReadLogRequest, v1.ReadLogResponse](
@@ -388,6 +434,7 @@ func NewTaskServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 // taskServiceClient implements TaskServiceClient.
 type taskServiceClient struct {
 	listTaskEvents *connect.Client[v1.ListTaskEventsRequest, v1.ListTaskEventsResponse]
+	explainTask    *connect.Client[v1.ExplainTaskRequest, v1.ExplainTaskResponse]
 	readLog        *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
 	listFiles      *connect.Client[v1.ListFilesRequest, v1.ListFilesResponse]
 	readFile       *connect.Client[v1.ReadFileRequest, v1.ReadFileResponse]
@@ -396,6 +443,11 @@ type taskServiceClient struct {
 // ListTaskEvents calls covey.v1.TaskService.ListTaskEvents.
 func (c *taskServiceClient) ListTaskEvents(ctx context.Context, req *connect.Request[v1.ListTaskEventsRequest]) (*connect.Response[v1.ListTaskEventsResponse], error) {
 	return c.listTaskEvents.CallUnary(ctx, req)
+}
+
+// ExplainTask calls covey.v1.TaskService.ExplainTask.
+func (c *taskServiceClient) ExplainTask(ctx context.Context, req *connect.Request[v1.ExplainTaskRequest]) (*connect.Response[v1.ExplainTaskResponse], error) {
+	return c.explainTask.CallUnary(ctx, req)
 }
 
 // ReadLog calls covey.v1.TaskService.ReadLog.
@@ -417,6 +469,9 @@ func (c *taskServiceClient) ReadFile(ctx context.Context, req *connect.Request[v
 type TaskServiceHandler interface {
 	// ListTaskEvents returns the steps of a task, or of a slot's tasks.
 	ListTaskEvents(context.Context, *connect.Request[v1.ListTaskEventsRequest]) (*connect.Response[v1.ListTaskEventsResponse], error)
+	// ExplainTask says where a task is and why there, what became of it, or why
+	// it waits.
+	ExplainTask(context.Context, *connect.Request[v1.ExplainTaskRequest]) (*connect.Response[v1.ExplainTaskResponse], error)
 	// ReadLog sends what a task's processes wrote, and follows it if asked.
 	ReadLog(context.Context, *connect.Request[v1.ReadLogRequest], *connect.ServerStream[v1.ReadLogResponse]) error
 	// ListFiles lists a folder of a task's sandbox.
@@ -436,6 +491,12 @@ func NewTaskServiceHandler(svc TaskServiceHandler, opts ...connect.HandlerOption
 		TaskServiceListTaskEventsProcedure,
 		svc.ListTaskEvents,
 		connect.WithSchema(taskServiceMethods.ByName("ListTaskEvents")),
+		connect.WithHandlerOptions(opts...),
+	)
+	taskServiceExplainTaskHandler := connect.NewUnaryHandler(
+		TaskServiceExplainTaskProcedure,
+		svc.ExplainTask,
+		connect.WithSchema(taskServiceMethods.ByName("ExplainTask")),
 		connect.WithHandlerOptions(opts...),
 	)
 	taskServiceReadLogHandler := connect.NewServerStreamHandler(
@@ -460,6 +521,8 @@ func NewTaskServiceHandler(svc TaskServiceHandler, opts ...connect.HandlerOption
 		switch r.URL.Path {
 		case TaskServiceListTaskEventsProcedure:
 			taskServiceListTaskEventsHandler.ServeHTTP(w, r)
+		case TaskServiceExplainTaskProcedure:
+			taskServiceExplainTaskHandler.ServeHTTP(w, r)
 		case TaskServiceReadLogProcedure:
 			taskServiceReadLogHandler.ServeHTTP(w, r)
 		case TaskServiceListFilesProcedure:
@@ -477,6 +540,10 @@ type UnimplementedTaskServiceHandler struct{}
 
 func (UnimplementedTaskServiceHandler) ListTaskEvents(context.Context, *connect.Request[v1.ListTaskEventsRequest]) (*connect.Response[v1.ListTaskEventsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.TaskService.ListTaskEvents is not implemented"))
+}
+
+func (UnimplementedTaskServiceHandler) ExplainTask(context.Context, *connect.Request[v1.ExplainTaskRequest]) (*connect.Response[v1.ExplainTaskResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.TaskService.ExplainTask is not implemented"))
 }
 
 func (UnimplementedTaskServiceHandler) ReadLog(context.Context, *connect.Request[v1.ReadLogRequest], *connect.ServerStream[v1.ReadLogResponse]) error {
@@ -706,6 +773,9 @@ type ClusterServiceClient interface {
 	EndRecovery(context.Context, *connect.Request[v1.EndRecoveryRequest]) (*connect.Response[v1.EndRecoveryResponse], error)
 	// Resume ends the pause of rescheduling after many machines vanished.
 	Resume(context.Context, *connect.Request[v1.ResumeRequest]) (*connect.Response[v1.ResumeResponse], error)
+	// ExportState sends a copy of the cluster's jobs, tasks and machines, without
+	// secrets, as a file that covey simulate reads.
+	ExportState(context.Context, *connect.Request[v1.ExportStateRequest]) (*connect.ServerStreamForClient[v1.ExportStateResponse], error)
 }
 
 // NewClusterServiceClient constructs a client for the covey.v1.ClusterService service. By default,
@@ -755,6 +825,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("Resume")),
 			connect.WithClientOptions(opts...),
 		),
+		exportState: connect.NewClient[v1.ExportStateRequest, v1.ExportStateResponse](
+			httpClient,
+			baseURL+ClusterServiceExportStateProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ExportState")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -766,6 +842,7 @@ type clusterServiceClient struct {
 	revokeToken *connect.Client[v1.RevokeTokenRequest, v1.RevokeTokenResponse]
 	endRecovery *connect.Client[v1.EndRecoveryRequest, v1.EndRecoveryResponse]
 	resume      *connect.Client[v1.ResumeRequest, v1.ResumeResponse]
+	exportState *connect.Client[v1.ExportStateRequest, v1.ExportStateResponse]
 }
 
 // GetCluster calls covey.v1.ClusterService.GetCluster.
@@ -798,6 +875,11 @@ func (c *clusterServiceClient) Resume(ctx context.Context, req *connect.Request[
 	return c.resume.CallUnary(ctx, req)
 }
 
+// ExportState calls covey.v1.ClusterService.ExportState.
+func (c *clusterServiceClient) ExportState(ctx context.Context, req *connect.Request[v1.ExportStateRequest]) (*connect.ServerStreamForClient[v1.ExportStateResponse], error) {
+	return c.exportState.CallServerStream(ctx, req)
+}
+
 // ClusterServiceHandler is an implementation of the covey.v1.ClusterService service.
 type ClusterServiceHandler interface {
 	// GetCluster returns the cluster's name, UID and versions.
@@ -813,6 +895,9 @@ type ClusterServiceHandler interface {
 	EndRecovery(context.Context, *connect.Request[v1.EndRecoveryRequest]) (*connect.Response[v1.EndRecoveryResponse], error)
 	// Resume ends the pause of rescheduling after many machines vanished.
 	Resume(context.Context, *connect.Request[v1.ResumeRequest]) (*connect.Response[v1.ResumeResponse], error)
+	// ExportState sends a copy of the cluster's jobs, tasks and machines, without
+	// secrets, as a file that covey simulate reads.
+	ExportState(context.Context, *connect.Request[v1.ExportStateRequest], *connect.ServerStream[v1.ExportStateResponse]) error
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -858,6 +943,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("Resume")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceExportStateHandler := connect.NewServerStreamHandler(
+		ClusterServiceExportStateProcedure,
+		svc.ExportState,
+		connect.WithSchema(clusterServiceMethods.ByName("ExportState")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/covey.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceGetClusterProcedure:
@@ -872,6 +963,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceEndRecoveryHandler.ServeHTTP(w, r)
 		case ClusterServiceResumeProcedure:
 			clusterServiceResumeHandler.ServeHTTP(w, r)
+		case ClusterServiceExportStateProcedure:
+			clusterServiceExportStateHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -903,4 +996,8 @@ func (UnimplementedClusterServiceHandler) EndRecovery(context.Context, *connect.
 
 func (UnimplementedClusterServiceHandler) Resume(context.Context, *connect.Request[v1.ResumeRequest]) (*connect.Response[v1.ResumeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.ClusterService.Resume is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ExportState(context.Context, *connect.Request[v1.ExportStateRequest], *connect.ServerStream[v1.ExportStateResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.ClusterService.ExportState is not implemented"))
 }
