@@ -84,7 +84,7 @@ func leaks() []string {
 }
 
 // needRoot skips a test that has nothing to try without root.
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: cgroups, namespaces and other users")

@@ -22,7 +22,7 @@ import (
 // A world is one cluster of one test: a directory, a name, a home, and the
 // processes that the test starts there.
 type world struct {
-	t *testing.T // the test or subtest that looks at it
+	t testing.TB // the test, subtest or benchmark that looks at it
 	*site
 }
 
@@ -54,7 +54,7 @@ func allUIDs() []string {
 }
 
 // newWorld makes a world in which nothing runs yet.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t, &site{cluster: fmt.Sprintf("w%d", worlds.Add(1))}}
 	w.dir = filepath.Join(base, w.cluster)
@@ -71,7 +71,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // newDev makes a world in which covey dev is ready.
-func newDev(t *testing.T, agents int) *world {
+func newDev(t testing.TB, agents int) *world {
 	t.Helper()
 	w := newWorld(t)
 	w.startDev(agents)

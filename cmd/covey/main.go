@@ -27,12 +27,10 @@ func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
 	if len(args) > 0 {
-		env := runtime.Env{Args: args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+		env := runtime.Env{Args: args[1:], Stderr: os.Stderr}
 		switch args[0] {
 		case runtime.SuperviseArg:
 			return runtime.SuperviseMain(env)
-		case runtime.InitArg:
-			return runtime.InitMain(env)
 		case evaluate.Command:
 			return evaluate.Main(os.Stdin, os.Stdout)
 		}

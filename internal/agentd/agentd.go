@@ -78,7 +78,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	d.rt, err = runtime.New(runtime.Config{
 		Dir: filepath.Join(cfg.DataDir, "tasks"), Self: cfg.Self, CgroupRoot: "/covey/" + id.UID + "/" + cfg.Machine,
-		Hide: append([]string{cfg.DataDir}, cfg.Hide...), Reduced: cfg.Reduced, Log: d.log,
+		Hide: append([]string{cfg.DataDir}, cfg.Hide...), Reduced: cfg.Reduced, Spare: true, Log: d.log,
 	})
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 )
 
 const (
@@ -54,7 +55,7 @@ func checkArtifacts(as []job.Artifact) error {
 			return fault.Invalid.Errorf("artifact %.200q: %w", a.URI, err)
 		}
 		if a.Path != "" && (!filepath.IsLocal(a.Path) || reserved(a.Path)) {
-			return fault.Invalid.Errorf("artifact %.200q goes to %.200q; want a path below the sandbox, not in %s or %s", a.URI, a.Path, logsDir, tmpDir)
+			return fault.Invalid.Errorf("artifact %.200q goes to %.200q; want a path below the sandbox, not in %s or %s", a.URI, a.Path, inside.LogsDir, inside.TmpDir)
 		}
 	}
 	return nil
@@ -63,7 +64,7 @@ func checkArtifacts(as []job.Artifact) error {
 // reserved reports whether a path in a sandbox is the supervisor's.
 func reserved(p string) bool {
 	first, _, _ := strings.Cut(path.Clean(p), "/")
-	return first == logsDir || first == tmpDir
+	return first == inside.LogsDir || first == inside.TmpDir
 }
 
 // digest reads sha256:HEX; empty gives nil.
@@ -106,12 +107,12 @@ type fetcher struct {
 	get     func(uri string) (*http.Request, error)
 	stopped func() error // why to give up
 	root    *os.Root
-	login   *login // who owns what is made; nil: whoever we are
-	room    int64  // bytes that may still be written
+	login   *inside.Login // who owns what is made; nil: whoever we are
+	room    int64         // bytes that may still be written
 }
 
 // newFetcher fetches until ctx ends. A room of 0 is a tebibyte.
-func newFetcher(ctx context.Context, root *os.Root, l *login, room int64) *fetcher {
+func newFetcher(ctx context.Context, root *os.Root, l *inside.Login, room int64) *fetcher {
 	if room <= 0 {
 		room = 1 << 40
 	}
@@ -264,7 +265,7 @@ func (f *fetcher) openFile(p string) (io.ReadCloser, error) {
 	go func() {
 		if f.login != nil {
 			goruntime.LockOSThread() // never unlocked: the thread ends with the goroutine
-			if err := becomeThread(*f.login); err != nil {
+			if err := inside.BecomeThread(*f.login); err != nil {
 				done <- opened{nil, err}
 				return
 			}

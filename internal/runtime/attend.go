@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -119,7 +120,7 @@ func gone(dir string, st Status, boot string) bool {
 	case fault.Of(err) == fault.Conflict || st.Supervisor == 0:
 		return false
 	}
-	return st.Supervisor == 0 || st.Boot != boot || !same(st.Supervisor, st.SupervisorStart)
+	return st.Supervisor == 0 || st.Boot != boot || !inside.Same(st.Supervisor, st.SupervisorStart)
 }
 
 // attend follows a task until it has ended or the runtime is closed.
@@ -279,15 +280,15 @@ func (r *Runtime) group(e *entry) group {
 // killRecorded kills what a task without cgroup or namespaces has left: the
 // sessions of its processes, and its init.
 func (r *Runtime) killRecorded(st Status) {
-	if st.Pid > 0 && same(st.Pid, st.Start) {
-		kill(st.Pid)
+	if st.Pid > 0 && inside.Same(st.Pid, st.Start) {
+		inside.Kill(st.Pid)
 	}
 	if !r.groups.off() {
 		return
 	}
 	for _, p := range st.Processes {
 		if p.Pid > 0 {
-			killSession(p.Pid, p.Start)
+			inside.KillSession(p.Pid, p.Start)
 		}
 	}
 }
@@ -386,8 +387,8 @@ func (r *Runtime) shoot(e *entry) {
 	if saved, err := readStatus(e.dir, stateFile); err == nil {
 		st = saved
 	}
-	if st.Supervisor > 0 && st.Boot == r.boot && same(st.Supervisor, st.SupervisorStart) {
-		kill(st.Supervisor)
+	if st.Supervisor > 0 && st.Boot == r.boot && inside.Same(st.Supervisor, st.SupervisorStart) {
+		inside.Kill(st.Supervisor)
 	}
 	r.group(e).killAll(sweepWithin)
 }

@@ -15,7 +15,7 @@ import (
 // previous tasks keep running until they are stopped in the pauses.
 func BenchmarkStart(b *testing.B) {
 	needRoot(b)
-	w := newWorld(b)
+	w := newWorld(b, func(c *Config) { c.Spare = true })
 	ch := w.r.Watch(b.Context())
 	var took []time.Duration
 	for b.Loop() {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/name"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -185,7 +186,7 @@ func (r *Runtime) LogChunk(id task.ID, process string, run int, stream string, o
 		return Chunk{}, err
 	}
 	defer root.Close() //nolint:errcheck // only a directory
-	c, end, err := readStream(root, path.Join(logsDir, name.Escape(process), strconv.Itoa(run)), stream, offset, maxBytes)
+	c, end, err := readStream(root, path.Join(inside.LogsDir, name.Escape(process), strconv.Itoa(run)), stream, offset, maxBytes)
 	c.EOF = err == nil && over && c.Next >= end
 	return c, err
 }

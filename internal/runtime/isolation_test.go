@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -60,7 +61,7 @@ func TestPrivilegesGone(t *testing.T) {
 		t.Errorf("uid %d is not of the range", l.UID)
 	}
 	env := strings.Split(strings.TrimSpace(w.sees("env -u _ -u SHLVL -u OLDPWD | sort")), "\n")
-	if d := cmp.Diff(environment("covey-role", "/sandbox", "/bin/bash", ""), env); d != "" {
+	if d := cmp.Diff(inside.Environment("covey-role", "/sandbox", "/bin/bash", ""), env); d != "" {
 		t.Errorf("environment: -want +got\n%s", d)
 	}
 	if got := strings.Fields(w.sees("ls /proc/$$/fd")); !slices.Equal(got, []string{"0", "1", "2", "255"}) && !slices.Equal(got, []string{"0", "1", "2"}) {
@@ -230,7 +231,7 @@ func TestReduced(t *testing.T) {
 		t.Errorf("got %+v; want KILLED", got)
 	}
 	noProcess(t, "4712")
-	if same(st.Processes[0].Pid, st.Processes[0].Start) {
+	if inside.Same(st.Processes[0].Pid, st.Processes[0].Start) {
 		t.Error("its process lives")
 	}
 	// Memory is sampled, cpu counted. The shell must stay to hold what it read:
@@ -247,7 +248,7 @@ func TestReduced(t *testing.T) {
 		s, err := readStatus(w.r.liveDir(id), stateFile)
 		return err == nil && len(s.Processes) > 0
 	})
-	kill(st.Supervisor)
+	inside.Kill(st.Supervisor)
 	if got := w.end(id); got.Reason != "supervisor died" {
 		t.Errorf("got %+v", got)
 	}
@@ -258,9 +259,9 @@ func noProcess(t *testing.T, arg string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		found := ""
-		for _, p := range allProcesses() {
-			b, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/cmdline")
-			if !p.zombie && strings.HasSuffix(string(b), "\x00"+arg+"\x00") {
+		for _, p := range inside.Processes() {
+			b, _ := os.ReadFile("/proc/" + strconv.Itoa(p.Pid) + "/cmdline")
+			if !p.Zombie && strings.HasSuffix(string(b), "\x00"+arg+"\x00") {
 				found = string(b)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -75,10 +76,10 @@ func TestProcessKilledByHandComesBack(t *testing.T) {
 	s.Config.Task.Processes[0].MaxFailures = 2
 	id := w.start(s)
 	first := w.running(id).Processes[0]
-	if !same(first.Pid, first.Start) {
+	if !inside.Same(first.Pid, first.Start) {
 		t.Fatalf("pid %d started at %d is not a process of this machine", first.Pid, first.Start)
 	}
-	kill(first.Pid)
+	inside.Kill(first.Pid)
 	again := w.wait(id, "back", func(s Status) bool { return s.Processes[0].Run == 2 && s.Processes[0].Pid > 0 })
 	if again.Processes[0].Pid == first.Pid || again.State != task.Running {
 		t.Errorf("got %+v; want another pid", again)
@@ -140,7 +141,7 @@ func TestKillDeafSupervisor(t *testing.T) {
 	if got := w.status(id); got.State != task.Killed || got.Reason != "now" || got.Known {
 		t.Errorf("got %+v; want KILLED because now", got)
 	}
-	if same(st.Processes[0].Pid, st.Processes[0].Start) {
+	if inside.Same(st.Processes[0].Pid, st.Processes[0].Start) {
 		t.Error("its process lives")
 	}
 }

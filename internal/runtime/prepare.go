@@ -17,26 +17,22 @@ import (
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
 type jobProcess = job.Process
 
-// What lies in a sandbox beside the task's own files.
-const (
-	logsDir    = ".logs"
-	tmpDir     = ".tmp"
-	snoozeFile = ".healthchecksnooze"
-)
+const snoozeFile = ".healthchecksnooze" // in the sandbox, as Thermos has it
 
 // initPids are the threads of init, which count towards its task's pids.
 const initPids = 16
 
 // makePlan says what init shall do.
-func (s *supervisor) makePlan() initPlan {
+func (s *supervisor) makePlan() inside.Plan {
 	c := s.rec.Config.Task
-	p := initPlan{
+	p := inside.Plan{
 		Isolated: s.rec.Isolated,
 		Root:     s.rec.Root,
 		Sandbox:  filepath.Join(s.dir, sandboxDir),
@@ -50,9 +46,9 @@ func (s *supervisor) makePlan() initPlan {
 		l := loginFor(user)
 		p.Login = &l
 	}
-	p.Env = environment(user, p.inside(), p.Shell, s.rec.Zone)
+	p.Env = inside.Environment(user, p.Inside(), p.Shell, s.rec.Zone)
 	for _, q := range c.Processes {
-		p.Processes = append(p.Processes, initCommand{q.Name, q.Cmdline})
+		p.Processes = append(p.Processes, inside.Command{Name: q.Name, Cmdline: q.Cmdline})
 	}
 	if h := s.rec.Config.Health; h != nil && h.Shell != nil {
 		p.ShellCheck = h.Shell.Command
@@ -73,9 +69,14 @@ func shell() string {
 // then at the same time the cgroups, the init and the artifacts. Each of the
 // three is answered by one [prepared].
 func (s *supervisor) prepare() {
-	if err := s.over.add(os.Getpid()); err != nil {
-		s.log.Warn("supervisor's own cgroup", "error", err)
+	if !s.grouped {
+		if err := s.over.add(os.Getpid()); err != nil {
+			s.log.Warn("supervisor's own cgroup", "error", err)
+		}
 	}
+	warm, cool := s.within(warmFor)
+	s.cool = cool
+	go s.over.warm(os.Getpid(), warm.Done())
 	s.waiting = 3
 	if err := s.makeSandbox(); err != nil {
 		s.prepared(prepared{err})
@@ -90,8 +91,8 @@ func (s *supervisor) prepare() {
 	}
 	s.init = h
 	s.status.Pid = h.pid
-	if st, ok := readStat(h.pid); ok {
-		s.status.Start = st.start
+	if st, ok := inside.ReadProcess(h.pid); ok {
+		s.status.Start = st.Start
 	}
 	go s.hearInit()
 	s.changed()
@@ -123,6 +124,7 @@ func (s *supervisor) prepared(p prepared) {
 	if s.waiting--; s.waiting > 0 {
 		return
 	}
+	defer s.cool()
 	if err := s.group.add(s.init.pid); err != nil {
 		s.ended = &agent.End{State: task.Failed, Reason: err.Error()}
 		return
@@ -143,8 +145,8 @@ func (s *supervisor) makeSandbox() error {
 		own  bool
 	}{
 		{s.plan.Sandbox, 0o700, true},
-		{filepath.Join(s.plan.Sandbox, logsDir), 0o755, false},
-		{filepath.Join(s.plan.Sandbox, tmpDir), 0o777 | os.ModeSticky, true},
+		{filepath.Join(s.plan.Sandbox, inside.LogsDir), 0o755, false},
+		{filepath.Join(s.plan.Sandbox, inside.TmpDir), 0o777 | os.ModeSticky, true},
 	} {
 		err := os.Mkdir(d.path, 0o700)
 		if errors.Is(err, os.ErrExist) {
@@ -161,7 +163,7 @@ func (s *supervisor) makeSandbox() error {
 		}
 	}
 	var err error
-	if s.logs, err = os.OpenRoot(filepath.Join(s.plan.Sandbox, logsDir)); err != nil {
+	if s.logs, err = os.OpenRoot(filepath.Join(s.plan.Sandbox, inside.LogsDir)); err != nil {
 		return fault.Unavailable.Errorf("sandbox: %w", err)
 	}
 	return nil
@@ -171,23 +173,23 @@ func (s *supervisor) makeSandbox() error {
 type initHandle struct {
 	pid      int
 	isolated bool
-	p        *packets
+	p        *inside.Packets
 	gone     bool
 	exit     chan struct{} // closed when it has ended
 }
 
 // startInit starts the same binary as init. It runs on a thread that stays,
 // since the kernel kills init when the thread that started it dies.
-func startInit(plan *initPlan) (*initHandle, error) {
-	ours, theirs, err := packetPair()
+func startInit(plan *inside.Plan) (*initHandle, error) {
+	ours, theirs, err := inside.Pair()
 	if err != nil {
 		return nil, err
 	}
 	file, err := planFile(plan)
 	if err != nil {
-		return nil, errors.Join(err, theirs.Close(), ours.c.Close())
+		return nil, errors.Join(err, theirs.Close(), ours.Close())
 	}
-	cmd := exec.Command("/proc/self/exe", InitArg) //nolint:noctx // it ends with the task
+	cmd := exec.Command("/proc/self/exe", inside.Arg) //nolint:noctx,gosec // our own binary; it ends with the task
 	cmd.Args[0] = "covey"
 	cmd.Env = []string{"GOMAXPROCS=2"}
 	cmd.Stderr = os.Stderr //nolint:forbidigo // the supervisor's log, for a panic
@@ -209,14 +211,14 @@ func startInit(plan *initPlan) (*initHandle, error) {
 	err = <-began
 	err = errors.Join(err, theirs.Close(), file.Close())
 	if err != nil {
-		return nil, errors.Join(fault.Unavailable.Errorf("start init: %w", err), ours.c.Close())
+		return nil, errors.Join(fault.Unavailable.Errorf("start init: %w", err), ours.Close())
 	}
 	h.pid = cmd.Process.Pid
 	return h, nil
 }
 
 // planFile puts the plan into a file without a name.
-func planFile(plan *initPlan) (*os.File, error) {
+func planFile(plan *inside.Plan) (*os.File, error) {
 	fd, err := unix.MemfdCreate("plan", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fault.Unavailable.Errorf("plan: %w", err)
@@ -233,24 +235,24 @@ func planFile(plan *initPlan) (*os.File, error) {
 }
 
 // tell sends an order. What init cannot hear, its death will answer.
-func (h *initHandle) tell(o order, fds ...int) {
+func (h *initHandle) tell(o inside.Order, fds ...int) {
 	if h != nil && !h.gone {
-		_ = h.p.send(o, fds...)
+		_ = h.p.Send(o, fds...)
 	}
 }
 
 // hearInit passes on what init says, until it is gone.
 func (s *supervisor) hearInit() {
-	buf := make([]byte, maxPacket)
+	buf := make([]byte, inside.MaxPacket)
 	for {
-		n := note{}
-		fds, err := s.init.p.receive(&n, buf)
-		n.pidfd = -1
+		n := inside.Note{}
+		fds, err := s.init.p.Receive(&n, buf)
+		n.Pidfd = -1
 		if err == nil && len(fds) > 0 {
-			n.pidfd = fds[0]
+			n.Pidfd = fds[0]
 			fds = fds[1:]
 		}
-		closeAll(fds)
+		inside.CloseAll(fds)
 		if err != nil {
 			s.send(initGone{fault.Unavailable.Errorf("init died before it was ready: %w", err)})
 			return
@@ -264,16 +266,16 @@ func (h *initHandle) end() {
 	if h == nil {
 		return
 	}
-	_ = h.p.c.Close()
+	_ = h.p.Close()
 	if h.isolated {
-		kill(h.pid) // all of its namespace dies with it
+		inside.Kill(h.pid) // all of its namespace dies with it
 	}
 	for _, patience := range []time.Duration{6 * time.Second, 5 * time.Second} {
 		select {
 		case <-h.exit:
 			return
 		case <-time.After(patience):
-			kill(h.pid)
+			inside.Kill(h.pid)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 )
 
 // maxAnswer bounds what is read of a task's answer, in bytes.
@@ -120,7 +121,7 @@ func shown(s string) string {
 
 // probeShell runs the command beside the task's processes, as one of them.
 func (s *supervisor) probeShell(ctx context.Context, a agent.Probe) error {
-	answers := make(chan note, 4)
+	answers := make(chan inside.Note, 4)
 	r, w, err := pipe()
 	if err != nil {
 		return err
@@ -130,7 +131,7 @@ func (s *supervisor) probeShell(ctx context.Context, a agent.Probe) error {
 	s.send(askInit{func() {
 		defer close(done)
 		s.checks[a.Seq] = answers
-		s.init.tell(order{Op: "check", Run: a.Seq}, w, w)
+		s.init.tell(inside.Order{Op: "check", Run: a.Seq}, w, w)
 	}})
 	select {
 	case <-done:
@@ -141,8 +142,8 @@ func (s *supervisor) probeShell(ctx context.Context, a agent.Probe) error {
 	for {
 		select {
 		case n := <-answers:
-			if n.pidfd >= 0 {
-				_ = unix.Close(n.pidfd)
+			if n.Pidfd >= 0 {
+				_ = unix.Close(n.Pidfd)
 			}
 			switch {
 			case n.Op == "failed":
@@ -153,7 +154,7 @@ func (s *supervisor) probeShell(ctx context.Context, a agent.Probe) error {
 				return nil
 			}
 		case <-ctx.Done():
-			s.send(askInit{func() { s.init.tell(order{Op: "signal", Run: a.Seq, Sig: int(unix.SIGKILL)}) }})
+			s.send(askInit{func() { s.init.tell(inside.Order{Op: "signal", Run: a.Seq, Sig: int(unix.SIGKILL)}) }})
 			return ctx.Err()
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -25,13 +26,13 @@ func TestSupervisorKilled(t *testing.T) {
 		s, err := readStatus(w.r.liveDir(id), stateFile)
 		return err == nil && len(s.Processes) > 0
 	})
-	kill(st.Supervisor)
+	inside.Kill(st.Supervisor)
 	got := w.end(id)
 	want := Status{Name: "FAILED", Reason: "supervisor died", Ended: true}
 	if d := cmp.Diff(want, Status{Name: got.Name, Reason: got.Reason, Ended: got.Ended, Known: got.Known, ExitCode: got.ExitCode, Signal: got.Signal}); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
-	if same(st.Processes[0].Pid, st.Processes[0].Start) || same(st.Pid, st.Start) {
+	if inside.Same(st.Processes[0].Pid, st.Processes[0].Start) || inside.Same(st.Pid, st.Start) {
 		t.Error("its processes live")
 	}
 	if got.CPUNanos == 0 {
@@ -65,7 +66,7 @@ func TestInitKilled(t *testing.T) {
 	needRoot(t)
 	w := newWorld(t)
 	id := w.start(w.spec("exec sleep 1000"))
-	kill(w.running(id).Pid)
+	inside.Kill(w.running(id).Pid)
 	if got := w.end(id); got.State != task.Failed || got.Reason != "the task's init died" || got.Known {
 		t.Errorf("got %+v; want FAILED without an exit status", got)
 	}
@@ -90,7 +91,7 @@ func TestAgentKilled(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.r.liveDir(short.ID), sandboxDir, "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); same(b.Supervisor, b.SupervisorStart) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); inside.Same(b.Supervisor, b.SupervisorStart) && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	w.open()
@@ -130,7 +131,7 @@ func TestSupervisorKilledWhileAgentIsAway(t *testing.T) {
 		return err == nil && len(s.Processes) > 0
 	})
 	w.r.Close()
-	kill(st.Supervisor)
+	inside.Kill(st.Supervisor)
 	w.open()
 	if got := w.end(id); got.Reason != "supervisor died" || got.Known || got.Processes[0].Live {
 		t.Errorf("got %+v; want FAILED because the supervisor died", got)
@@ -161,7 +162,7 @@ func TestDirectoryLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.open() // an old copy
-	if got := w.status(id); got.Ended || !same(st.Processes[0].Pid, st.Processes[0].Start) {
+	if got := w.status(id); got.Ended || !inside.Same(st.Processes[0].Pid, st.Processes[0].Start) {
 		t.Errorf("got %+v; want the task to live", got)
 	}
 	w.r.Close()
@@ -183,8 +184,8 @@ func TestRebooted(t *testing.T) {
 	id := w.start(w.spec("exec sleep 1000"))
 	st := w.running(id)
 	w.r.Close()
-	kill(st.Supervisor)
-	for deadline := time.Now().Add(patience); same(st.Pid, st.Start) && time.Now().Before(deadline); {
+	inside.Kill(st.Supervisor)
+	for deadline := time.Now().Add(patience); inside.Same(st.Pid, st.Start) && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	st.Boot, st.Version = "an earlier one", version

@@ -24,15 +24,13 @@ import (
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/name"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
 
-// The arguments under which a binary must dispatch to [SuperviseMain] and
-// [InitMain].
-const (
-	SuperviseArg = "__supervise"
-	InitArg      = "__init"
-)
+// SuperviseArg is the argument under which a binary must dispatch to
+// [SuperviseMain]. Package inside dispatches its own.
+const SuperviseArg = "__supervise"
 
 // DefaultPids bounds the processes and threads of a task whose configuration
 // says nothing.
@@ -41,11 +39,12 @@ const DefaultPids = 256
 // A Config says where and how tasks run.
 type Config struct {
 	Dir        string       // where the tasks' directories are kept; made when missing
-	Self       string       // path of a binary that dispatches [SuperviseArg] and [InitArg]
+	Self       string       // path of a binary that dispatches [SuperviseArg]
 	CgroupRoot string       // below every hierarchy's root, such as /covey/west/m1; one Runtime each
 	Hide       []string     // further directories that no task may see, such as the server's data
 	Reduced    bool         // do without cgroups, namespaces and users even when they could be had
 	Zone       string       // TZ of the tasks; empty: unset
+	Spare      bool         // keep a supervisor waiting, so that a task starts faster
 	Log        *slog.Logger // nil: silent
 }
 
@@ -61,6 +60,7 @@ type Runtime struct {
 	stop    context.CancelFunc // ends the goroutines, never the tasks
 	closed  <-chan struct{}    // once stop was called
 	working sync.WaitGroup
+	spares  chan *spare // holds the one that waits
 
 	mu       sync.Mutex
 	tasks    map[task.ID]*entry
@@ -84,7 +84,7 @@ func New(cfg Config) (*Runtime, error) {
 		return nil, fault.Unavailable.Errorf("task directory: %w", err)
 	}
 	cfg.Dir = dir
-	boot, err := bootID()
+	boot, err := inside.BootID()
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func New(cfg Config) (*Runtime, error) {
 	r := &Runtime{
 		cfg: cfg, log: cfg.Log, able: able, boot: boot,
 		groups: newGroups(able.mounts, cfg.CgroupRoot),
-		tasks:  map[task.ID]*entry{}, watchers: map[*watcher]struct{}{},
+		tasks:  map[task.ID]*entry{}, watchers: map[*watcher]struct{}{}, spares: make(chan *spare, 1),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.closed, r.stop = ctx.Done(), stop
@@ -103,6 +103,9 @@ func New(cfg Config) (*Runtime, error) {
 	if err != nil {
 		r.Close()
 		return nil, err
+	}
+	if cfg.Spare {
+		r.background(r.keepSpare)
 	}
 	return r, nil
 }

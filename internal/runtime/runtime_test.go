@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -25,12 +26,10 @@ import (
 // The test binary is its own supervisor and init, as covey is.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
-		env := Env{Args: os.Args[2:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+		env := Env{Args: os.Args[2:], Stderr: os.Stderr}
 		switch os.Args[1] {
 		case SuperviseArg:
 			os.Exit(SuperviseMain(env))
-		case InitArg:
-			os.Exit(InitMain(env))
 		case nothingArg:
 			os.Exit(0)
 		case agentArg:
@@ -140,10 +139,10 @@ func (w *world) close() {
 }
 
 func (w *world) processesLeft() string {
-	for _, p := range allProcesses() {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+	for _, p := range inside.Processes() {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.Pid))
 		if strings.Contains(string(b), w.cfg.Dir) {
-			return fmt.Sprintf("%d %q", p.pid, b)
+			return fmt.Sprintf("%d %q", p.Pid, b)
 		}
 	}
 	return ""
@@ -217,7 +216,7 @@ func (w *world) running(id task.ID) Status {
 
 func (w *world) output(id task.ID, process string) string {
 	w.t.Helper()
-	b, err := os.ReadFile(filepath.Join(w.r.liveDir(id), sandboxDir, logsDir, process, "1", Stdout))
+	b, err := os.ReadFile(filepath.Join(w.r.liveDir(id), sandboxDir, inside.LogsDir, process, "1", Stdout))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -256,8 +255,9 @@ func (w *world) otherAgent(specs ...Spec) *exec.Cmd {
 	w.t.Helper()
 	b, err := json.Marshal(struct {
 		Dir, Self, Root string
+		Spare           bool
 		Specs           []Spec
-	}{w.cfg.Dir, w.cfg.Self, w.cfg.CgroupRoot, specs})
+	}{w.cfg.Dir, w.cfg.Self, w.cfg.CgroupRoot, w.cfg.Spare, specs})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -280,13 +280,14 @@ func (w *world) otherAgent(specs ...Spec) *exec.Cmd {
 func agentMain(arg string) int {
 	var in struct {
 		Dir, Self, Root string
+		Spare           bool
 		Specs           []Spec
 	}
 	err := json.Unmarshal([]byte(arg), &in)
 	if err != nil {
 		return 1
 	}
-	r, err := New(Config{Dir: in.Dir, Self: in.Self, CgroupRoot: in.Root})
+	r, err := New(Config{Dir: in.Dir, Self: in.Self, CgroupRoot: in.Root, Spare: in.Spare})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/covey-platform/covey/internal/agent"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -93,14 +94,14 @@ const clockTick = 10 * time.Millisecond
 // treeUse adds up what init and everything below it use, where no cgroup does.
 // Children that were waited for are in their parents' figures.
 func treeUse(pid int) (ram, cpuNanos int64) {
-	top, ok := readStat(pid)
+	top, ok := inside.ReadProcess(pid)
 	if !ok {
 		return 0, 0
 	}
-	ticks := top.ticks
-	for _, p := range descendants(pid, allProcesses()) {
-		ram += p.rssPages * int64(os.Getpagesize())
-		ticks += p.ticks
+	ticks := top.Ticks
+	for _, p := range inside.Descendants(pid, inside.Processes()) {
+		ram += p.RSSPages * int64(os.Getpagesize())
+		ticks += p.Ticks
 	}
 	return ram, ticks * int64(clockTick)
 }

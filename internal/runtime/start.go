@@ -6,16 +6,15 @@ import (
 	"errors"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -70,8 +69,8 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 		delete(r.tasks, spec.ID)
 		return errors.Join(err, os.RemoveAll(e.dir))
 	}
-	if st, ok := readStat(pid); ok && e.status.Supervisor == 0 {
-		e.status.Supervisor, e.status.SupervisorStart = pid, st.start
+	if st, ok := inside.ReadProcess(pid); ok && e.status.Supervisor == 0 {
+		e.status.Supervisor, e.status.SupervisorStart = pid, st.Start
 	}
 	r.background(func() { r.attend(e) })
 	return nil
@@ -135,14 +134,11 @@ func (r *Runtime) launch(e *entry) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer said.Close()                                   //nolint:errcheck // the supervisor has it too
-	cmd := exec.Command(r.cfg.Self, SuperviseArg, e.dir) //nolint:gosec,noctx // our own binary; it outlives every context
-	cmd.Args[0] = "covey"
-	cmd.Dir = "/"
-	cmd.Env = []string{"GOMAXPROCS=2", "GOTRACEBACK=single"}
-	cmd.Stderr = said
-	cmd.ExtraFiles = []*os.File{socket, lock}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	defer said.Close() //nolint:errcheck // the supervisor has it too
+	if pid, ok := r.handOver(e.dir, socket, lock, said); ok {
+		return pid, nil
+	}
+	cmd := r.supervisor(e.dir, said, socket, lock)
 	if err = cmd.Start(); err != nil {
 		return 0, fault.Unavailable.Errorf("start supervisor of task %s: %w", e.rec.ID, err)
 	}

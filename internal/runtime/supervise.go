@@ -16,8 +16,15 @@ import (
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/name"
+	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
+
+// An Env is what main hands to [SuperviseMain].
+type Env struct {
+	Args   []string // after the name of the program and of the command
+	Stderr *os.File
+}
 
 // The descriptors that a supervisor is started with.
 const (
@@ -27,6 +34,7 @@ const (
 
 // SuperviseMain runs one task from its start to its end. Its only argument is
 // the task's directory; what to run stands in there, never on a command line.
+// A supervisor that is started in advance gets no directory but is given one.
 // It returns the exit code of the program.
 func SuperviseMain(env Env) int {
 	log := slog.New(slog.NewTextHandler(env.Stderr, nil))
@@ -34,14 +42,19 @@ func SuperviseMain(env Env) int {
 		log.Error("supervisor: want one argument, the directory of a task")
 		return 2
 	}
-	log = log.With("task", filepath.Base(env.Args[0]))
-	unix.CloseOnExec(listenerFD)
-	unix.CloseOnExec(lockFD)
-	closeStrangers(lockFD)
-	shrug(unix.SIGTERM, unix.SIGINT, unix.SIGHUP) // meant for the agent; a task is stopped by name
+	inside.Shrug(unix.SIGTERM, unix.SIGINT, unix.SIGHUP) // meant for the agent; a task is stopped by name
 	_ = os.Chdir("/")
 	unix.Umask(0o022)
-	s, err := newSupervisor(env.Args[0], log)
+	t, err := takeTask(env.Args[0])
+	if errors.Is(err, errSpared) {
+		return 0
+	}
+	if err != nil {
+		log.Error("supervisor cannot start", "error", err)
+		return 1
+	}
+	log = log.With("task", filepath.Base(t.dir))
+	s, err := newSupervisor(t, log)
 	if err != nil {
 		log.Error("supervisor cannot start", "error", err)
 		return 1
@@ -53,14 +66,34 @@ func SuperviseMain(env Env) int {
 	return 0
 }
 
+// supervised is what a supervisor is given: the task's directory, the socket
+// it listens on, and the lock that it holds until it is gone.
+type supervised struct {
+	dir            string
+	listener, lock *os.File
+	grouped        bool // it is in the supervisors' cgroup already
+}
+
+func takeTask(arg string) (supervised, error) {
+	if !filepath.IsAbs(arg) {
+		unix.CloseOnExec(spareFD)
+		inside.CloseStrangers(spareFD)
+		return awaitTask()
+	}
+	unix.CloseOnExec(listenerFD)
+	unix.CloseOnExec(lockFD)
+	inside.CloseStrangers(lockFD)
+	return supervised{dir: arg, listener: os.NewFile(listenerFD, "listener"), lock: os.NewFile(lockFD, "lock")}, nil
+}
+
 // supervisor runs one task. All that changes is touched by its own goroutine
 // alone; the others send it events.
 type supervisor struct {
-	dir    string
+	supervised
 	log    *slog.Logger
 	rec    taskRecord
 	life   *agent.Life
-	plan   initPlan
+	plan   inside.Plan
 	group  group
 	over   group // of all supervisors
 	status Status
@@ -77,11 +110,12 @@ type supervisor struct {
 
 	procs    map[string]*Process
 	asked    map[string]int // runs whose spawn init has not answered
-	checks   map[int]chan note
+	checks   map[int]chan inside.Note
 	waiting  int // preparations that are not done
 	ooms     int64
 	decisive *Process // whose exit decided a failure
 	begun    bool
+	cool     context.CancelFunc // ends the warming of the cgroups
 	ended    *agent.End
 	saveDue  <-chan time.Time // nil: nothing to save
 }
@@ -99,8 +133,8 @@ type (
 	input struct{ in agent.Input } // straight to the life
 )
 
-func newSupervisor(dir string, log *slog.Logger) (*supervisor, error) {
-	rec, err := readTask(dir)
+func newSupervisor(t supervised, log *slog.Logger) (*supervisor, error) {
+	rec, err := readTask(t.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -108,21 +142,21 @@ func newSupervisor(dir string, log *slog.Logger) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot, err := bootID()
+	boot, err := inside.BootID()
 	if err != nil {
 		return nil, err
 	}
-	me, ok := readStat(os.Getpid())
+	me, ok := inside.ReadProcess(os.Getpid())
 	if !ok {
 		return nil, fault.Unavailable.Errorf("no /proc/self/stat")
 	}
 	g := newGroups(probeMounts(rec.Reduced), rec.CgroupRoot)
 	s := &supervisor{
-		dir: dir, log: log, rec: rec, group: g.of(name.Escape(rec.ID)), over: g.of(overheadName), began: time.Now(),
-		events: make(chan any, 64), procs: map[string]*Process{}, asked: map[string]int{}, checks: map[int]chan note{},
+		supervised: t, log: log, rec: rec, group: g.of(name.Escape(rec.ID)), over: g.of(overheadName), began: time.Now(),
+		events: make(chan any, 64), procs: map[string]*Process{}, asked: map[string]int{}, checks: map[int]chan inside.Note{},
 	}
 	s.status = Status{
-		Version: version, ID: id, Task: rec.ID, Boot: boot, Supervisor: os.Getpid(), SupervisorStart: me.start, StartedAt: s.began,
+		Version: version, ID: id, Task: rec.ID, Boot: boot, Supervisor: os.Getpid(), SupervisorStart: me.Start, StartedAt: s.began,
 	}
 	s.status.set(task.Starting, "")
 	ctx, cancel := context.WithCancel(context.Background())
@@ -143,7 +177,7 @@ func (s *supervisor) run() error {
 	if err := reserveExit(s.dir); err != nil {
 		s.log.Warn("no space reserved", "error", err)
 	}
-	l, err := net.FileListener(os.NewFile(listenerFD, "listener"))
+	l, err := net.FileListener(s.listener)
 	if err != nil {
 		return fault.Internal.Errorf("listener: %w", err)
 	}
@@ -182,7 +216,7 @@ func (s *supervisor) send(e any) {
 
 func (s *supervisor) handle(e any) {
 	switch e := e.(type) {
-	case note:
+	case inside.Note:
 		s.noted(e)
 	case initGone:
 		s.initGone(e)
@@ -238,7 +272,7 @@ func (s *supervisor) signal(a agent.Signal) {
 	if a.Sig == agent.Kill {
 		sig = unix.SIGKILL
 	}
-	o := order{Op: "signal", Name: a.Process, Sig: int(sig)}
+	o := inside.Order{Op: "signal", Name: a.Process, Sig: int(sig)}
 	if a.Process == "" {
 		o.Op = "signal-all"
 	}
@@ -259,8 +293,8 @@ func (s *supervisor) spawn(a agent.Spawn) {
 		s.fail(a.Process, a.Run, err.Error(), true)
 		return
 	}
-	s.init.tell(order{Op: "spawn", Name: a.Process, Run: a.Run}, out, errs)
-	closeAll([]int{out, errs})
+	s.init.tell(inside.Order{Op: "spawn", Name: a.Process, Run: a.Run}, out, errs)
+	inside.CloseAll([]int{out, errs})
 }
 
 // fail tells the life that a process could not be started, after the present
@@ -274,7 +308,7 @@ func (s *supervisor) fail(process string, run int, why string, platform bool) {
 }
 
 // noted handles what init says.
-func (s *supervisor) noted(n note) {
+func (s *supervisor) noted(n inside.Note) {
 	switch {
 	case n.Op == "ready":
 		s.prepared(prepared{})
@@ -294,26 +328,26 @@ func (s *supervisor) noted(n note) {
 	}
 }
 
-func (s *supervisor) started(n note) {
+func (s *supervisor) started(n inside.Note) {
 	p := s.procs[n.Name]
 	if p == nil || p.Run != n.Run {
 		return
 	}
 	delete(s.asked, n.Name)
 	p.Live = true
-	if n.pidfd >= 0 {
-		if pid, ok := pidOfPidfd(n.pidfd); ok {
-			if st, ok := readStat(pid); ok {
-				p.Pid, p.Start = pid, st.start
+	if n.Pidfd >= 0 {
+		if pid, ok := inside.PidOfPidfd(n.Pidfd); ok {
+			if st, ok := inside.ReadProcess(pid); ok {
+				p.Pid, p.Start = pid, st.Start
 			}
 		}
-		_ = unix.Close(n.pidfd)
+		_ = unix.Close(n.Pidfd)
 	}
 	s.step(agent.Spawned{Process: n.Name, Run: n.Run})
 	s.changed()
 }
 
-func (s *supervisor) exited(n note) {
+func (s *supervisor) exited(n inside.Note) {
 	p := s.procs[n.Name]
 	if p == nil || p.Run != n.Run {
 		return

@@ -6,16 +6,9 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
-)
 
-// A login is whom a task runs as.
-type login struct {
-	Name   string   `json:"name"`
-	UID    uint32   `json:"uid"`
-	GID    uint32   `json:"gid"`
-	Groups []uint32 `json:"groups,omitzero"`
-	Made   bool     `json:"made,omitzero"` // no account of the machine: derived from the role
-}
+	"github.com/covey-platform/covey/internal/runtime/inside"
+)
 
 // Users that are not accounts come from a range that systemd's list of ranges
 // leaves free and that stays below 2^31.
@@ -36,37 +29,37 @@ var privileged = []string{
 // loginFor returns the role's own account where the machine has one that is
 // not privileged, otherwise a user id that belongs to this role alone (up to
 // hash collisions: 1 in 268 million for a pair of roles).
-func loginFor(role string) login {
+func loginFor(role string) inside.Login {
 	if l, ok := account(role); ok {
 		return l
 	}
 	sum := sha256.Sum256([]byte("covey role " + role))
 	id := madeBase + uint32(binary.BigEndian.Uint64(sum[:8])%madeCount)
-	return login{Name: role, UID: id, GID: id, Made: true}
+	return inside.Login{Name: role, UID: id, GID: id, Made: true}
 }
 
-func account(role string) (login, bool) {
+func account(role string) (inside.Login, bool) {
 	u, err := user.Lookup(role)
 	if err != nil {
-		return login{}, false
+		return inside.Login{}, false
 	}
 	uid, err1 := strconv.ParseUint(u.Uid, 10, 31)
 	gid, err2 := strconv.ParseUint(u.Gid, 10, 31)
 	if err1 != nil || err2 != nil || uid < minUID || gid < minGID {
-		return login{}, false
+		return inside.Login{}, false
 	}
 	ids, err := u.GroupIds()
 	if err != nil {
-		return login{}, false
+		return inside.Login{}, false
 	}
-	l := login{Name: role, UID: uint32(uid), GID: uint32(gid)}
+	l := inside.Login{Name: role, UID: uint32(uid), GID: uint32(gid)}
 	for _, s := range ids {
 		n, err := strconv.ParseUint(s, 10, 31)
 		if err != nil || n == 0 {
-			return login{}, false
+			return inside.Login{}, false
 		}
 		if g, err := user.LookupGroupId(s); err == nil && slices.Contains(privileged, g.Name) {
-			return login{}, false
+			return inside.Login{}, false
 		}
 		l.Groups = append(l.Groups, uint32(n))
 	}

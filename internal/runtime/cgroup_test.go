@@ -12,24 +12,6 @@ import (
 	"github.com/covey-platform/covey/internal/task"
 )
 
-func TestParseStat(t *testing.T) {
-	line := "42 (a) b) (c) S 7 42 41 0 -1 4194560 100 200 0 0 11 12 13 14 20 0 1 0 98765 1000 321 18446744073709551615 1"
-	got, ok := parseStat(42, []byte(line))
-	want := procStat{pid: 42, ppid: 7, session: 41, start: 98765, ticks: 50, rssPages: 321}
-	if d := cmp.Diff(want, got, cmp.AllowUnexported(procStat{})); d != "" || !ok {
-		t.Errorf("ok=%v -want +got\n%s", ok, d)
-	}
-	for _, bad := range []string{"", "1 x", "1 (x", "1 (x) S 1 2", strings.Replace(line, "98765", "never", 1)} {
-		if _, read := parseStat(1, []byte(bad)); read {
-			t.Errorf("%q was read", bad)
-		}
-	}
-	me, ok := readStat(os.Getpid())
-	if !ok || me.ppid != os.Getppid() || !same(os.Getpid(), me.start) || same(os.Getpid(), me.start+1) {
-		t.Errorf("got %+v of myself", me)
-	}
-}
-
 func TestFindMounts(t *testing.T) {
 	for name, c := range map[string]struct {
 		info string

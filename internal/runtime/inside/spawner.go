@@ -1,4 +1,4 @@
-package runtime
+package inside
 
 import (
 	"errors"
@@ -35,7 +35,7 @@ type spawned struct {
 }
 
 // newSpawner starts the thread and drops its privileges; l nil keeps the user.
-func newSpawner(l *login) (spawner, error) {
+func newSpawner(l *Login) (spawner, error) {
 	s := spawner{make(chan spawnJob)}
 	ready := make(chan error)
 	go s.run(l, ready)
@@ -44,7 +44,7 @@ func newSpawner(l *login) (spawner, error) {
 
 // run never unlocks its thread and never returns: the kernel ties the death
 // signals of children to the thread that started them.
-func (s spawner) run(l *login, ready chan<- error) {
+func (s spawner) run(l *Login, ready chan<- error) {
 	goruntime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
 		// The main thread's own death signal would be cleared with its user. Hold it, use another.
@@ -83,7 +83,7 @@ func (c command) start() spawned {
 
 // dropThread takes every privilege from the calling thread alone. That is why
 // it speaks to the kernel directly: the library's calls change all threads.
-func dropThread(l *login) error {
+func dropThread(l *Login) error {
 	if l != nil {
 		for c := uintptr(0); c <= 63; c++ {
 			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
@@ -93,7 +93,7 @@ func dropThread(l *login) error {
 				return fault.Unavailable.Errorf("drop capability %d: %w", c, err)
 			}
 		}
-		if err := becomeThread(*l); err != nil {
+		if err := BecomeThread(*l); err != nil {
 			return err
 		}
 		_, _, _ = unix.RawSyscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0) // no keyring of the agent's, where there are any
@@ -109,8 +109,8 @@ func dropThread(l *login) error {
 	return filterThread()
 }
 
-// becomeThread gives the calling thread another user for good.
-func becomeThread(l login) error {
+// BecomeThread gives the calling thread another user for good.
+func BecomeThread(l Login) error {
 	gids := l.Groups
 	if len(gids) == 0 {
 		gids = []uint32{l.GID}

@@ -1,8 +1,8 @@
-package runtime
+package inside
 
 import (
 	"os"
-	"path/filepath"
+	"path"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -30,15 +30,15 @@ var devLinks = [][2]string{
 }
 
 // makeDev makes /dev. Its directory becomes read-only with the root.
-func makeDev(p *initPlan) error {
-	dev := filepath.Join(p.Root, "dev")
-	for _, d := range []string{dev, filepath.Join(dev, "pts"), filepath.Join(dev, "shm")} {
+func makeDev(p *Plan) error {
+	dev := path.Join(p.Root, "dev")
+	for _, d := range []string{dev, path.Join(dev, "pts"), path.Join(dev, "shm")} {
 		if err := os.Mkdir(d, 0o755); err != nil { //nolint:gosec // seen by the task
 			return mountErr(d, err)
 		}
 	}
 	for _, d := range devices {
-		at := filepath.Join(dev, d.name)
+		at := path.Join(dev, d.name)
 		if err := unix.Mknod(at, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
 			return mountErr(at, err)
 		}
@@ -47,19 +47,19 @@ func makeDev(p *initPlan) error {
 		}
 	}
 	for _, l := range devLinks {
-		if err := os.Symlink(l[0], filepath.Join(dev, l[1])); err != nil {
+		if err := os.Symlink(l[0], path.Join(dev, l[1])); err != nil {
 			return mountErr(l[1], err)
 		}
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NOEXEC
-	if err := unix.Mount("devpts", filepath.Join(dev, "pts"), "devpts", flags, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
+	if err := unix.Mount("devpts", path.Join(dev, "pts"), "devpts", flags, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
 		return mountErr("/dev/pts", err)
 	}
 	size := p.ShmBytes
 	if size <= 0 {
 		size = 64 << 20
 	}
-	if err := unix.Mount("shm", filepath.Join(dev, "shm"), "tmpfs", flags|unix.MS_NODEV, "mode=1777,size="+strconv.FormatInt(size, 10)); err != nil {
+	if err := unix.Mount("shm", path.Join(dev, "shm"), "tmpfs", flags|unix.MS_NODEV, "mode=1777,size="+strconv.FormatInt(size, 10)); err != nil {
 		return mountErr("/dev/shm", err)
 	}
 	return nil
@@ -72,8 +72,8 @@ var (
 )
 
 // mountProc gives the task its own /proc: its own processes, no switches.
-func mountProc(p *initPlan) error {
-	at := filepath.Join(p.Root, "proc")
+func mountProc(p *Plan) error {
+	at := path.Join(p.Root, "proc")
 	if err := os.Mkdir(at, 0o555); err != nil { //nolint:gosec // seen by the task
 		return mountErr(at, err)
 	}
@@ -81,20 +81,20 @@ func mountProc(p *initPlan) error {
 		return mountErr("/proc", err)
 	}
 	for _, f := range procMasked {
-		path := filepath.Join(at, f)
-		if _, err := os.Lstat(path); err != nil {
+		file := path.Join(at, f)
+		if _, err := os.Lstat(file); err != nil {
 			continue
 		}
-		if err := unix.Mount(filepath.Join(p.Root, "dev/null"), path, "", unix.MS_BIND, ""); err != nil {
-			return mountErr("mask "+path, err)
+		if err := unix.Mount(path.Join(p.Root, "dev/null"), file, "", unix.MS_BIND, ""); err != nil {
+			return mountErr("mask "+file, err)
 		}
 	}
 	for _, d := range procReadOnly {
-		path := filepath.Join(at, d)
-		if _, err := os.Lstat(path); err != nil {
+		file := path.Join(at, d)
+		if _, err := os.Lstat(file); err != nil {
 			continue
 		}
-		if err := bind(path, path, 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV); err != nil {
+		if err := bind(file, file, 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV); err != nil {
 			return err
 		}
 	}

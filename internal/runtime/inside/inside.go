@@ -1,4 +1,14 @@
-package runtime
+// Package inside is what runs inside a task's namespaces: process 1 of the
+// task, which makes the file system that the task sees, gives up privileges and
+// starts the task's processes; and how its supervisor speaks to it.
+//
+// A program that imports this package is an init when it is started with
+// [Arg]. It becomes that while its packages are being initialised, before those
+// that this one does not need: a start of the whole program takes twice the
+// time, and every task starts one. So this package imports little, and nothing
+// whose path sorts behind its own and which takes long or needs what does: no
+// net, no path/filepath, no log/slog. A test holds it to that.
+package inside
 
 import (
 	"encoding/json"
@@ -6,7 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"path"
 	goruntime "runtime"
 	"strings"
 	"sync"
@@ -18,41 +28,48 @@ import (
 	"github.com/covey-platform/covey/internal/fault"
 )
 
-// An Env is what main hands to [SuperviseMain] and [InitMain].
-type Env struct {
-	Args   []string // after the name of the program and of the command
-	Stdin  *os.File
-	Stdout *os.File
-	Stderr *os.File
-}
-
 // The descriptors that an init is started with.
 const (
 	initSocketFD = 3
 	initPlanFD   = 4
+
+	maxPlan = 16 << 20 // bytes
 )
 
-// InitMain is process 1 of a task's namespaces. It puts together the file
-// system that the task sees, starts processes when the supervisor says so,
-// reaps everything, and when the supervisor is gone ends, which ends all.
-// It returns the exit code of the program.
-func InitMain(env Env) int {
+// Arg is the argument under which a program that imports this package becomes
+// an init.
+const Arg = "__init"
+
+func init() { //nolint:gochecknoinits // becoming an init before the rest of the program is initialised is the point
+	if args := os.Args; len(args) != 2 || args[1] != Arg { //nolint:forbidigo // there is no main yet
+		return
+	}
+	code := make(chan int)
+	go func() { code <- run(os.Stderr) }() //nolint:forbidigo // the supervisor's log
+	os.Exit(<-code)                        //nolint:forbidigo // main shall not run
+}
+
+// run is process 1 of a task's namespaces. It puts together the file system
+// that the task sees, starts processes when the supervisor says so, reaps
+// everything, and when the supervisor is gone ends, which ends all. It returns
+// the exit code of the program.
+func run(stderr io.Writer) int {
 	unix.CloseOnExec(initSocketFD)
 	unix.CloseOnExec(initPlanFD)
-	closeStrangers(initPlanFD)
+	CloseStrangers(initPlanFD)
 	heed()
-	shrug(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	p, err := packetsOf(os.NewFile(initSocketFD, "supervisor"))
+	Shrug(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	p, err := PacketsOf(initSocketFD)
 	if err != nil {
-		_, _ = fmt.Fprintln(env.Stderr, "init:", err)
+		_, _ = fmt.Fprintln(stderr, "init:", err)
 		return 1
 	}
-	in := &initProcess{sup: p, live: map[int]order{}, kick: make(chan struct{}, 1)}
+	in := &initProcess{sup: p, live: map[int]Order{}, kick: make(chan struct{}, 1)}
 	if err := in.prepare(); err != nil {
-		_ = p.send(note{Op: "fault", Why: err.Error()})
+		_ = p.Send(Note{Op: "fault", Why: err.Error()})
 		return 1
 	}
-	if p.send(note{Op: "ready"}) != nil {
+	if p.Send(Note{Op: "ready"}) != nil {
 		return 1
 	}
 	go in.reap()
@@ -65,20 +82,20 @@ func InitMain(env Env) int {
 
 // initProcess is the state of an init.
 type initProcess struct {
-	sup     *packets
-	plan    initPlan
+	sup     *Packets
+	plan    Plan
 	spawner spawner
 	null    *os.File
 	kick    chan struct{} // a child was started
 
 	mu   sync.Mutex
-	live map[int]order // by pid
+	live map[int]Order // by pid
 }
 
 // prepare does all that needs privileges.
 func (in *initProcess) prepare() error {
 	f := os.NewFile(initPlanFD, "plan")
-	err := json.NewDecoder(io.LimitReader(f, maxRecord)).Decode(&in.plan)
+	err := json.NewDecoder(io.LimitReader(f, maxPlan)).Decode(&in.plan)
 	if err2 := f.Close(); err == nil {
 		err = err2
 	}
@@ -109,12 +126,12 @@ func (in *initProcess) prepare() error {
 
 // obey carries out orders until the supervisor is gone.
 func (in *initProcess) obey() {
-	buf := make([]byte, maxPacket)
+	buf := make([]byte, MaxPacket)
 	for {
-		var o order
-		fds, err := in.sup.receive(&o, buf)
+		var o Order
+		fds, err := in.sup.Receive(&o, buf)
 		if err != nil {
-			closeAll(fds)
+			CloseAll(fds)
 			return
 		}
 		switch o.Op {
@@ -125,14 +142,14 @@ func (in *initProcess) obey() {
 		case "signal-all":
 			in.signalAll(unix.Signal(o.Sig))
 		}
-		closeAll(fds)
+		CloseAll(fds)
 	}
 }
 
-func (in *initProcess) spawn(o order, fds []int) {
+func (in *initProcess) spawn(o Order, fds []int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	about := note{Name: o.Name, Run: o.Run, Check: o.Op == "check", pidfd: -1}
+	about := Note{Name: o.Name, Run: o.Run, Check: o.Op == "check", Pidfd: -1}
 	argv, err := in.argv(o)
 	if err == nil && len(fds) != 2 {
 		err = fault.Internal.Errorf("a spawn came with %d descriptors; want 2", len(fds))
@@ -140,14 +157,14 @@ func (in *initProcess) spawn(o order, fds []int) {
 	var pid, pidfd int
 	if err == nil {
 		pid, pidfd, err = in.spawner.start(command{
-			argv: argv, env: in.plan.Env, dir: in.plan.inside(),
+			argv: argv, env: in.plan.Env, dir: in.plan.Inside(),
 			files:  []uintptr{in.null.Fd(), uintptr(fds[0]), uintptr(fds[1])},
 			orphan: !in.plan.Isolated,
 		})
 	}
 	if err != nil {
 		about.Op, about.Why = "failed", err.Error()
-		_ = in.sup.send(about) // its loss is seen by obey
+		_ = in.sup.Send(about) // its loss is seen by obey
 		return
 	}
 	// When memory is short the kernel should choose the task's processes, not its init.
@@ -158,8 +175,8 @@ func (in *initProcess) spawn(o order, fds []int) {
 	if pidfd >= 0 {
 		rights = []int{pidfd}
 	}
-	_ = in.sup.send(about, rights...)
-	closeAll(rights)
+	_ = in.sup.Send(about, rights...)
+	CloseAll(rights)
 	select {
 	case in.kick <- struct{}{}:
 	default:
@@ -167,7 +184,7 @@ func (in *initProcess) spawn(o order, fds []int) {
 }
 
 // argv returns what to execute for an order.
-func (in *initProcess) argv(o order) ([]string, error) {
+func (in *initProcess) argv(o Order) ([]string, error) {
 	cmdline, ok := in.plan.ShellCheck, o.Op == "check"
 	for _, p := range in.plan.Processes {
 		if o.Op == "spawn" && p.Name == o.Name {
@@ -192,7 +209,7 @@ func (in *initProcess) argv(o order) ([]string, error) {
 }
 
 // script writes a command line into a file that the task can run, not change.
-func (in *initProcess) script(o order, cmdline string) (string, error) {
+func (in *initProcess) script(o Order, cmdline string) (string, error) {
 	dir := "/run"
 	if !in.plan.Isolated {
 		dir = in.plan.Scratch
@@ -200,14 +217,14 @@ func (in *initProcess) script(o order, cmdline string) (string, error) {
 			return "", fault.Unavailable.Errorf("script: %w", err)
 		}
 	}
-	path := filepath.Join(dir, fmt.Sprintf("process-%d-%d", in.index(o), o.Run))
-	if err := os.WriteFile(path, []byte(cmdline), 0o755); err != nil { //nolint:gosec // executable by the task
+	file := path.Join(dir, fmt.Sprintf("process-%d-%d", in.index(o), o.Run))
+	if err := os.WriteFile(file, []byte(cmdline), 0o755); err != nil { //nolint:gosec // executable by the task
 		return "", fault.Unavailable.Errorf("script: %w", err)
 	}
-	return path, os.Chmod(path, 0o755) //nolint:gosec // whatever the umask
+	return file, os.Chmod(file, 0o755) //nolint:gosec // whatever the umask
 }
 
-func (in *initProcess) index(o order) int {
+func (in *initProcess) index(o Order) int {
 	for i, p := range in.plan.Processes {
 		if o.Op == "spawn" && p.Name == o.Name {
 			return i
@@ -239,18 +256,18 @@ func (in *initProcess) reaped(pid int, ws syscall.WaitStatus) {
 		return
 	}
 	delete(in.live, pid)
-	n := note{Op: "exited", Name: o.Name, Run: o.Run, Check: o.Op == "check"}
+	n := Note{Op: "exited", Name: o.Name, Run: o.Run, Check: o.Op == "check"}
 	if ws.Signaled() {
 		n.Signal = int(ws.Signal())
 	} else {
 		n.Code = ws.ExitStatus()
 	}
-	_ = in.sup.send(n) // its loss is seen by obey
+	_ = in.sup.Send(n) // its loss is seen by obey
 }
 
 // signal sends a signal to a process's tree: its group, and whatever below it
 // has left that.
-func (in *initProcess) signal(o order) {
+func (in *initProcess) signal(o Order) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for pid, l := range in.live {
@@ -261,11 +278,11 @@ func (in *initProcess) signal(o order) {
 }
 
 func signalTree(pid int, sig unix.Signal) {
-	below := descendants(pid, allProcesses())
+	below := Descendants(pid, Processes())
 	_ = unix.Kill(-pid, sig) // gone is as good
 	for _, p := range below {
-		if p.session != pid {
-			_ = unix.Kill(p.pid, sig)
+		if p.Session != pid {
+			_ = unix.Kill(p.Pid, sig)
 		}
 	}
 }
@@ -278,8 +295,8 @@ func (in *initProcess) signalAll(sig unix.Signal) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for _, p := range descendants(os.Getpid(), allProcesses()) {
-		_ = unix.Kill(p.pid, sig)
+	for _, p := range Descendants(os.Getpid(), Processes()) {
+		_ = unix.Kill(p.Pid, sig)
 	}
 }
 
@@ -289,10 +306,10 @@ func (in *initProcess) signalAll(sig unix.Signal) {
 func (in *initProcess) killAll() {
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
 		left := 0
-		for _, p := range descendants(os.Getpid(), allProcesses()) {
-			if !p.zombie {
+		for _, p := range Descendants(os.Getpid(), Processes()) {
+			if !p.Zombie {
 				left++
-				kill(p.pid)
+				Kill(p.Pid)
 			}
 		}
 		if left == 0 {

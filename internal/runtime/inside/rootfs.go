@@ -1,10 +1,11 @@
-package runtime
+package inside
 
 import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"path"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,14 +19,14 @@ var hostTrees = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"
 // buildRoot makes the file system that the task will see and moves into it.
 // The calling process must be alone in its mount namespace. What is not
 // mounted here does not exist for the task.
-func buildRoot(p *initPlan) error {
+func buildRoot(p *Plan) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return mountErr("/", err)
 	}
 	if err := unix.Mount("tmpfs", p.Root, "tmpfs", unix.MS_NOSUID, "mode=755,size=1m,nr_inodes=512"); err != nil {
 		return mountErr(p.Root, err)
 	}
-	for _, step := range []func(*initPlan) error{bindHost, mountRun, overlayAccounts, bindResolver, makeDev, mountProc, bindSandbox} {
+	for _, step := range []func(*Plan) error{bindHost, mountRun, overlayAccounts, bindResolver, makeDev, mountProc, bindSandbox} {
 		if err := step(p); err != nil {
 			return err
 		}
@@ -52,9 +53,9 @@ func mountErr(what string, err error) error {
 	return fault.Unavailable.Errorf("file system of the task: %s: %w", what, err)
 }
 
-func bindHost(p *initPlan) error {
+func bindHost(p *Plan) error {
 	for _, d := range hostTrees {
-		src, dst := "/"+d, filepath.Join(p.Root, d)
+		src, dst := "/"+d, path.Join(p.Root, d)
 		st, err := os.Lstat(src)
 		switch {
 		case err != nil:
@@ -77,11 +78,11 @@ func bindHost(p *initPlan) error {
 }
 
 // hide covers directories that lie within what was bound.
-func hide(p *initPlan) error {
+func hide(p *Plan) error {
 	for _, h := range p.Hide {
 		top, _, _ := strings.Cut(strings.TrimPrefix(h, "/"), "/")
-		at := filepath.Join(p.Root, h)
-		st, err := os.Lstat(filepath.Join(p.Root, top))
+		at := path.Join(p.Root, h)
+		st, err := os.Lstat(path.Join(p.Root, top))
 		if err != nil || !st.IsDir() {
 			continue
 		}
@@ -143,8 +144,8 @@ func bind(src, dst string, recursive uintptr, attr uint64) error {
 }
 
 // mountRun gives /run, where only init may write.
-func mountRun(p *initPlan) error {
-	at := filepath.Join(p.Root, "run")
+func mountRun(p *Plan) error {
+	at := path.Join(p.Root, "run")
 	if err := os.Mkdir(at, 0o755); err != nil { //nolint:gosec // seen by the task
 		return mountErr(at, err)
 	}
@@ -156,16 +157,16 @@ func mountRun(p *initPlan) error {
 
 // overlayAccounts adds a user that is no account of the machine to what the
 // task sees of /etc/passwd and /etc/group, so that it has a name.
-func overlayAccounts(p *initPlan) error {
+func overlayAccounts(p *Plan) error {
 	if p.Login == nil || !p.Login.Made {
 		return nil
 	}
 	l := p.Login
 	for file, line := range map[string]string{
-		"passwd": fmt.Sprintf("%s:x:%d:%d::%s:%s\n", l.Name, l.UID, l.GID, sandboxInside, p.Shell),
+		"passwd": fmt.Sprintf("%s:x:%d:%d::%s:%s\n", l.Name, l.UID, l.GID, Sandbox, p.Shell),
 		"group":  fmt.Sprintf("%s:x:%d:\n", l.Name, l.GID),
 	} {
-		at := filepath.Join(p.Root, "etc", file)
+		at := path.Join(p.Root, "etc", file)
 		b, err := os.ReadFile(at) //nolint:gosec // the machine's own file
 		if err != nil {
 			continue // nothing to stand in for
@@ -173,7 +174,7 @@ func overlayAccounts(p *initPlan) error {
 		if n := len(b); n > 0 && b[n-1] != '\n' {
 			b = append(b, '\n')
 		}
-		made := filepath.Join(p.Root, "run", file)
+		made := path.Join(p.Root, "run", file)
 		if err := os.WriteFile(made, append(b, line...), 0o644); err != nil { //nolint:gosec // readable as the original
 			return mountErr(made, err)
 		}
@@ -186,14 +187,14 @@ func overlayAccounts(p *initPlan) error {
 
 // bindResolver keeps name resolution working where /etc/resolv.conf points to
 // a file that the task would not see, such as systemd-resolved's.
-func bindResolver(p *initPlan) error {
+func bindResolver(p *Plan) error {
 	const file = "/etc/resolv.conf"
-	real, err := filepath.EvalSymlinks(file)
+	real, err := resolve(file)
 	if err != nil || real == file || !strings.HasPrefix(real, "/run/") {
 		return nil //nolint:nilerr // no such file, nothing to bind
 	}
-	at := filepath.Join(p.Root, real)
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil { //nolint:gosec // seen by the task
+	at := path.Join(p.Root, real)
+	if err := os.MkdirAll(path.Dir(at), 0o755); err != nil { //nolint:gosec // seen by the task
 		return mountErr(at, err)
 	}
 	if err := os.WriteFile(at, nil, 0o644); err != nil { //nolint:gosec // covered by the original
@@ -202,24 +203,34 @@ func bindResolver(p *initPlan) error {
 	return bind(real, at, 0, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 }
 
+// resolve returns a file's own path, free of links.
+func resolve(file string) (string, error) {
+	fd, err := unix.Open(file, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+}
+
 // bindSandbox gives the task its own directory, the only one that it may
 // write, apart from memory. The logs in it are the supervisor's.
-func bindSandbox(p *initPlan) error {
+func bindSandbox(p *Plan) error {
 	const attr = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
-	at := filepath.Join(p.Root, sandboxInside)
+	at := path.Join(p.Root, Sandbox)
 	if err := bindDir(p.Sandbox, at, 0, attr); err != nil {
 		return err
 	}
-	if err := bind(filepath.Join(p.Sandbox, logsDir), filepath.Join(at, logsDir), 0, attr|unix.MOUNT_ATTR_RDONLY); err != nil {
+	if err := bind(path.Join(p.Sandbox, LogsDir), path.Join(at, LogsDir), 0, attr|unix.MOUNT_ATTR_RDONLY); err != nil {
 		return err
 	}
-	if err := bindDir(filepath.Join(p.Sandbox, tmpDir), filepath.Join(p.Root, "tmp"), 0, attr); err != nil {
+	if err := bindDir(path.Join(p.Sandbox, TmpDir), path.Join(p.Root, "tmp"), 0, attr); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(p.Root, "var"), 0o755); err != nil { //nolint:gosec // seen by the task
+	if err := os.Mkdir(path.Join(p.Root, "var"), 0o755); err != nil { //nolint:gosec // seen by the task
 		return mountErr("/var", err)
 	}
-	if err := os.Symlink("/tmp", filepath.Join(p.Root, "var/tmp")); err != nil {
+	if err := os.Symlink("/tmp", path.Join(p.Root, "var/tmp")); err != nil {
 		return mountErr("/var/tmp", err)
 	}
 	return nil
