@@ -11,6 +11,12 @@ SEEDS     ?= 10000
 FUZZTIME  ?= 60s
 BENCH     ?= .
 BENCHTIME ?= 1s
+# What bench-peers is given: bench/README.md explains each.
+PEERTASKS ?= 20000
+PEERLIMIT ?= 10m
+PEERSETS  ?= w1k,w10k
+PEERDATA  ?= $(or $(COVEY_SHARED_DATA),../shared/data)/workload
+PEERPAGE  ?= docs/bench/peers.md
 AGENTS    ?= 1000
 TASKS     ?= 10
 SCALE     ?=
@@ -55,6 +61,7 @@ test: ## run every test; skipped ones are listed at the end with their reason
 	@sh scripts/vm-kernel.sh || echo 'without that a test in a virtual machine will be skipped'
 	@sh scripts/postgres.sh || echo 'without that the tests on PostgreSQL will be skipped'
 	$(GOTEST) $(TESTFLAGS) -timeout 20m ./...
+	go -C bench test $(TESTFLAGS) ./...
 
 .PHONY: vm
 vm: ## bring the emulator and the kernel that a test needs, by apt
@@ -77,10 +84,12 @@ fmt-check: $(LINT)
 vet:
 	go vet ./...
 	go vet -tags planted ./internal/...
+	go -C bench vet ./...
 
 .PHONY: lint
 lint: $(LINT) ## run every linter over Go and proto files
 	$(LINT) run ./...
+	cd bench && ../$(LINT) run ./...
 	$(BUF) lint
 
 .PHONY: generate
@@ -103,6 +112,7 @@ generate-check:
 .PHONY: tidy-check
 tidy-check:
 	go mod tidy -diff
+	go -C bench mod tidy -diff
 
 .PHONY: sim
 sim: ## run SEEDS (10000) worlds through the simulator
@@ -119,6 +129,20 @@ bench: ## run the benchmarks that match BENCH (.), each for BENCHTIME (1s)
 .PHONY: bench-scale
 bench-scale: build ## run a server with AGENTS (1000, or a list) simulated agents and TASKS (10) tasks each
 	go run ./scripts/scale -agents $(AGENTS) -tasks $(TASKS) $(SCALE)
+
+# kube and nomad are modules of their own: no other target sees them.
+.PHONY: bench-peers-build
+bench-peers-build: build
+	go -C bench build -o ../bin/bench-peers ./peers
+	@echo 'building kube-scheduler and Nomad: the first time this takes minutes'
+	go -C bench/kube build -o ../../bin/bench-kube .
+	go -C bench/nomad build -o ../../bin/bench-nomad .
+
+.PHONY: bench-peers
+bench-peers: bench-peers-build ## place the same jobs with Covey, kube-scheduler and Nomad in turn; writes PEERPAGE
+	@mkdir -p $(dir $(PEERPAGE))
+	bin/bench-peers -data '$(PEERDATA)' -sets '$(PEERSETS)' -tasks '$(PEERTASKS)' -limit '$(PEERLIMIT)' -page '$(PEERPAGE)' \
+		-command 'make bench-peers PEERSETS=$(PEERSETS) PEERTASKS=$(PEERTASKS) PEERLIMIT=$(PEERLIMIT)'
 
 # go test fuzzes one target of one package at a time. Its list names the
 # targets of a package before the package.

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/covey-platform/covey/bench/workload"
+)
+
+// A page is what is published of a run.
+type page struct {
+	Command               string
+	Host                  host
+	Begun                 time.Time
+	Took                  time.Duration
+	Limit                 time.Duration
+	LoadBefore, LoadAfter string
+	Trials                []trial
+}
+
+const head = `# Covey beside its peers
+
+Written by ` + "`%s`" + ` on %s, in %s. [bench/README.md](../../bench/README.md) says how each scheduler is driven.
+
+| | |
+|---|---|
+| machine | %s, %d cores, %.0f GiB |
+| system | %s, %s |
+| commit | %s |
+| load average before; after | %s; %s |
+`
+
+const foot = `
+## How to read this
+
+- Every scheduler works in memory, in one process: no API server, no Raft, no disk, no network. For kube-scheduler and Nomad that is the best
+  case. It is for Covey too: these are figures of its placer, not of a cluster.
+- All get the same files, one job after another in the file's order. tasks/s is tasks placed over the time spent deciding; reading files and
+  writing down what was decided is counted for none.
+- tasks/CPU-s is tasks placed over the processor time of the whole process from its start to its end, with everything it did. On a machine that is
+  used by others as well it is the steadier figure.
+- The factors in parentheses say how many times faster Covey was in the same run.
+- A job's latency is the time until each of its tasks has a machine. A task's is that of one scheduling cycle (kube-scheduler) or of one more task in
+  the cluster as it is at the end (Covey); Nomad places a job as a whole and has none.
+- Machines used are those that hold a task: fewer are better packed, where the same tasks were placed.
+- Heap is what was still alive after the last task; peak is the most memory that the process ever held.
+- Others is the share of the machine that was used by other processes during that run: the higher, the less the run is worth.
+- Every file of placements was verified by ` + "`covey simulate --check`" + `, whose rules share no code with the scheduler: capacity in every measure, the
+  required generation, the limit of tasks on a machine, nothing twice, nothing unknown.
+`
+
+// write writes the page as Markdown.
+func (p page) write(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	fmt.Fprintf(out, head, p.Command, p.Begun.UTC().Format("2006-01-02 15:04 UTC"), p.Took.Round(time.Second),
+		p.Host.CPU, p.Host.Cores, p.Host.GiB, p.Host.System, p.Host.Go, p.Host.Commit, p.LoadBefore, p.LoadAfter)
+	for _, t := range p.Trials {
+		t.write(out, p.Limit)
+	}
+	fmt.Fprintln(out, "\n## Settings\n\n| scheduler | settings |\n|---|---|")
+	for _, s := range systems {
+		fmt.Fprintf(out, "| %s | %s |\n", s.name, s.how)
+	}
+	fmt.Fprint(out, foot)
+	return out.Flush()
+}
+
+const table = `
+## %s
+
+%s machines, %s tasks.
+
+| scheduler | placed | tasks/s | tasks/CPU-s | task p50 / p99 ms | job p50 / p99 ms | machines used | heap / peak MiB | others | rules |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---|
+`
+
+func (t trial) write(w io.Writer, limit time.Duration) {
+	fmt.Fprintf(w, table, t.title(), thousands(t.NMachines), thousands(t.Tasks))
+	var notes []string
+	for i, r := range t.Results {
+		if r.Failed != "" {
+			fmt.Fprintf(w, "| %s | failed | | | | | | | | |\n", r.System)
+			notes = append(notes, fmt.Sprintf("%s failed: %s.", r.System, r.Failed))
+			continue
+		}
+		rate, cpu, rules := figure(r.Rate), figure(r.CPURate), "kept"
+		if first := t.Results[0]; i > 0 && first.Failed == "" && r.Placed > 0 {
+			rate += fmt.Sprintf(" (%s x)", figure(first.Rate/r.Rate))
+			cpu += fmt.Sprintf(" (%s x)", figure(first.CPURate/r.CPURate))
+		}
+		if r.Broken != "" {
+			rules = "**broken:** " + r.Broken
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s / %s | %.0f %% | %s |\n", r.System, thousands(r.Placed), rate, cpu,
+			latency(r.Task), latency(r.Job), thousands(r.Used), figure(mib(r.Heap)), figure(mib(r.Peak)), 100*r.OthersShare, rules)
+		if r.Tried < t.Tasks {
+			notes = append(notes, fmt.Sprintf("%s was stopped after %s of placing, when it had tried %s tasks.", r.System, limit, thousands(r.Tried)))
+		}
+		if r.Placed < r.Tried {
+			notes = append(notes, fmt.Sprintf("%s found no machine for %s tasks.", r.System, thousands(r.Tried-r.Placed)))
+		}
+	}
+	if t.Quick {
+		notes = append(notes, "kube-scheduler would need many minutes for all of it; `PEERTASKS=0` has it do so.")
+	}
+	if len(notes) > 0 {
+		fmt.Fprintf(w, "\n%s\n", strings.Join(notes, "\n"))
+	}
+}
+
+func latency(l workload.Latency) string {
+	if l == (workload.Latency{}) {
+		return "–"
+	}
+	return figure(l.P50ms) + " / " + figure(l.P99ms)
+}
+
+func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
