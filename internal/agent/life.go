@@ -25,6 +25,7 @@ type LifeSpec struct {
 	Health    *job.Health        // nil: running is healthy. So is an HTTP check on a port the task does not have, as in Aurora
 	Lifecycle *job.HTTPLifecycle // nil, or on a port the task does not have: no HTTP requests before signals
 	Ports     map[string]uint16  // the task's ports by name
+	Until     time.Duration      // an exclusive task's lease ends then, unless it is renewed; 0: it has none
 }
 
 // A Stage is a part of a task's run. Stages only follow each other.
@@ -67,6 +68,7 @@ type Life struct {
 	stage   Stage
 	due     time.Duration // when the stage ends at the latest; from StageQuitting on
 	running bool          // RUNNING was reported
+	until   time.Duration // the lease of an exclusive task; 0: none
 	outcome task.State    // why the task leaves StageActive; the first cause holds
 	reason  string
 	actions []Action // of the present step
@@ -86,6 +88,7 @@ func NewLife(s LifeSpec) (*Life, error) {
 		maxFailed: int(s.Task.MaxFailures),
 		wait:      seconds(s.Task.FinalizationWait),
 		graph:     newGraph(s.Task),
+		until:     s.Until,
 	}
 	if h := s.Health; h != nil && (h.HTTP == nil || s.Ports[h.HTTP.Port] != 0) {
 		if err := validHealth(h); err != nil {
@@ -109,6 +112,9 @@ func (l *Life) Step(now time.Duration, in Input) []Action {
 	if l.stage == StageEnded {
 		return nil
 	}
+	if l.until != 0 && l.now >= l.until { // before the input: a renewal that comes late renews nothing
+		l.lapsed()
+	}
 	l.take(in)
 	for l.turn() {
 	}
@@ -130,6 +136,9 @@ func (l *Life) Next() (time.Duration, bool) {
 		n.add(l.due)
 		n.addIf(l.graph.nextStart(l.now, true))
 	case StageNew, StageEnded:
+	}
+	if l.until != 0 && l.stage != StageKilling && l.stage != StageEnded {
+		n.add(l.until)
 	}
 	return n.at, n.ok
 }
@@ -170,6 +179,10 @@ func (l *Life) take(in Input) {
 		l.stop(in.Reason)
 	case Violated:
 		l.violated(in.Reason)
+	case Renewed:
+		if l.until != 0 && l.now < l.until {
+			l.until = max(l.until, in.Until)
+		}
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 // An Input is something that happened: one of [Begin], [Tick], [Spawned],
-// [SpawnFailed], [Exited], [Probed], [Posted], [Stop] and [Violated].
+// [SpawnFailed], [Exited], [Probed], [Posted], [Stop], [Violated] and [Renewed].
 type Input interface{ input() }
 
 // Begin starts the life, once; what comes later is ignored.
@@ -61,6 +61,11 @@ type Stop struct{ Reason string }
 // killed at once and no final process runs.
 type Violated struct{ Reason string }
 
+// Renewed prolongs the lease of an exclusive task. One that comes when the
+// lease is over changes nothing.
+type Renewed struct{ Until time.Duration }
+
+func (Renewed) input()     {}
 func (Begin) input()       {}
 func (Tick) input()        {}
 func (Spawned) input()     {}
@@ -126,7 +131,8 @@ type Report struct {
 }
 
 // End is the last action: nothing of the task lives. State is
-// [task.Finished], [task.Failed] or [task.Killed].
+// [task.Finished], [task.Failed], [task.Killed] or, of an exclusive task whose
+// lease ended, [task.Lost].
 type End struct {
 	State  task.State
 	Reason string // for people; may be empty

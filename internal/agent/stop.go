@@ -33,6 +33,24 @@ func (l *Life) violated(reason string) {
 	}
 }
 
+// Lapsed is the reason of a task whose lease ended.
+const Lapsed = "exclusive, and its machine had no word from the leader for 8 s: it ended before another may start"
+
+// lapsed kills at once: by the end of the lease nothing may live. Nobody
+// failed, so the task counts as lost.
+func (l *Life) lapsed() {
+	switch l.stage {
+	case StageKilling, StageEnded:
+		return
+	case StageNew:
+		l.leave(task.Lost, Lapsed)
+		l.end()
+	default:
+		l.leave(task.Lost, Lapsed)
+		l.kill()
+	}
+}
+
 func (l *Life) quit() {
 	if l.lifecycle == nil || l.graph.live() == 0 {
 		l.clean()

@@ -40,6 +40,7 @@ type daemon struct {
 	journal *journal
 	book    *book
 	hands   *hands
+	lease   *lease
 	self    machine.Machine
 
 	session  *link
@@ -104,6 +105,8 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	d.log.InfoContext(ctx, "agent starts", "server", d.cfg.Server, "cluster", d.id.Cluster, "uid", d.id.UID, "tasks", len(found))
+	d.lease = newLease()
+	d.cfg.renewed = d.lease.renewed
 	client, err := d.cfg.dial(d.id.Credential)
 	if err != nil {
 		return err
@@ -113,6 +116,7 @@ func (d *daemon) start(ctx context.Context) error {
 	d.hands = newHands(d.rt, d.log)
 	g.Go(func() error { return d.hands.run(ctx) })
 	g.Go(func() error { return d.renew(ctx, client) })
+	g.Go(func() error { return d.lease.run(ctx, d.rt) })
 	links := make(chan event, 64)
 	g.Go(func() error { return connect(ctx, client, d.hello, links, d.log) })
 	g.Go(func() error { return look(ctx, client, machine.ID(d.cfg.Machine), d.rt, d.log) })
@@ -288,6 +292,11 @@ func (d *daemon) do(x agent.Deed, orders []task.Order) {
 			d.refused(failure{id: x.ID, state: task.Lost, why: "refused: its config did not arrive"})
 			return
 		}
+		until, ok := d.bound(cfg)
+		if !ok {
+			d.refused(failure{id: x.ID, state: task.Lost, why: noLease})
+			return
+		}
 		s := task.Sighting{ID: x.ID, Config: x.Config, Ports: x.Ports, State: task.Starting}
 		for _, o := range orders {
 			if o.ID == x.ID {
@@ -302,7 +311,7 @@ func (d *daemon) do(x agent.Deed, orders []task.Order) {
 		if _, runs := d.live[x.ID]; !runs {
 			d.starting[x.ID] = true
 		}
-		d.hands.start(runtime.Spec{ID: x.ID, ClusterUID: d.id.UID, Config: cfg, Ports: named(cfg, x.Ports), Hostname: d.self.Host})
+		d.hands.start(runtime.Spec{ID: x.ID, ClusterUID: d.id.UID, Config: cfg, Ports: named(cfg, x.Ports), Hostname: d.self.Host}, until)
 	case task.Stop:
 		d.hands.stop(x.ID, x.Reason)
 	case task.Forget:
@@ -310,6 +319,18 @@ func (d *daemon) do(x agent.Deed, orders []task.Order) {
 		d.book.forget(x.ID)
 		d.going[x.ID] = true
 	}
+}
+
+const noLease = "refused: it is exclusive, and the leader has not acknowledged this machine lately"
+
+// bound returns what gives the end of an exclusive task's lease when it is
+// about to start, which may be later; false when it may not be started.
+func (d *daemon) bound(cfg job.Config) (until func() (time.Duration, bool), ok bool) {
+	if !cfg.Exclusive {
+		return func() (time.Duration, bool) { return 0, true }, true
+	}
+	g, ok := d.lease.grant()
+	return func() (time.Duration, bool) { return d.lease.extend(g) }, ok
 }
 
 func named(cfg job.Config, ports []uint16) map[string]uint16 {

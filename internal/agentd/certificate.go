@@ -14,6 +14,7 @@ import (
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/runtime"
 	"github.com/covey-platform/covey/internal/trust"
 )
 
@@ -48,7 +49,7 @@ func (c *Config) keep(cert *tls.Certificate, roots []*x509.Certificate) error {
 
 // dial returns the way to the server of a machine that joined.
 func (c *Config) dial(credential string) (*rpc.Agent, error) {
-	cfg := rpc.AgentConfig{URL: c.Server, Credential: credential, Version: c.Version}
+	cfg := rpc.AgentConfig{URL: c.Server, Credential: credential, Version: c.Version, Renewed: c.renewed, Steady: runtime.BootTime}
 	if !strings.HasPrefix(c.Server, "https:") {
 		return rpc.DialAgent(cfg)
 	}

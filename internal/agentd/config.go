@@ -53,6 +53,8 @@ type Config struct {
 
 	// StopTasks, when it is closed, makes the agent stop every task and return.
 	StopTasks <-chan struct{}
+
+	renewed func(sent time.Duration) // the leader prolonged the lease
 }
 
 // Defaults of a machine.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -62,9 +63,14 @@ func (h *hands) put(id task.ID, f func(context.Context)) {
 	}
 }
 
-func (h *hands) start(s runtime.Spec) {
+// start begins a task. until gives the end of its lease.
+func (h *hands) start(s runtime.Spec, until func() (time.Duration, bool)) {
 	h.put(s.ID, func(ctx context.Context) {
 		err := portsFree(ctx, s.Ports)
+		var ok bool
+		if s.Until, ok = until(); err == nil && !ok {
+			err = fault.Unavailable.Errorf("it is exclusive, and its lease ended before it could start")
+		}
 		if err == nil {
 			err = h.rt.Start(ctx, s)
 		}

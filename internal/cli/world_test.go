@@ -168,8 +168,8 @@ type worldSession struct {
 	ch chan rpc.Orders
 }
 
-func (s worldSession) Hear(_ context.Context, m control.Message) error {
-	return s.w.turn(func(t *control.Turn) error { return t.Hear(s.id, m) })
+func (s worldSession) Hear(_ context.Context, m control.Message) (bool, error) {
+	return true, s.w.turn(func(t *control.Turn) error { return t.Hear(s.id, m) })
 }
 func (s worldSession) Orders() <-chan rpc.Orders { return s.ch }
 func (s worldSession) Close()                    {}

@@ -35,6 +35,11 @@ type Config struct {
 	// RecoveryGrace is how long after a restore was noticed nothing new is
 	// started, so that what runs is told of first and adopted.
 	RecoveryGrace unit.Tick
+	// Proof is for how long after a leader has proved to the store that it leads
+	// it tells agents that their leases go on. It and the time that an agent
+	// makes of that (8 s) are together less than StartGrace and AgentLease, which
+	// the next leader waits before it takes a machine for lost.
+	Proof unit.Tick
 }
 
 // Defaults returns the limits that the design promises.
@@ -42,7 +47,7 @@ func Defaults() Config {
 	return Config{
 		AgentLease: 10 * second, StartGrace: 20 * second, StartHold: 3 * second, Retry: 15 * second, TurnChanges: 10_000,
 		VanishShare: 30, VanishLeast: 5, VanishWindow: 60 * second, VanishPause: 600 * second, ResumeRate: 50,
-		RecoveryGrace: 20 * second,
+		RecoveryGrace: 20 * second, Proof: 10 * second,
 	}
 }
 
@@ -65,6 +70,7 @@ type Loop struct {
 	held     map[task.ID]Held
 	vanish   vanish
 	hold     hold
+	proved   unit.Tick // when it was certain last that this leader leads, by the steady clock; 0: never
 }
 
 // agent is what the loop remembers of an agent's session. It is not durable:
@@ -72,6 +78,7 @@ type Loop struct {
 type agent struct {
 	session string
 	n       uint64    // the last message taken in
+	told    bool      // it has said everything in this session
 	until   unit.Tick // its lease ends then
 	retry   unit.Tick // its orders are looked at again then; 0: no need
 }
@@ -175,6 +182,24 @@ func (l *Loop) Audit() error {
 
 // Paused says why rescheduling is paused; it is empty when it is not.
 func (l *Loop) Paused() string { return l.vanish.why }
+
+// Prove notes that the store has said that this leader leads: it was asked at
+// the steady time asked, so no other had begun by then.
+func (l *Loop) Prove(asked unit.Tick) { l.proved = max(l.proved, asked) }
+
+// Leased reports whether what an agent says now prolongs its lease as the agent
+// sees it, under which it runs exclusive tasks. A leader that another one may
+// have followed does not know who was given the agent's tasks; nor does one
+// that has not heard yet which they are.
+func (l *Loop) Leased(id machine.ID, steady unit.Tick) bool {
+	a := l.agents[id]
+	told := a != nil && (a.told || fault.Planted("lease-unheard"))
+	leads := l.proved != 0 && steady-l.proved <= l.cfg.Proof || fault.Planted("lease-of-a-former-leader")
+	return told && leads
+}
+
+// Leased is [Loop.Leased] at the time of the turn.
+func (t *Turn) Leased(id machine.ID) bool { return t.loop.Leased(id, t.steady) }
 
 // hear prolongs the lease of a machine's agent.
 func (l *Loop) hear(id machine.ID, now unit.Tick) {

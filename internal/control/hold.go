@@ -3,6 +3,7 @@ package control
 import (
 	"maps"
 
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/unit"
@@ -13,6 +14,7 @@ import (
 // under numbers that it does not remember.
 type hold struct {
 	until  unit.Tick           // at the latest; 0: nothing is held
+	least  unit.Tick           // not before: leases that a former leader granted end by then
 	soon   unit.Tick           // then one machine's word is enough
 	silent map[machine.ID]bool // machines that were up and have not said what they run
 	spoke  bool                // one has
@@ -29,7 +31,22 @@ func wait(s *state.Snapshot, steady unit.Tick, cfg Config) hold {
 	if s.Cluster.Recovery {
 		h.until = steady + cfg.RecoveryGrace
 	}
+	if anyExclusive(s) && !fault.Planted("exclusive-at-once") {
+		h.least = steady + cfg.AgentLease
+	}
 	return h
+}
+
+// anyExclusive reports whether a job wants one task per instance at most. A
+// leader that does not know yet that its database is an old copy may know of
+// an instance and not of its task, which a machine that has not spoken runs.
+func anyExclusive(s *state.Snapshot) bool {
+	for j := range s.Jobs("") {
+		if cfg, ok := s.Config(j.Config); ok && cfg.Exclusive {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *hold) copy() hold {
@@ -49,7 +66,7 @@ func (h *hold) heard(id machine.ID) {
 // over ends the hold when it is time. In a recovery, machines may run tasks
 // that the copy does not even know of.
 func (h *hold) over(steady unit.Tick, recovery bool) bool {
-	enough := !recovery && (len(h.silent) == 0 || h.spoke && steady >= h.soon)
+	enough := !recovery && steady >= h.least && (len(h.silent) == 0 || h.spoke && steady >= h.soon)
 	if h.until == 0 || steady < h.until && !enough {
 		return false
 	}
@@ -59,8 +76,14 @@ func (h *hold) over(steady unit.Tick, recovery bool) bool {
 
 // next is when time alone may end the hold, 0 if there is none.
 func (h *hold) next(recovery bool) unit.Tick {
-	if h.until != 0 && h.spoke && !recovery {
-		return min(h.until, h.soon)
+	switch {
+	case h.until == 0 || recovery:
+		return h.until
+	case len(h.silent) == 0: // or it would be over
+		return min(h.until, h.least)
+	case h.spoke:
+		return min(h.until, max(h.soon, h.least))
+	default:
+		return h.until
 	}
-	return h.until
 }

@@ -275,10 +275,11 @@ func (w *world) ranges(args []string) job.Ranges {
 	return r
 }
 
-// create asks for a job: KEY INSTANCES [adhoc=MAX] [cpu=N] [partition=never|SECONDS] [stop=SECONDS]
+// create asks for a job: KEY INSTANCES [adhoc=MAX] [cpu=N] [partition=never|SECONDS] [stop=SECONDS] [exclusive=yes]
 func (w *world) create(args []string) {
 	cfg := config(int64(w.number(opt(args, "cpu", "1"))))
 	cfg.Task.FinalizationWait = int32(w.number(opt(args, "stop", "0")))
+	cfg.Exclusive = opt(args, "exclusive", "no") == "yes"
 	if limit := opt(args, "adhoc", ""); limit != "" {
 		cfg.Service, cfg.MaxTaskFailures = false, int32(w.number(limit))
 	}

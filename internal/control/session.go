@@ -61,9 +61,8 @@ func (t *Turn) Hello(h Hello) error {
 	l.vanish.up(id)
 	a := l.agents[id]
 	if a.session != h.Session { // or it came twice
-		a.session, a.n = h.Session, 0
+		a.session, a.n, a.told = h.Session, 0, false
 	}
-	l.letGo(id, nil)
 	t.orders[id] = append([]task.Order(nil), t.orders[id]...) // a welcome, also when there is nothing to do
 	return nil
 }
@@ -192,6 +191,7 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 		t.sight(from, s)
 	}
 	if m.Full {
+		a.told = true
 		l.hold.heard(from)
 		t.missing(from, m.Sightings)
 		l.letGo(from, m.Sightings)
@@ -202,7 +202,7 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 // Bye ends a session whose connection was cut. The lease runs on.
 func (t *Turn) Bye(from machine.ID, session string) {
 	if a := t.loop.agents[from]; a != nil && a.session == session {
-		a.session = ""
+		a.session, a.told = "", false
 	}
 }
 
@@ -336,10 +336,30 @@ func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
 			}
 		case x.State == task.Assigned && t.mayRun(x):
 			t.send(from, runOrder(x))
+		case t.lingers(x):
 		default:
 			e := task.Event{To: task.Lost, Reason: fmt.Sprintf("machine %s does not have it any more", from)}
 			_ = t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) // a refusal means that it has just ended
 		}
+	}
+}
+
+// lingers keeps an exclusive task that its machine does not show from being
+// replaced for as long as its lease may last: a machine whose data directory
+// was lost does not show what it runs.
+func (t *Turn) lingers(x state.Task) bool {
+	cfg, ok := t.draft.Snapshot().Config(x.Config)
+	if !ok || !cfg.Exclusive || fault.Planted("exclusive-given-up") {
+		return false
+	}
+	switch x.State {
+	case task.Partitioned:
+		return t.draft.Snapshot().At-x.Since <= t.loop.cfg.AgentLease
+	case task.Starting, task.Running:
+		e := task.Event{To: task.Partitioned, Reason: fmt.Sprintf("machine %s does not have it any more; its lease may last a little", x.Machine)}
+		return t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) == nil
+	default:
+		return false
 	}
 }
 
@@ -351,9 +371,35 @@ func (l *Loop) letGo(from machine.ID, seen []task.Sighting) {
 	}
 	for id, h := range l.held {
 		if h.Machine == from && !there[id] {
-			delete(l.held, id)
+			l.unhold(id)
 		}
 	}
+}
+
+// unhold forgets that a task is held. It reports whether its slot may be
+// filled now.
+func (l *Loop) unhold(id task.ID) bool {
+	_, held := l.held[id]
+	delete(l.held, id)
+	at := instanceOf(id)
+	in, known := l.snap.Instance(at)
+	if !held || !known || !in.Open || in.Live {
+		return false
+	}
+	l.todo.Slots[at] = true
+	return true
+}
+
+// taken returns which slots have a task that is held; nil when none is.
+func (l *Loop) taken() func(state.Slot) bool {
+	if len(l.held) == 0 {
+		return nil
+	}
+	slots := make(map[state.Slot]bool, len(l.held))
+	for id := range l.held {
+		slots[instanceOf(id)] = true
+	}
+	return func(at state.Slot) bool { return slots[at] }
 }
 
 // sameMachine compares what an agent says of its machine.

@@ -103,7 +103,7 @@ func (t *Turn) End() (*state.Batch, error) {
 // changed themselves.
 func (t *Turn) round(look state.Delta) (made state.Delta, more bool, err error) {
 	l := t.loop
-	lim := converge.Limits{Changes: l.cfg.TurnChanges, GiveUp: l.vanish.giveUp(t.steady, l.cfg), Hold: l.hold.until != 0}
+	lim := converge.Limits{Changes: l.cfg.TurnChanges, GiveUp: l.vanish.giveUp(t.steady, l.cfg), Hold: l.hold.until != 0, Taken: l.taken()}
 	l.converge.Fold(t.draft.Snapshot(), look)
 	c := converge.Plan(t.draft.Snapshot(), l.converge, look, t.draft.Snapshot().At, lim)
 	if err = t.all(c.Changes); err != nil {
@@ -186,13 +186,14 @@ type Result struct {
 func (l *Loop) Commit(t *Turn) Result {
 	l.snap = t.snap
 	l.waits = t.waits
+	freed := false
 	for _, id := range t.unheld {
-		delete(l.held, id)
+		freed = l.unhold(id) || freed
 	}
 	for _, id := range t.drop {
 		l.forgetAgent(id)
 	}
-	r := Result{Records: t.batch.Records, Delta: t.delta, Drop: t.drop, Next: t.next, Busy: t.busy}
+	r := Result{Records: t.batch.Records, Delta: t.delta, Drop: t.drop, Next: t.next, Busy: t.busy || freed}
 	for _, id := range sortedMachines(t.orders, t.acks) {
 		r.Sends = append(r.Sends, Send{id, t.orders[id], t.acks[id]})
 	}
@@ -213,9 +214,9 @@ func (l *Loop) Commit(t *Turn) Result {
 // Abort drops a turn whose batch was refused and of which nothing happened.
 // Every session must be dropped with it: the agents say everything again.
 func (l *Loop) Abort(t *Turn) {
-	first := l.first
+	first, proved := l.first, l.proved
 	*l = *New(l.snap, l.epoch, t.steady, l.cfg)
-	l.first, l.vanish, l.hold = first, t.wasVanish, t.wasHold
+	l.first, l.vanish, l.hold, l.proved = first, t.wasVanish, t.wasHold, proved
 }
 
 func (l *Loop) forgetAgent(id machine.ID) {
@@ -294,6 +295,7 @@ func (t *Turn) send(to machine.ID, o task.Order) {
 }
 
 // release stops the tasks that were held, after an operator ended a recovery.
+// They are held until their machines say that they have ended.
 func (t *Turn) release() {
 	if !t.releaseHeld {
 		return
@@ -301,7 +303,6 @@ func (t *Turn) release() {
 	for _, id := range sortedIDs(t.loop.held) {
 		h := t.loop.held[id]
 		t.send(h.Machine, task.Order{ID: id, Verb: task.Stop, Reason: fmt.Sprintf("nobody claimed it after the recovery: %s", h.Why)})
-		t.unheld = append(t.unheld, id)
 	}
 }
 

@@ -24,6 +24,11 @@ import (
 // (Aurora's -transient_task_state_timeout).
 const transientTimeout = 5 * unit.Hour / 60
 
+// exclusiveWait is how long an exclusive task is PARTITIONED at least. A task
+// of a machine that is out of reach is dead by then: its lease ended before the
+// machine was taken for lost. One that its machine has forgotten dies meanwhile.
+const exclusiveWait = 10 * unit.Hour / 3600
+
 // An Index remembers when tasks are due. Make one with [NewIndex], keep it up
 // with [Index.Fold]; it is never stored, one scan makes it again.
 type Index struct {
@@ -105,12 +110,27 @@ func dueAt(s *state.Snapshot, t state.Task) (unit.Tick, bool) {
 		if !ok || !cfg.Partition.Reschedule && !t.Wanted {
 			return 0, false
 		}
-		return t.Since + seconds(cfg.Partition.DelayS), true
+		return t.Since + partitionWait(cfg), true
+	case t.State.Stopping() && exclusive(s, t) && !fault.Planted("exclusive-given-up"):
+		return 0, false // while its machine is in reach it may live, however long it takes
 	case t.State.Transient() && t.State != task.Starting:
 		return t.Since + transientTimeout + stopTime(s, t), true
 	default:
 		return 0, false
 	}
+}
+
+func partitionWait(cfg *job.Config) unit.Tick {
+	if cfg.Exclusive {
+		return max(exclusiveWait, seconds(cfg.Partition.DelayS))
+	}
+	return seconds(cfg.Partition.DelayS)
+}
+
+// exclusive reports whether no other task of its instance may live beside t.
+func exclusive(s *state.Snapshot, t state.Task) bool {
+	cfg, ok := s.Config(t.Config)
+	return ok && cfg.Exclusive
 }
 
 // stopTime is how long a task may take to stop in order.
@@ -135,6 +155,10 @@ type Limits struct {
 	Changes int  // at most so many changes; the rest comes with the next Plan
 	GiveUp  int  // at most so many tasks of machines out of reach are given up
 	Hold    bool // no new tasks: those that run have not been told of yet
+
+	// Taken reports slots of which a task lives that nobody knows: an exclusive
+	// one is not filled. Nil: there are none.
+	Taken func(state.Slot) bool
 }
 
 // A Result is what Plan decided.
@@ -248,13 +272,21 @@ func (p *plan) slot(at state.Slot) {
 		}
 		return
 	}
-	if in.Open && exists && j.Instances.Has(at.N) && !p.filled[at] && !p.lim.Hold {
+	if in.Open && exists && j.Instances.Has(at.N) && !p.filled[at] && !p.lim.Hold && !p.taken(at, j) {
 		if p.filled == nil {
 			p.filled = map[state.Slot]bool{}
 		}
 		p.filled[at] = true
 		p.add(state.NewTask{Slot: at, Base: in.Rev})
 	}
+}
+
+func (p *plan) taken(at state.Slot, j state.Job) bool {
+	if p.lim.Taken == nil || !p.lim.Taken(at) {
+		return false
+	}
+	cfg, ok := p.s.Config(j.Config)
+	return ok && cfg.Exclusive
 }
 
 // machine takes the tasks of a machine that is out of reach as partitioned.
@@ -309,6 +341,8 @@ func (p *plan) due(t state.Task) {
 	case t.State == task.Partitioned:
 		p.lim.GiveUp--
 		p.step(t, task.Lost, t.Reason)
+	case t.State == task.Assigned && exclusive(p.s, t):
+		p.step(t, task.Restarting, fmt.Sprintf("was %v for too long on %s, which must say that it does not run", t.State, t.Machine))
 	case t.State.Transient():
 		p.step(t, task.Lost, fmt.Sprintf("was %v for too long on %s", t.State, t.Machine))
 	}

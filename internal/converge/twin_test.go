@@ -63,8 +63,14 @@ func verdict(s *state.Snapshot, t state.Task) (task.State, unit.Tick) {
 	case t.State == task.Throttled:
 		in, _ := s.Instance(state.Slot{Job: t.ID.Job, N: t.ID.Instance})
 		return task.Pending, in.Due
+	case t.State == task.Partitioned && cfg.Partition.Reschedule && cfg.Exclusive:
+		return task.Lost, t.Since + max(10, unit.Tick(cfg.Partition.DelayS))*unit.Hour/3600
 	case t.State == task.Partitioned && cfg.Partition.Reschedule:
 		return task.Lost, t.Since + unit.Tick(cfg.Partition.DelayS)*unit.Hour/3600
+	case stopping && cfg.Exclusive:
+		return 0, 0
+	case t.State == task.Assigned && cfg.Exclusive:
+		return task.Restarting, t.Since + unit.Hour/12 + unit.Tick(cfg.Task.FinalizationWait)*unit.Hour/3600
 	case t.State == task.Assigned || stopping:
 		return task.Lost, t.Since + unit.Hour/12 + unit.Tick(cfg.Task.FinalizationWait)*unit.Hour/3600
 	default:
@@ -164,7 +170,7 @@ func anyJob(rt *rapid.T, key job.Key) job.Job {
 		r = r.Without(job.Ranges{{From: 1, To: 1}})
 	}
 	return job.Job{Key: key, Instances: r, Config: job.Config{
-		Service: rapid.Bool().Draw(rt, "service"), MaxTaskFailures: 3,
+		Service: rapid.Bool().Draw(rt, "service"), MaxTaskFailures: 3, Exclusive: rapid.Bool().Draw(rt, "exclusive"),
 		Partition: job.Partition{Reschedule: rapid.Bool().Draw(rt, "reschedule"), DelayS: rapid.Int64Range(0, 60).Draw(rt, "delay")},
 		Task:      job.Task{FinalizationWait: rapid.Int32Range(0, 60).Draw(rt, "stop")},
 	}}

@@ -30,7 +30,20 @@ type Session struct {
 	mu   sync.Mutex // one sends at a time, in the order of n
 	n    uint64
 	sent time.Time
+
+	waiting sync.Mutex
+	times   []sending // of messages that the leader has not acknowledged, in order
 }
+
+// sending remembers when a message was sent, before it was.
+type sending struct {
+	n  uint64
+	at time.Duration
+}
+
+// maxWaiting bounds the messages that wait for their acknowledgement; of more,
+// the later ones are forgotten.
+const maxWaiting = 1024
 
 // A Peer is what a server says of itself when it lets an agent in.
 type Peer struct {
@@ -83,6 +96,33 @@ func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) 
 	return s, nil
 }
 
+// note remembers when message n is sent.
+func (s *Session) note(n uint64) {
+	s.waiting.Lock()
+	defer s.waiting.Unlock()
+	if len(s.times) < maxWaiting {
+		s.times = append(s.times, sending{n, s.agent.cfg.Steady()})
+	}
+}
+
+// renewed passes on that the leader has prolonged the lease.
+func (s *Session) renewed(m *pb.SessionResponse) {
+	if m.GetLeased() == 0 {
+		return
+	}
+	var sent time.Duration
+	known := false
+	s.waiting.Lock()
+	for len(s.times) > 0 && s.times[0].n <= m.GetLeased() {
+		sent, known = s.times[0].at, true
+		s.times = s.times[1:]
+	}
+	s.waiting.Unlock()
+	if known && s.agent.cfg.Renewed != nil {
+		s.agent.cfg.Renewed(sent)
+	}
+}
+
 // closeWith closes the sending side of a stream when ctx ends: HTTP/2 notices
 // the end of a context only when it has something to send.
 func closeWith(ctx context.Context, stream interface{ CloseRequest() error }) {
@@ -98,6 +138,7 @@ func (s *Session) Send(m control.Message) error {
 	defer s.mu.Unlock()
 	s.n++
 	m.Session, m.N = s.name, s.n
+	s.note(s.n)
 	return s.send(messageToWire(m))
 }
 
@@ -108,6 +149,7 @@ func (s *Session) Recv() (Orders, error) {
 		if err != nil {
 			return Orders{}, err
 		}
+		s.renewed(m)
 		if m.GetEpoch() == nil {
 			continue
 		}

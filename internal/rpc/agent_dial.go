@@ -30,6 +30,12 @@ type AgentConfig struct {
 	// Beside, if set, is an agent of the same server whose connections are used
 	// as well. Without TLS only: with it, a connection is who speaks on it.
 	Beside *Agent
+
+	// Renewed is called, if set, when the leader has prolonged the machine's
+	// lease by a message that was sent at the time sent of Steady, a clock that
+	// nobody sets. It must return soon.
+	Renewed func(sent time.Duration)
+	Steady  func() time.Duration
 }
 
 // An Agent is an agent's way to its server. Its methods may be called by
@@ -64,6 +70,10 @@ func DialAgent(cfg AgentConfig) (*Agent, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Steady == nil {
+		began := time.Now()
+		cfg.Steady = func() time.Duration { return time.Since(began) }
 	}
 	if cfg.Roots == nil {
 		cfg.Roots = x509.NewCertPool()

@@ -91,7 +91,7 @@ func (s *services) Session(ctx context.Context, stream *connect.BidiStream[pb.Se
 		return err
 	}
 	defer agent.Close()
-	t := &talk{s: s, stream: stream, deadlines: d, agent: agent, machine: hello.Machine.ID, session: hello.Session}
+	t := &talk{s: s, stream: stream, deadlines: d, agent: agent, machine: hello.Machine.ID, session: hello.Session, leased: make(chan uint64, 1)}
 	return t.run(ctx, first)
 }
 
@@ -117,6 +117,7 @@ type talk struct {
 	agent     AgentSession
 	machine   machine.ID
 	session   string
+	leased    chan uint64 // the last message that prolonged the lease, until it is told
 }
 
 func (t *talk) run(ctx context.Context, first *pb.SessionRequest) error {
@@ -149,11 +150,15 @@ func (t *talk) hear(ctx context.Context, m *pb.SessionRequest) error {
 			if err == nil {
 				err = t.check(msg)
 			}
+			leased := false
 			if err == nil {
-				err = t.agent.Hear(ctx, msg)
+				leased, err = t.agent.Hear(ctx, msg)
 			}
 			if err != nil {
 				return err
+			}
+			if leased {
+				t.acknowledge(msg.N)
 			}
 		}
 		t.deadlines.read(time.Now().Add(Silence))
@@ -162,6 +167,16 @@ func (t *talk) hear(ctx context.Context, m *pb.SessionRequest) error {
 			return ended(err)
 		}
 	}
+}
+
+// acknowledge has the agent told that a message prolonged its lease; only the
+// last one counts.
+func (t *talk) acknowledge(n uint64) {
+	select {
+	case <-t.leased:
+	default:
+	}
+	t.leased <- n // room was made, and nobody else puts
 }
 
 // check holds a message to its session and its machine.
@@ -193,6 +208,11 @@ func (t *talk) tell(ctx context.Context) error {
 			if err := t.send(ordersToWire(o)); err != nil {
 				return err
 			}
+		case n := <-t.leased:
+			if err := t.send(&pb.SessionResponse{Leased: n}); err != nil {
+				return err
+			}
+			beat.Reset(Heartbeat) // it is a sign of life
 		case <-beat.C:
 			if err := t.send(&pb.SessionResponse{}); err != nil {
 				return err

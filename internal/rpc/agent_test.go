@@ -229,3 +229,49 @@ func TestBeside(t *testing.T) {
 		}
 	}
 }
+
+// TestSessionLease: a message that prolonged the lease is acknowledged, with
+// the time at which it was sent; nothing is while the leader may not lead.
+func TestSessionLease(t *testing.T) {
+	b := newBackend(t)
+	now := time.Duration(0)
+	renewed := make(chan time.Duration, 10)
+	a, err := DialAgent(AgentConfig{
+		URL: serve(t, b), Credential: agentToken, Steady: func() time.Duration { now += time.Second; return now },
+		Renewed: func(sent time.Duration) { renewed <- sent },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	s, err := a.Session(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	go func() { _, _ = s.Recv() }()
+	want := func(what time.Duration) {
+		t.Helper()
+		select {
+		case got := <-renewed:
+			if got != what {
+				t.Errorf("renewed by what was sent at %v; want %v", got, what)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not renewed; want by what was sent at %v", what)
+		}
+	}
+	for i, doubts := range []bool{false, true, false} {
+		b.doubts.Store(doubts)
+		if err := s.Send(control.Message{Full: true}); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, func() bool { return b.said() == i+1 })
+		if !doubts {
+			want(time.Duration(i+1) * time.Second)
+		}
+	}
+	if len(renewed) > 0 {
+		t.Errorf("renewed %d times more", len(renewed))
+	}
+}

@@ -63,8 +63,9 @@ type View struct {
 
 // An AgentSession is the life of one agent at the backend.
 type AgentSession interface {
-	// Hear takes in a message. An error ends the session.
-	Hear(ctx context.Context, m control.Message) error
+	// Hear takes in a message. It reports whether the message prolonged the
+	// machine's lease at a leader that surely leads. An error ends the session.
+	Hear(ctx context.Context, m control.Message) (leased bool, err error)
 	// Orders gives what the machine must be told. It is closed when the backend
 	// ends the session.
 	Orders() <-chan Orders

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ type backend struct {
 	sessions map[machine.ID]*session
 
 	heard    []control.Message // what agents said, in order
+	doubts   atomic.Bool       // whether it leads
 	bill     ledger.Statement
 	evaluate func(Bundle) (string, job.Job, error)
 }
@@ -183,11 +185,12 @@ type session struct {
 	orders  chan Orders
 }
 
-func (s *session) Hear(_ context.Context, m control.Message) error {
-	return s.b.turn(func(t *control.Turn) error {
+func (s *session) Hear(_ context.Context, m control.Message) (bool, error) {
+	err := s.b.turn(func(t *control.Turn) error {
 		s.b.heard = append(s.b.heard, m)
 		return t.Hear(s.machine, m)
 	})
+	return err == nil && !s.b.doubts.Load(), err
 }
 
 func (s *session) Orders() <-chan Orders { return s.orders }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
@@ -155,7 +156,11 @@ func (r *Runtime) follow(e *entry, c net.Conn) (heard bool) {
 	r.mu.Lock()
 	e.conn = c
 	reason := e.stop
+	lease := r.lease
 	r.mu.Unlock()
+	if e.rec.Until != 0 && lease != 0 {
+		sendLease(c, lease)
+	}
 	defer func() {
 		r.mu.Lock()
 		e.conn = nil
@@ -247,6 +252,8 @@ func (r *Runtime) conclude(e *entry) {
 	switch {
 	case rebooted:
 		st.set(task.Lost, "the machine restarted")
+	case e.rec.Until != 0 && BootTime() >= max(st.Until, e.rec.Until):
+		st.set(task.Lost, agent.Lapsed)
 	case stop != "" || killed:
 		st.set(task.Killed, stop)
 	default:

@@ -17,7 +17,9 @@ const (
 func (s *supervisor) finish() error {
 	end := *s.ended
 	s.init.end()
-	if !s.group.killAll(sweepWithin) {
+	if s.group.killAll(sweepWithin) {
+		s.doom.Off()
+	} else {
 		s.log.Error("processes are left that do not die", "pids", s.group.procs())
 	}
 	s.cancel()

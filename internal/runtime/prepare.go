@@ -40,6 +40,7 @@ func (s *supervisor) makePlan() inside.Plan {
 		Hide:     s.rec.Hide,
 		ShmBytes: c.Resources.RAM,
 		Shell:    shell(),
+		Until:    s.rec.Until,
 	}
 	user := s.rec.User
 	if !s.rec.Reduced {

@@ -38,6 +38,7 @@ type Spec struct {
 	Config     job.Config
 	Ports      map[string]uint16 // the config's ports, by name
 	Hostname   string            // for {{mesos.hostname}}
+	Until      time.Duration     // an exclusive task is dead soon after this [BootTime], unless [Runtime.Renew] prolongs it; 0: it is not exclusive
 }
 
 // taskRecord is [taskFile].
@@ -55,6 +56,7 @@ type taskRecord struct {
 	Isolated   bool              `json:"isolated,omitzero"` // in namespaces of its own
 	User       string            `json:"user"`              // whose account it runs under, if there is one
 	Zone       string            `json:"zone,omitzero"`     // TZ
+	Until      time.Duration     `json:"lease_until_boot_nanos,omitzero"`
 }
 
 // A Status is what is known of a task.
@@ -82,6 +84,9 @@ type Status struct {
 	CPUNanos int64 `json:"cpu_nanos,omitzero"`
 	MaxRAM   int64 `json:"max_ram_bytes,omitzero"`
 	Disk     int64 `json:"disk_bytes,omitzero"` // the sandbox with its logs, when last measured
+
+	// Until is the end of an exclusive task's lease, of [BootTime]; 0: it has none.
+	Until time.Duration `json:"lease_until_boot_nanos,omitzero"`
 
 	StartedAt time.Time `json:"started_at"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`

@@ -64,6 +64,7 @@ type Runtime struct {
 
 	mu       sync.Mutex
 	tasks    map[task.ID]*entry
+	lease    time.Duration // of exclusive tasks, as it was renewed last
 	watchers map[*watcher]struct{}
 }
 

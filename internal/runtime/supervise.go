@@ -113,7 +113,9 @@ type supervisor struct {
 	checks   map[int]chan inside.Note
 	waiting  int // preparations that are not done
 	ooms     int64
-	decisive *Process // whose exit decided a failure
+	decisive *Process      // whose exit decided a failure
+	until    time.Duration // an exclusive task's lease, of BootTime; 0: it has none
+	doom     inside.Doom   // likewise
 	begun    bool
 	cool     context.CancelFunc // ends the warming of the cgroups
 	ended    *agent.End
@@ -125,6 +127,7 @@ type (
 	initGone    struct{ err error }
 	prepared    struct{ err error } // one of the preparations
 	stopOrdered struct{ reason string }
+	renewed     struct{ until time.Duration }
 	sampled     struct {
 		disk     diskUse
 		ram, cpu int64 // of reduced mode; 0: not measured
@@ -162,8 +165,11 @@ func newSupervisor(t supervised, log *slog.Logger) (*supervisor, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.done, s.cancel = ctx.Done(), cancel
 	s.within = func(d time.Duration) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
+	if err = s.bound(); err != nil {
+		return nil, err
+	}
 	c := rec.Config
-	s.life, err = agent.NewLife(agent.LifeSpec{Task: c.Task, Health: c.Health, Lifecycle: c.Lifecycle, Ports: rec.Ports})
+	s.life, err = agent.NewLife(agent.LifeSpec{Task: c.Task, Health: c.Health, Lifecycle: c.Lifecycle, Ports: rec.Ports, Until: s.lifeUntil()})
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +230,8 @@ func (s *supervisor) handle(e any) {
 		s.prepared(e)
 	case stopOrdered:
 		s.stopOrdered(e.reason)
+	case renewed:
+		s.renewed(e.until)
 	case sampled:
 		s.sampled(e)
 	case input:
@@ -448,8 +456,11 @@ func (s *supervisor) listenTo(c net.Conn) {
 			s.log.Warn("agent", "error", err)
 			return
 		}
-		if f.Op == opStop {
+		switch f.Op {
+		case opStop:
 			s.send(stopOrdered{f.Reason})
+		case opLease:
+			s.send(renewed{f.Until})
 		}
 	}
 }

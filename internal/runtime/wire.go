@@ -8,25 +8,29 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/covey-platform/covey/internal/fault"
 )
 
 // A frame is one line of JSON on a task's socket. The supervisor says hello
 // with its version, then its status, and its status again at each change; the
-// agent says stop. Operations that are not known are ignored: a newer peer may
+// agent says stop and until when the lease of an exclusive task goes. Operations that are not known are ignored: a newer peer may
 // use them.
 type frame struct {
-	Op      string  `json:"op"` // hello, status, stop
+	Op      string  `json:"op"` // hello, status, stop, lease
 	Version int     `json:"version,omitzero"`
 	Reason  string  `json:"reason,omitzero"`
 	Status  *Status `json:"status,omitzero"`
+
+	Until time.Duration `json:"lease_until_boot_nanos,omitzero"`
 }
 
 const (
 	opHello  = "hello"
 	opStatus = "status"
 	opStop   = "stop"
+	opLease  = "lease"
 )
 
 // maxFrame bounds a line, in bytes.

@@ -77,6 +77,7 @@ func (l *looper) steady() unit.Tick { return unit.FromDuration(time.Since(l.stea
 
 // begin takes the lease and reads the state: the start of a term.
 func (l *looper) begin(ctx context.Context) error {
+	asked := l.steady()
 	epoch, err := l.store.Acquire(ctx, l.holder)
 	if err != nil {
 		return err
@@ -100,6 +101,7 @@ func (l *looper) begin(ctx context.Context) error {
 	l.clock = control.Clock{}
 	l.clock.Since(snap.At, l.steady())
 	l.loop = control.New(snap, epoch, l.steady(), control.Defaults())
+	l.loop.Prove(asked)
 	l.log.InfoContext(ctx, "this server leads", "cluster", l.name, "uid", snap.Cluster.UID, "epoch", epoch.String(), "rev", uint64(snap.Rev))
 	l.tail.reset(snap.Seq)
 	l.publish()
@@ -144,7 +146,10 @@ func (l *looper) run(ctx context.Context) error {
 		}
 		awake = time.Now()
 		if time.Since(lastRenewal) >= renewal {
-			if err := l.store.Renew(ctx, l.holder, l.loopEpoch()); err != nil && ctx.Err() == nil {
+			asked := l.steady()
+			if err := l.store.Renew(ctx, l.holder, l.loopEpoch()); err == nil {
+				l.loop.Prove(asked)
+			} else if ctx.Err() == nil {
 				l.log.WarnContext(ctx, "the lease was not renewed", "error", err)
 			}
 			lastRenewal = time.Now()

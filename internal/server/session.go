@@ -54,17 +54,22 @@ func (l *looper) attach(ctx context.Context, h control.Hello) (*session, error) 
 }
 
 // Hear takes in a message; see [rpc.AgentSession].
-func (s *session) Hear(ctx context.Context, m control.Message) error {
+func (s *session) Hear(ctx context.Context, m control.Message) (leased bool, err error) {
 	if len(m.Sightings) == 0 && len(m.Facts) == 0 && m.Machine == nil && !m.Full {
 		return s.beat(ctx)
 	}
 	now := unit.TickAt(s.l.wall())
 	for _, f := range m.Facts {
-		if err := checkFact(s.machine, f, now); err != nil {
-			return err
+		if err = checkFact(s.machine, f, now); err != nil {
+			return false, err
 		}
 	}
-	return s.l.ask(ctx, func(t *control.Turn) error { return t.Hear(s.machine, m) })
+	err = s.l.ask(ctx, func(t *control.Turn) error {
+		heard := t.Hear(s.machine, m)
+		leased = t.Leased(s.machine)
+		return heard
+	})
+	return leased && err == nil, err
 }
 
 // future is how far a fact may lie ahead of this server's clock.
@@ -88,22 +93,24 @@ func checkFact(from machine.ID, f state.Fact, now unit.Tick) error {
 }
 
 // beat prolongs the lease without a turn.
-func (s *session) beat(ctx context.Context) error {
-	alive := make(chan bool, 1)
-	in := input{beat: func(l *control.Loop, now unit.Tick) { alive <- l.Heartbeat(s.machine, s.name, now) }}
+func (s *session) beat(ctx context.Context) (leased bool, err error) {
+	alive := make(chan [2]bool, 1)
+	in := input{beat: func(l *control.Loop, now unit.Tick) {
+		alive <- [2]bool{l.Heartbeat(s.machine, s.name, now), l.Leased(s.machine, now)}
+	}}
 	select {
 	case s.l.inputs <- in:
 	case <-ctx.Done():
-		return fault.Unavailable.Errorf("the server has too much to do: %w", context.Cause(ctx))
+		return false, fault.Unavailable.Errorf("the server has too much to do: %w", context.Cause(ctx))
 	}
 	select {
 	case ok := <-alive:
-		if !ok {
-			return fault.Conflict.Errorf("machine %s has no such session; say hello again", s.machine)
+		if !ok[0] {
+			return false, fault.Conflict.Errorf("machine %s has no such session; say hello again", s.machine)
 		}
-		return nil
+		return ok[1], nil
 	case <-ctx.Done():
-		return fault.Unavailable.Errorf("no answer from the loop: %w", context.Cause(ctx))
+		return false, fault.Unavailable.Errorf("no answer from the loop: %w", context.Cause(ctx))
 	}
 }
 

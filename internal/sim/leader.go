@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"time"
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/control"
@@ -22,6 +23,7 @@ type leader struct {
 
 	inputs  []func(*control.Turn)
 	done    []func(error) // answers that wait for the commit
+	acks    []func()      // likewise, for leases
 	planned unit.Tick     // when the next turn is due; 0: none
 	sent    map[machine.ID]uint64
 	peers   map[machine.ID]string // sessions, as it sees them
@@ -46,11 +48,12 @@ func (l *leader) start() {
 	}
 	l.w.stats.Leaders++
 	l.term++
-	l.epoch, l.inputs, l.done, l.planned = epoch, nil, nil, 0
+	l.epoch, l.inputs, l.done, l.acks, l.planned = epoch, nil, nil, nil, 0
 	l.sent, l.peers = map[machine.ID]uint64{}, map[machine.ID]string{}
 	l.clock = control.Clock{}
 	l.clock.Since(snap.At, l.w.now)
 	l.loop = control.New(snap, epoch, l.w.now, control.Defaults())
+	l.prove()
 	if snap.Cluster.UID == "" {
 		l.input(func(t *control.Turn) {
 			_, err := t.Do(control.Birth{Cluster: state.Cluster{Name: "sim", UID: "uid", Incarnation: 1}})
@@ -106,8 +109,13 @@ func (l *leader) pause() {
 }
 
 func (l *leader) fail(err error) {
-	done := l.done
-	l.done = nil
+	done, acks := l.done, l.acks
+	l.done, l.acks = nil, nil
+	for _, f := range acks {
+		if err == nil {
+			f()
+		}
+	}
 	for _, f := range done {
 		f(err)
 	}
@@ -240,22 +248,30 @@ func (l *leader) hello(n *node, h control.Hello) {
 	})
 }
 
-func (l *leader) hear(n *node, m control.Message) {
+func (l *leader) hear(n *node, m control.Message, sent time.Duration) {
 	if l.loop == nil {
 		return
 	}
 	l.input(func(t *control.Turn) {
-		if err := t.Hear(n.id, m); err != nil && fault.Of(err) != fault.Conflict {
+		err := t.Hear(n.id, m)
+		if err == nil && t.Leased(n.id) {
+			l.acks = append(l.acks, func() { l.acknowledge(n, m.Session, sent) })
+		}
+		if err != nil && fault.Of(err) != fault.Conflict {
 			l.w.fail("machine %s: %v", n.id, err)
 		}
 	})
 }
 
-func (l *leader) beat(n *node, session string) {
+func (l *leader) beat(n *node, session string, sent time.Duration) {
 	if l.loop == nil {
 		return
 	}
 	if !l.loop.Heartbeat(n.id, session, l.w.now) {
 		l.w.message(n, func() { n.reset(session) })
+		return
+	}
+	if l.loop.Leased(n.id, l.w.now) {
+		l.acknowledge(n, session, sent)
 	}
 }

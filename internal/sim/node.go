@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -34,6 +36,7 @@ type node struct {
 	count   uint64
 	opens   int
 	heard   unit.Tick
+	lease   agent.Lease
 
 	journal []state.Fact // on disk: not acknowledged yet
 	facts   uint64       // on disk: blocks made so far
@@ -42,6 +45,7 @@ type node struct {
 type proc struct {
 	sighting task.Sighting
 	stopping bool
+	until    time.Duration // an exclusive task's lease, by the machine's clock
 }
 
 func (p *proc) alive() bool { return !p.sighting.State.Terminal() }
@@ -91,7 +95,7 @@ func (n *node) spawn() {
 	}
 	n.up = true
 	n.life++
-	n.mind = agent.New("uid", n.seen)
+	n.mind, n.lease = agent.New("uid", n.seen), agent.Lease{}
 	for _, id := range slices.SortedFunc(maps.Keys(n.procs), task.ID.Compare) {
 		n.mind.See(n.procs[id].sighting)
 	}
@@ -183,8 +187,8 @@ func (n *node) dial() {
 func (n *node) heartbeat() {
 	session := n.session
 	if session != "" && n.heard != 0 {
-		to := n.to
-		n.w.message(n, func() { to.beat(n, session) })
+		to, sent := n.to, n.clock()
+		n.w.message(n, func() { to.beat(n, session, sent) })
 	}
 }
 
@@ -202,8 +206,8 @@ func (n *node) say(full bool) {
 		spec := n.spec
 		m.Machine = &spec
 	}
-	to := n.to
-	n.w.message(n, func() { to.hear(n, m) })
+	to, sent := n.to, n.clock()
+	n.w.message(n, func() { to.hear(n, m, sent) })
 }
 
 // obey carries out the leader's orders.
@@ -260,10 +264,37 @@ func (n *node) run(d agent.Deed, o agent.Orders) {
 		n.w.after(1, func() { n.sayIfUp() })
 		return
 	}
-	n.w.truth.started(n, d.ID, o.Epoch)
+	if !n.w.exclusive[d.Config] {
+		n.launch(s, o.Epoch, 0)
+		return
+	}
+	g, ok := n.lease.Grant(n.clock())
+	life := n.life
+	n.w.after(n.w.jitter(2*Second), func() { // a machine may have much to do
+		if n.life != life {
+			return
+		}
+		until, still := n.lease.Extend(n.clock(), g)
+		if !ok || !still && !fault.Planted("lease-of-another-time") {
+			s.State, s.Reason = task.Lost, "refused: no lease"
+			n.mind.See(s)
+			n.say(false)
+			return
+		}
+		n.launch(s, o.Epoch, until)
+	})
+}
+
+// launch starts a task's processes.
+func (n *node) launch(s task.Sighting, e machine.Epoch, until time.Duration) {
+	n.w.truth.started(n, s.ID, e)
+	n.w.alone(n, s.ID, s.Config)
 	n.w.stats.Starts++
-	p := &proc{sighting: s}
+	d, p := s, &proc{sighting: s}
 	n.procs[d.ID] = p
+	if until != 0 {
+		n.bind(d.ID, p, until)
+	}
 	n.show(p)
 	n.w.after(n.w.jitter(2*Second), func() { n.move(d.ID, p, task.Running, "") })
 	life, end := 20*unit.Hour, task.Finished

@@ -56,6 +56,8 @@ type World struct {
 	byID   map[machine.ID]*node
 	calm   bool // no new faults
 
+	exclusive map[job.Hash]bool // configs of which an instance has one live task at most
+
 	truth truth
 	err   error
 	stats Stats
@@ -71,7 +73,7 @@ type Stats struct {
 func New(cfg Config) *World {
 	w := &World{
 		cfg: cfg, rand: rand.New(rand.NewPCG(cfg.Seed, 0)), now: 525_960 * unit.Hour, byID: map[machine.ID]*node{},
-		truth: newTruth(),
+		truth: newTruth(), exclusive: map[job.Hash]bool{},
 	}
 	w.disk = newDisk(w)
 	w.leader = &leader{w: w}
@@ -148,6 +150,7 @@ func (w *World) jobs() []job.Job {
 		if i%5 == 1 {
 			cfg.Constraints = []job.Constraint{{Attribute: "host", Limit: 2}}
 		}
+		cfg.Exclusive = i%5 == 2
 		if i%7 == 2 {
 			cfg.Task.Ports = []string{"http"}
 		}
@@ -159,6 +162,9 @@ func (w *World) jobs() []job.Job {
 // user asks for a job until it is accepted, and then, now and again, restarts
 // it, kills some of it, or kills all of it and perhaps asks for it anew.
 func (w *World) user(j job.Job) {
+	if text, err := j.Config.Encode(); err == nil {
+		w.exclusive[job.HashOf(text)] = j.Config.Exclusive
+	}
 	w.leader.ask(control.CreateJob{Job: j, By: "user"}, func(err error) {
 		if err != nil && fault.Of(err) != fault.Conflict { // a conflict: it was accepted, and nobody could say so
 			w.after(w.jitter(10*Second), func() { w.user(j) })

@@ -772,7 +772,11 @@ type SessionResponse struct {
 	// Version of the wire that the server speaks; in the first message.
 	Wire uint32 `protobuf:"varint,7,opt,name=wire,proto3" json:"wire,omitempty"`
 	// Version of the server; in the first message.
-	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	// The leader has prolonged the machine's lease by the message of this number:
+	// exclusive tasks may run for a while from when it was sent. 0: it has not
+	// since it said so last.
+	Leased        uint64 `protobuf:"varint,9,opt,name=leased,proto3" json:"leased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -861,6 +865,13 @@ func (x *SessionResponse) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *SessionResponse) GetLeased() uint64 {
+	if x != nil {
+		return x.Leased
+	}
+	return 0
 }
 
 // LookRequest is an answer of the agent; the first message has no id and says
@@ -1220,7 +1231,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\"3\n" +
 	"\aFactAck\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xe7\x02\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xff\x02\n" +
 	"\x0fSessionResponse\x12%\n" +
 	"\x05epoch\x18\x01 \x01(\v2\x0f.covey.v1.EpochR\x05epoch\x12\x10\n" +
 	"\x03rev\x18\x02 \x01(\x04R\x03rev\x12\x1f\n" +
@@ -1230,7 +1241,8 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\aconfigs\x18\x05 \x03(\v2&.covey.v1.SessionResponse.ConfigsEntryR\aconfigs\x12%\n" +
 	"\x04acks\x18\x06 \x03(\v2\x11.covey.v1.FactAckR\x04acks\x12\x12\n" +
 	"\x04wire\x18\a \x01(\rR\x04wire\x12\x18\n" +
-	"\aversion\x18\b \x01(\tR\aversion\x1a:\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x16\n" +
+	"\x06leased\x18\t \x01(\x04R\x06leased\x1a:\n" +
 	"\fConfigsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xed\x01\n" +

@@ -20,6 +20,7 @@ import (
 	goruntime "runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -73,6 +74,9 @@ func run(stderr io.Writer) int {
 		return 1
 	}
 	go in.reap()
+	if in.plan.Until != 0 {
+		go in.lapse()
+	}
 	in.obey()
 	if !in.plan.Isolated {
 		in.killAll()
@@ -87,6 +91,8 @@ type initProcess struct {
 	spawner spawner
 	null    *os.File
 	kick    chan struct{} // a child was started
+	until   atomic.Int64  // the lease of an exclusive task
+	doom    Doom          // likewise, without namespaces
 
 	mu   sync.Mutex
 	live map[int]Order // by pid
@@ -120,8 +126,47 @@ func (in *initProcess) prepare() error {
 	if in.null, err = os.OpenFile("/dev/null", os.O_RDWR, 0); err != nil {
 		return fault.Unavailable.Errorf("%w", err)
 	}
+	if err = in.bound(); err != nil {
+		return err
+	}
 	in.spawner, err = newSpawner(in.plan.Login)
 	return err
+}
+
+// bound begins the lease of an exclusive task.
+func (in *initProcess) bound() (err error) {
+	in.until.Store(int64(in.plan.Until))
+	if in.plan.Until == 0 || in.plan.Isolated {
+		return nil
+	}
+	if in.doom, err = NewDoom(); err != nil {
+		return err
+	}
+	return in.doom.At(in.plan.Until + KernelAfter)
+}
+
+// renew prolongs the lease, unless it is over.
+func (in *initProcess) renew(until time.Duration) {
+	if was := in.until.Load(); was == 0 || int64(BootTime()) >= was || int64(until) <= was {
+		return
+	}
+	in.until.Store(int64(until))
+	if !in.plan.Isolated {
+		_ = in.doom.At(until + KernelAfter) // it was set once, so it can be
+	}
+}
+
+// lapse ends everything when the lease is over and the supervisor has not: it
+// may stand still.
+func (in *initProcess) lapse() {
+	for {
+		left := time.Duration(in.until.Load()) + InitAfter - BootTime()
+		if left <= 0 {
+			break
+		}
+		time.Sleep(left)
+	}
+	_ = in.sup.Close() // obey returns, process 1 ends, and with it its namespace
 }
 
 // obey carries out orders until the supervisor is gone.
@@ -141,6 +186,8 @@ func (in *initProcess) obey() {
 			in.signal(o)
 		case "signal-all":
 			in.signalAll(unix.Signal(o.Sig))
+		case "lease":
+			in.renew(o.Until)
 		}
 		CloseAll(fds)
 	}

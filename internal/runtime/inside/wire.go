@@ -3,6 +3,7 @@ package inside
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // What supervisor and init say to each other, over a socket pair of packets.
@@ -23,6 +24,8 @@ type Plan struct {
 	Shell      string    `json:"shell"` // path of bash or sh
 	Processes  []Command `json:"processes"`
 	ShellCheck string    `json:"shell_check,omitzero"`
+
+	Until time.Duration `json:"until,omitzero"` // an exclusive task's lease, of BootTime
 }
 
 // A Login is whom a task runs as.
@@ -60,10 +63,12 @@ func (p *Plan) Inside() string {
 // An Order is from the supervisor to init. A spawn carries two descriptors,
 // for stdout and stderr.
 type Order struct {
-	Op   string `json:"op"` // spawn, check, signal, signal-all
+	Op   string `json:"op"` // spawn, check, signal, signal-all, lease
 	Name string `json:"name,omitzero"`
 	Run  int    `json:"run,omitzero"`
 	Sig  int    `json:"sig,omitzero"`
+
+	Until time.Duration `json:"until,omitzero"`
 }
 
 // A Note is from init to the supervisor. A started one carries a pidfd.
