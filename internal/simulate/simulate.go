@@ -25,6 +25,8 @@ func Run(ctx context.Context, f cli.SimulateFlags) (cli.Simulated, error) {
 	switch {
 	case f.Check != "":
 		return verify(f)
+	case f.State != "" || f.Changes():
+		return change(f)
 	default:
 		return batch(ctx, f)
 	}
@@ -247,7 +249,7 @@ func writePlacements(name string, all []whatif.Placement) error {
 	return writeFile(name, func(w *bufio.Writer) error {
 		_, _ = w.WriteString("task,machine\n")
 		for _, p := range all {
-			_, _ = fmt.Fprintf(w, "%s/%d,%s\n", p.Task.Job.Name(), p.Task.Instance, p.Machine)
+			_, _ = fmt.Fprintf(w, "%s/%d,%s\n", whatif.IDOf(p.Task.Job), p.Task.Instance, p.Machine)
 		}
 		return nil
 	})

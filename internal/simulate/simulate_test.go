@@ -32,6 +32,9 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir+"/home")
+			if err := writeState(e.WorkDir); err != nil {
+				return err
+			}
 			return os.CopyFS(e.WorkDir, os.DirFS("../../examples/simulate"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "huge": huge},

@@ -33,6 +33,14 @@ const role = "trace"
 // KeyOf returns the key under which the job of a file is known.
 func KeyOf(id string) job.Key { return job.NewKey(role, "prod", id) }
 
+// IDOf returns the id that a job has in a file, or the key of any other job.
+func IDOf(k job.Key) string {
+	if k == KeyOf(k.Name()) {
+		return k.Name()
+	}
+	return string(k)
+}
+
 // A Table is a CSV file whose first line names its columns. Its errors name
 // file and line.
 type Table struct {
