@@ -237,8 +237,11 @@ func (r *Runtime) conclude(e *entry) {
 	rebooted := st.Boot != r.boot
 	g := r.group(e)
 	if !rebooted {
-		if !g.killAll(sweepWithin) {
+		for !g.killAll(sweepWithin) { // while one lives the task has not ended
 			r.log.Error("processes are left that do not die", "task", e.rec.ID, "pids", g.procs())
+			if r.isClosed() {
+				return // whoever comes next goes on
+			}
 		}
 		r.killRecorded(st)
 		if c, err := g.counters(); err == nil {

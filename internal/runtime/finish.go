@@ -17,11 +17,10 @@ const (
 func (s *supervisor) finish() error {
 	end := *s.ended
 	s.init.end()
-	if s.group.killAll(sweepWithin) {
-		s.doom.Off()
-	} else {
+	for !s.group.killAll(sweepWithin) { // while one lives the task has not ended
 		s.log.Error("processes are left that do not die", "pids", s.group.procs())
 	}
+	s.doom.Off()
 	s.cancel()
 	s.drain()
 	s.count()

@@ -55,6 +55,33 @@ func TestForkBomb(t *testing.T) {
 	w.end(id)
 }
 
+// A bomb that has used up its ration of cpu dies as soon as any other task, and
+// its end is told when the last of it is gone.
+func TestThrottledForkBomb(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	s := w.spec("b() { b | b & }; trap '' TERM; b; sleep 1000")
+	s.Config.Task.PidsLimit = 150
+	s.Config.Task.Resources.CPU = 10
+	s.Config.Task.FinalizationWait = 1
+	id := w.start(s)
+	w.wait(id, "many", func(Status) bool { return len(w.groupOf(id).procs()) >= 50 })
+	began := time.Now()
+	if err := w.r.Stop(t.Context(), id, "stop the bomb"); err != nil {
+		t.Fatal(err)
+	}
+	got := w.end(id)
+	if left := w.groupOf(id).procs(); len(left) > 0 {
+		t.Errorf("%d processes live after the end was told", len(left))
+	}
+	if got.State != task.Killed {
+		t.Errorf("got %+v; want KILLED", got)
+	}
+	if d := time.Since(began); d > 10*time.Second {
+		t.Errorf("it took %v to die; want the wait of 1s and little more", d)
+	}
+}
+
 func (w *world) groupOf(id task.ID) group {
 	return w.r.groups.of(strings.ReplaceAll(id.String(), "/", "+"))
 }

@@ -283,6 +283,9 @@ func (s *supervisor) signal(a agent.Signal) {
 	o := inside.Order{Op: "signal", Name: a.Process, Sig: int(sig)}
 	if a.Process == "" {
 		o.Op = "signal-all"
+		if a.Sig == agent.Kill {
+			s.group.unthrottle() // init, which sends it, has its part of the ration only
+		}
 	}
 	s.init.tell(o)
 }
