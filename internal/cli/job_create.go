@@ -191,15 +191,23 @@ func (a *app) config() *cobra.Command {
 			}
 			out := []entry{}
 			var rows [][]string
+			bad := 0
 			for _, j := range res.Jobs {
 				e := entry{j.Cluster + "/" + j.Key, j.At, j.Error}
+				if e.Error != "" {
+					bad++
+				}
 				out = append(out, e)
 				state, _, _ := strings.Cut(first(e.Error, "ok"), "\n") // without the line of the file and the caret
 				rows = append(rows, []string{e.Key, e.At, state})
 			}
-			return a.print(cmd, struct {
+			err = a.print(cmd, struct {
 				Jobs []entry `json:"jobs"`
 			}{out}, func(w io.Writer) { table(w, []string{"JOB", "AT", "STATE"}, rows) })
+			if err == nil && bad > 0 {
+				err = exitf(InvalidConfig, "%s: %d of %d jobs cannot be used; covey job inspect KEY %s shows the line", args[0], bad, len(out), args[0])
+			}
+			return err
 		},
 	}
 	list.Flags().StringArrayVar(&binds, "bind", nil, "bind a template variable: NAME=VALUE (may be given again)")

@@ -104,7 +104,7 @@ func judge(r *pb.GetJobResponse, until string) verdict {
 		by[s]++
 		done := s == "FINISHED" || s == "RUNNING" && until == "RUNNING"
 		v.good = v.good && done
-		if why := hopeless(t); why != "" && v.bad == nil && !done {
+		if why := hopeless(t, until); why != "" && v.bad == nil && !done {
 			v.bad, v.why = t, why
 		}
 		if s == "PENDING" && waits == "" {
@@ -118,15 +118,16 @@ func judge(r *pb.GetJobResponse, until string) verdict {
 	return v
 }
 
-// hopeless says why a task will not get anywhere by itself, or nothing.
-func hopeless(t *pb.Task) string {
+// hopeless says why a task will not get anywhere by itself, or nothing. Who
+// waits for the end of a job waits as long as the job has tries left.
+func hopeless(t *pb.Task, until string) string {
 	switch s := t.GetStatus(); s {
 	case "FAILED", "KILLED", "LOST":
 		return "is " + s + because(t.GetReason())
 	case "KILLING":
 		return "is being killed" + because(t.GetReason())
 	case "THROTTLED":
-		if strings.HasPrefix(t.GetReason(), refusal) {
+		if until == "FINISHED" || strings.HasPrefix(t.GetReason(), refusal) {
 			return ""
 		}
 		return "failed again and again" + because(t.GetReason())

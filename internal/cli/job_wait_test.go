@@ -21,6 +21,7 @@ func TestJudge(t *testing.T) {
 		{"PENDING", "larger than any machine: cpu 4000", "RUNNING", false, true},
 		{"THROTTLED", "ended early 2 times in a row; waits 1s", "RUNNING", false, true},
 		{"THROTTLED", "its last machine did not start it; waits 1s", "RUNNING", false, false},
+		{"THROTTLED", "ended early 2 times in a row; waits 1s", "FINISHED", false, false},
 		{"FAILED", "process p failed: exit status 1", "FINISHED", false, true},
 		{"KILLING", "", "RUNNING", false, true},
 		{"PARTITIONED", "", "RUNNING", false, false},

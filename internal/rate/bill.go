@@ -28,7 +28,7 @@ type Bill struct {
 func Span(from, to unit.Tick) error {
 	switch {
 	case from.FloorHour() != from || to.FloorHour() != to:
-		return fault.Invalid.Errorf("from %s to %s is not in whole hours", ledger.Stamp(from), ledger.Stamp(to))
+		return fault.Invalid.Errorf("from %s to %s is not in whole hours; want both on the hour, as prices and the books are", ledger.Stamp(from), ledger.Stamp(to))
 	case from >= to:
 		return fault.Invalid.Errorf("from %s to %s is no time; want from before to", ledger.Stamp(from), ledger.Stamp(to))
 	case to-from > MaxSpan:

@@ -76,6 +76,9 @@ func (s *services) handler() http.Handler {
 		connect.WithRecover(s.recovered),
 		connect.WithInterceptors(guard{s}),
 	}
+	for _, name := range jsonNames {
+		opts = append(opts, connect.WithCodec(strictJSON{name}))
+	}
 	mux.Handle(api.NewJobServiceHandler(s, opts...))
 	mux.Handle(api.NewTaskServiceHandler(s, opts...))
 	mux.Handle(api.NewMachineServiceHandler(s, opts...))

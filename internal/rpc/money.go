@@ -10,6 +10,7 @@ import (
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/ledger"
+	"github.com/covey-platform/covey/internal/rate"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -24,11 +25,11 @@ func (s *services) GetBill(ctx context.Context, req *connect.Request[pb.GetBillR
 		return nil, err
 	}
 	resp := &pb.GetBillResponse{
-		Currency: text(st.Currency), Total: st.Billed.String(), From: stamp(st.From), To: stamp(st.To),
+		Currency: text(st.Currency), Total: st.Billed.String(), From: ledger.Stamp(st.From), To: ledger.Stamp(st.To),
 	}
 	for _, h := range st.Hours {
 		resp.Hours = append(resp.Hours, &pb.BillHour{
-			Hour: stamp(h.From), Capacity: h.Capacity.String(), Billed: h.Billed.String(), Overhead: h.Overhead.String(),
+			Hour: ledger.Stamp(h.From), Capacity: h.Capacity.String(), Billed: h.Billed.String(), Overhead: h.Overhead.String(),
 			Idle: h.Idle.String(), Down: h.Down.String(),
 		})
 	}
@@ -50,7 +51,7 @@ func (s *services) GetUsage(ctx context.Context, req *connect.Request[pb.GetUsag
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.GetUsageResponse{From: stamp(from), To: stamp(to)}
+	resp := &pb.GetUsageResponse{From: ledger.Stamp(from), To: ledger.Stamp(to)}
 	for _, r := range rows {
 		resp.Rows = append(resp.Rows, &pb.UsageRow{
 			Owner: ownerOf(r), Reserved: amountsToWire(r.Reserved), Used: amountsToWire(r.Used),
@@ -58,9 +59,6 @@ func (s *services) GetUsage(ctx context.Context, req *connect.Request[pb.GetUsag
 	}
 	return connect.NewResponse(resp), nil
 }
-
-// maxSpan is the longest span of one question.
-const maxSpan = 400 * 24 * unit.Hour
 
 // span reads the bounds of a question about money: whole hours, from the start
 // of this month to the end of the present hour unless they are given.
@@ -81,15 +79,7 @@ func (s *services) span(m interface {
 	if to, err = moment("to", m.GetTo(), s.now().FloorHour()+unit.Hour); err != nil {
 		return by, 0, 0, err
 	}
-	switch {
-	case from.FloorHour() != from || to.FloorHour() != to:
-		err = fault.Invalid.Errorf("from %s to %s is not in whole hours", stamp(from), stamp(to))
-	case from >= to:
-		err = fault.Invalid.Errorf("from %s to %s is no time; want from before to", stamp(from), stamp(to))
-	case to-from > maxSpan:
-		err = fault.Invalid.Errorf("from %s to %s is more than 400 days; ask for less", stamp(from), stamp(to))
-	}
-	return by, from, to, err
+	return by, from, to, rate.Span(from, to)
 }
 
 // moment reads a time, or a day, as RFC 3339 writes it.
@@ -104,8 +94,6 @@ func moment(what, s string, otherwise unit.Tick) (unit.Tick, error) {
 	}
 	return 0, fault.Invalid.Errorf("%s is %.40q; want a time such as 2031-05-06T07:00:00Z or 2031-05-06", what, s)
 }
-
-func stamp(t unit.Tick) string { return t.Time().Format(time.RFC3339) }
 
 // ownerOf is whose a row is: role/env/name, or the role.
 func ownerOf(r ledger.Row) string { return cmp.Or(string(r.Job), r.Role) }

@@ -230,6 +230,30 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// TestUnknownField holds that a misspelt field is refused: without it the call
+// would mean another thing.
+func TestUnknownField(t *testing.T) {
+	b := newBackend(t)
+	url := serve(t, b)
+	p := procedure{path: "/covey.v1.JobService/KillJob"}
+	for _, kind := range []string{"application/json", "application/json; charset=utf-8"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+p.path, strings.NewReader(`{"key":"dev/a/prod/b","instance":"0"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", kind)
+		resp, err := as(adminToken).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), `unknown field \"instance\"`) {
+			t.Errorf("%s: %d %s; want 400 and the field's name", kind, resp.StatusCode, body)
+		}
+	}
+}
+
 // TestDoor holds that a browser's page and a bent name get nothing.
 func TestDoor(t *testing.T) {
 	url := serve(t, newBackend(t))

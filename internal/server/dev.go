@@ -66,11 +66,20 @@ func Dev(ctx context.Context, cfg DevConfig) error {
 	if cfg.Agents < 1 || cfg.Agents > maxAgents {
 		return fault.Invalid.Errorf("--agents is %d; want 1 to %d", cfg.Agents, maxAgents)
 	}
-	unlock, err := lockDev(cfg.DataDir)
+	unlock, err := lockDev(filepath.Join(cfg.DataDir, "dev.lock"), "uses "+cfg.DataDir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if err = os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return fault.Denied.Errorf("the record for this user's commands: %w", err)
+	}
+	// Commands find a dev cluster by its name, so a user has one of each.
+	unname, err := lockDev(filepath.Join(cfg.StateDir, cfg.Cluster+".lock"), "runs cluster "+cfg.Cluster)
+	if err != nil {
+		return err
+	}
+	defer unname()
 	d := &dev{cfg: cfg}
 	if d.url, err = d.address(ctx); err != nil {
 		return err
@@ -83,23 +92,23 @@ func Dev(ctx context.Context, cfg DevConfig) error {
 	return d.run(ctx)
 }
 
-// lockDev keeps a second dev off the directory.
-func lockDev(dir string) (unlock func(), err error) {
-	path := filepath.Join(dir, "dev.lock")
+// lockDev keeps out a second dev that would use the same: a directory, or a
+// name.
+func lockDev(path, same string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // a path of our own making
 	if err != nil {
-		return nil, writeError(dir, err)
+		return nil, writeError(filepath.Dir(path), err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		pid, _ := io.ReadAll(io.LimitReader(f, 32))
 		_ = f.Close()
-		return nil, fault.Conflict.Errorf("another covey dev (pid %s) uses %s; stop it, or start this one with another --data-dir and --cluster", strings.TrimSpace(string(pid)), dir)
+		return nil, fault.Conflict.Errorf("another covey dev (pid %s) %s; stop it, or start this one with another --data-dir and --cluster", strings.TrimSpace(string(pid)), same)
 	}
 	if err := f.Truncate(0); err == nil {
 		_, err = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
 		if err != nil {
 			_ = f.Close()
-			return nil, writeError(dir, err)
+			return nil, writeError(filepath.Dir(path), err)
 		}
 	}
 	return func() { _ = f.Close() }, nil

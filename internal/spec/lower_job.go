@@ -200,6 +200,9 @@ func (l *lowering) httpHealth(h *job.Health, http *object) (*job.Health, error) 
 		}
 		return nil, nil
 	}
+	if err := l.serves("health"); err != nil {
+		return nil, err
+	}
 	code, err := l.within(http, "health_check_config.health_checker.http", "expected_response_code", 0, 599)
 	if err != nil {
 		return nil, err

@@ -129,7 +129,7 @@ func TestPorts(t *testing.T) {
 }
 
 func TestShellHealth(t *testing.T) {
-	c := lower(t, `J(task = cmd('x'), health_check_config = HealthCheckConfig(health_checker = HealthCheckerConfig(shell = ShellHealthChecker(shell_command = 'curl :{{thermos.ports[web]}}'))))`)
+	c := lower(t, `J(task = cmd('x {{thermos.ports[web]}}'), health_check_config = HealthCheckConfig(health_checker = HealthCheckerConfig(shell = ShellHealthChecker(shell_command = 'curl :{{thermos.ports[web]}}'))))`)
 	want := &job.Health{
 		Shell:        &job.ShellCheck{Command: "curl :{{thermos.ports[web]}}"},
 		InitialMilli: 15000, EveryMilli: 10000, TimeoutMilli: 1000, MinSuccesses: 1,

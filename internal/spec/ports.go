@@ -1,11 +1,13 @@
 package spec
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/covey-platform/covey/internal/name"
+	"github.com/covey-platform/covey/internal/spec/pyx"
 )
 
 // portSet holds the named ports of a job: what each name stands for after the
@@ -13,6 +15,7 @@ import (
 type portSet struct {
 	alias   map[string]string // name -> the name or the number that it stands for
 	dynamic []string          // sorted
+	served  []string          // of them, those that a process is told of
 }
 
 // meaning returns the port that a name stands for, and whether it is a number.
@@ -51,7 +54,44 @@ func (l *lowering) checkPorts() error {
 			return fail("announce.portmap", l.j.where("announce"), "names a port that is wrong: %s", err)
 		}
 	}
+	return l.checkAsked()
+}
+
+// checkAsked refuses a health check of a port that no process is told of:
+// nobody would answer there.
+func (l *lowering) checkAsked() error {
+	told, asked := map[string]bool{}, map[string]bool{}
+	for f, into := range map[string]map[string]bool{"task": told, "health_check_config": asked} {
+		if o := l.j.get(f); o != nil {
+			if err := l.referenced(o, f, into); err != nil {
+				return err
+			}
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(told)) {
+		if to, static := l.ports.meaning(n); !static && !slices.Contains(l.ports.served, to) {
+			l.ports.served = append(l.ports.served, to)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(asked)) {
+		if err := l.serves(n); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// serves reports that a health check asks a port which no process is told of.
+func (l *lowering) serves(n string) error {
+	to, static := l.ports.meaning(n)
+	if static || slices.Contains(l.ports.served, to) {
+		return nil
+	}
+	hint := "; name it in a process as {{thermos.ports[" + to + "]}}"
+	if near := pyx.Nearest(to, l.ports.served); near != "" {
+		hint = "; did you mean " + near + "?"
+	}
+	return fail("health_check_config", l.j.where("health_check_config"), "asks the port %s, of which no process is told%s", to, hint)
 }
 
 // portmap follows the announcer's aliases to their ends.
