@@ -45,7 +45,7 @@ type Config struct {
 // Defaults returns the limits that the design promises.
 func Defaults() Config {
 	return Config{
-		AgentLease: 10 * second, StartGrace: 20 * second, StartHold: 3 * second, Retry: 15 * second, TurnChanges: 10_000,
+		AgentLease: 10 * second, StartGrace: 20 * second, StartHold: 3 * second, Retry: 15 * second, TurnChanges: 4_000,
 		VanishShare: 30, VanishLeast: 5, VanishWindow: 60 * second, VanishPause: 600 * second, ResumeRate: 50,
 		RecoveryGrace: 20 * second, Proof: 10 * second,
 	}

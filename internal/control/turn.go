@@ -35,6 +35,7 @@ type Turn struct {
 	releaseHeld bool
 	next        unit.Tick
 	busy        bool
+	looked      int // rows and machines that the engines looked at
 }
 
 // A Send is what goes to one machine.
@@ -76,18 +77,18 @@ func (t *Turn) End() (*state.Batch, error) {
 		}
 		merge(look, everything(t.draft.Snapshot()))
 	}
+	merge(look, t.fold())
 	for range maxRounds {
-		merge(look, t.draft.Changed())
-		made, more, err := t.round(look)
+		made, rest, more, err := t.round(look)
 		if err != nil {
 			return nil, err
 		}
+		look = made
 		if more {
-			merge(look, made)
+			merge(look, rest)
 			t.busy = true
 			break // the rest has its turn after this one
 		}
-		look = made
 		if none(made) {
 			break
 		}
@@ -99,34 +100,39 @@ func (t *Turn) End() (*state.Batch, error) {
 	return t.batch, nil
 }
 
-// round lets each engine look once at what changed, and returns what they
-// changed themselves.
-func (t *Turn) round(look state.Delta) (made state.Delta, more bool, err error) {
+// round lets each engine look once at what changed. It returns what they
+// changed themselves, and when there is more to do, what they did not look at.
+func (t *Turn) round(look state.Delta) (made, rest state.Delta, more bool, err error) {
 	l := t.loop
 	lim := converge.Limits{Changes: l.cfg.TurnChanges, GiveUp: l.vanish.giveUp(t.steady, l.cfg), Hold: l.hold.until != 0, Taken: l.taken()}
-	l.converge.Fold(t.draft.Snapshot(), look)
 	c := converge.Plan(t.draft.Snapshot(), l.converge, look, t.draft.Snapshot().At, lim)
+	t.looked += c.Looked
 	if err = t.all(c.Changes); err != nil {
-		return made, false, err
+		return made, rest, false, err
 	}
 	t.next = c.Next
-	made = t.draft.Changed()
-	l.converge.Fold(t.draft.Snapshot(), made)
-	l.sched.Fold(t.draft.Snapshot(), look)
-	l.sched.Fold(t.draft.Snapshot(), made)
+	made = t.fold()
 	if l.hold.until != 0 {
-		return made, c.More, nil
+		return made, c.Rest, c.More, nil
 	}
 	changes, waits := sched.Plan(t.draft.Snapshot(), l.sched, t.draft.Snapshot().At, sched.Limits{Placements: l.cfg.TurnChanges})
+	t.looked += waits.Looked
 	if err = t.all(changes); err != nil {
-		return made, false, err
+		return made, rest, false, err
 	}
 	t.waits = waits
-	placed := t.draft.Changed()
-	l.converge.Fold(t.draft.Snapshot(), placed)
-	l.sched.Fold(t.draft.Snapshot(), placed)
-	merge(made, placed)
-	return made, c.More || waits.More, nil
+	merge(made, t.fold())
+	return made, c.Rest, c.More || waits.More, nil
+}
+
+// fold lets the indexes follow the draft, and returns what changed since they
+// did so last. What they saw in an earlier turn they do not look at again.
+func (t *Turn) fold() state.Delta {
+	changed := t.draft.Changed()
+	t.loop.converge.Fold(t.draft.Snapshot(), changed)
+	t.loop.sched.Fold(t.draft.Snapshot(), changed)
+	t.looked += len(changed.Jobs) + len(changed.Slots) + len(changed.Tasks) + len(changed.Machines)
+	return changed
 }
 
 func none(d state.Delta) bool {
@@ -179,6 +185,7 @@ type Result struct {
 	Next    unit.Tick    // take a turn at this time of the records; 0: when something is said
 	Steady  unit.Tick    // or at this time of the steady clock; 0: as above
 	Busy    bool         // take another turn at once
+	Looked  int          // rows and machines that the engines looked at: it follows the change, not the cluster
 }
 
 // Commit makes a turn whose batch is durable the loop's present, and returns
@@ -193,7 +200,7 @@ func (l *Loop) Commit(t *Turn) Result {
 	for _, id := range t.drop {
 		l.forgetAgent(id)
 	}
-	r := Result{Records: t.batch.Records, Delta: t.delta, Drop: t.drop, Next: t.next, Busy: t.busy || freed}
+	r := Result{Records: t.batch.Records, Delta: t.delta, Drop: t.drop, Next: t.next, Busy: t.busy || freed, Looked: t.looked}
 	for _, id := range sortedMachines(t.orders, t.acks) {
 		r.Sends = append(r.Sends, Send{id, t.orders[id], t.acks[id]})
 	}

@@ -164,24 +164,36 @@ type Limits struct {
 // A Result is what Plan decided.
 type Result struct {
 	Changes []state.Change
-	Next    unit.Tick // look again then; 0: nothing is due
-	More    bool      // the limit was reached: look again at once, with the same keys
+	Next    unit.Tick   // look again then; 0: nothing is due
+	More    bool        // the limit was reached: look again at once
+	Rest    state.Delta // with More: what it did not look at, or not to the end
+	Looked  int         // rows that it looked at
 }
 
 // Plan returns what must change so that s holds the tasks that it should. d is
 // what has changed since it last looked.
 func Plan(s *state.Snapshot, x *Index, d state.Delta, now unit.Tick, lim Limits) Result {
 	p := plan{s: s, lim: lim}
+	rest := state.NewDelta()
 	for _, k := range sorted(d.Jobs, job.Key.Compare) {
-		p.job(k)
+		if p.job(k); p.out.More {
+			rest.Jobs[k] = true
+		}
 	}
 	for _, at := range sorted(d.Slots, state.Slot.Compare) {
-		p.slot(at)
+		if p.slot(at); p.out.More {
+			rest.Slots[at] = true
+		}
 	}
 	for _, id := range sorted(d.Machines, cmp.Compare) {
-		p.machine(id)
+		if p.machine(id); p.out.More {
+			rest.Machines[id] = true
+		}
 	}
 	p.timers(x, now)
+	if p.out.More {
+		p.out.Rest = rest
+	}
 	return p.out
 }
 
@@ -216,11 +228,16 @@ func (p *plan) step(t state.Task, to task.State, why string) {
 
 // job opens the slots of a job that were never open and ends what it no longer wants.
 func (p *plan) job(k job.Key) {
+	if p.full() {
+		return
+	}
 	j, exists := p.s.Job(k)
+	p.out.Looked++
 	for t := range p.s.TasksOf(k) {
 		if p.full() {
 			return
 		}
+		p.out.Looked++
 		p.unwanted(t, j, exists)
 	}
 	if !exists {
@@ -231,6 +248,7 @@ func (p *plan) job(k job.Key) {
 			return
 		}
 		at := state.Slot{Job: k, N: i}
+		p.out.Looked++
 		if _, known := p.s.Instance(at); !known {
 			p.add(state.OpenSlot{Slot: at})
 			continue
@@ -260,6 +278,7 @@ func (p *plan) slot(at state.Slot) {
 	if p.full() {
 		return
 	}
+	p.out.Looked++
 	in, ok := p.s.Instance(at)
 	if !ok {
 		return
@@ -291,6 +310,10 @@ func (p *plan) taken(at state.Slot, j state.Job) bool {
 
 // machine takes the tasks of a machine that is out of reach as partitioned.
 func (p *plan) machine(id machine.ID) {
+	if p.full() {
+		return
+	}
+	p.out.Looked++
 	m, exists := p.s.Machine(id)
 	if exists && m.Up {
 		return
@@ -300,6 +323,7 @@ func (p *plan) machine(id machine.ID) {
 		if p.full() {
 			return
 		}
+		p.out.Looked++
 		switch t.State {
 		case task.Partitioned:
 		case task.Assigned:
@@ -318,6 +342,7 @@ func (p *plan) timers(x *Index, now unit.Tick) {
 
 func (p *plan) ring(due *btree.BTreeG[timer], now unit.Tick, may func() bool) {
 	due.Ascend(func(d timer) bool {
+		p.out.Looked++
 		if d.at > now {
 			if p.out.Next == 0 || d.at < p.out.Next {
 				p.out.Next = d.at

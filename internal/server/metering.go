@@ -33,7 +33,7 @@ type metering struct {
 const (
 	meterStep  = 10_000 // records in one transaction
 	meterEvery = 5 * time.Second
-	meterEarly = maxTail / 2 // so many records are taken in at once, while they are in memory
+	meterEarly = maxTail / 5 // so many records are taken in at once, while they are in memory
 )
 
 // run takes in what is new now and then, until ctx ends. news is closed at the

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -65,7 +66,7 @@ func TestTail(t *testing.T) {
 	var x tail
 	x.reset(100)
 	all := []state.Record{}
-	for n := range 60 {
+	for n := range 150 {
 		var commit []state.Record
 		for range n * 37 % 1200 {
 			commit = append(commit, state.Record{Seq: 101 + state.Seq(len(all)+len(commit))})
@@ -84,7 +85,7 @@ func TestTail(t *testing.T) {
 				}
 				want := all[len(all)-back:]
 				want = want[:min(limit, len(want))]
-				if ok && len(got)+len(want) > 0 && !cmp.Equal(want, got) {
+				if ok && !slices.EqualFunc(want, got, func(a, b state.Record) bool { return a.Seq == b.Seq }) {
 					t.Fatalf("%d records back, %d at most: got %d records, want %d", back, limit, len(got), len(want))
 				}
 			}

@@ -17,6 +17,7 @@ type stats struct {
 	records  prometheus.Counter
 	steps    *prometheus.CounterVec
 	orders   prometheus.Counter
+	looked   prometheus.Counter
 }
 
 func newStats() *stats {
@@ -34,8 +35,9 @@ func newStats() *stats {
 			Name: "covey_task_steps_total", Help: "Steps of tasks, by the state they led to.",
 		}, []string{"state"}),
 		orders: prometheus.NewCounter(prometheus.CounterOpts{Name: "covey_orders_total", Help: "Orders sent to machines."}),
+		looked: prometheus.NewCounter(prometheus.CounterOpts{Name: "covey_looked_total", Help: "Rows and machines that the engines looked at. It grows with what changes, not with the cluster."}),
 	}
-	s.registry.MustRegister(s.commits, s.seconds, s.records, s.steps, s.orders)
+	s.registry.MustRegister(s.commits, s.seconds, s.records, s.steps, s.orders, s.looked)
 	return s
 }
 
@@ -60,6 +62,7 @@ func (s *stats) turn(r control.Result) {
 		n += len(x.Orders)
 	}
 	s.orders.Add(float64(n))
+	s.looked.Add(float64(r.Looked))
 }
 
 // watch adds gauges of the cluster as it is at the time of asking.

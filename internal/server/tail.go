@@ -7,10 +7,10 @@ import (
 	"github.com/covey-platform/covey/internal/state"
 )
 
-// maxTail is how many of the last records are kept in memory, about 8 MB:
+// maxTail is how many of the last records are kept in memory, about 20 MB:
 // whoever follows the cluster closely reads them there, and takes nothing from
 // the store and its writer.
-const maxTail = 20_000
+const maxTail = 50_000
 
 // tail is the records of the last commits. Its methods may be called by
 // several goroutines at once. Records are shared: nobody changes them.

@@ -14,6 +14,7 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"strings"
 
 	"github.com/google/btree"
 
@@ -58,7 +59,7 @@ type Slot struct {
 
 // Compare orders slots.
 func (s Slot) Compare(o Slot) int {
-	if c := cmp.Compare(s.Job, o.Job); c != 0 {
+	if c := strings.Compare(string(s.Job), string(o.Job)); c != 0 {
 		return c
 	}
 	return cmp.Compare(s.N, o.N)
@@ -167,7 +168,7 @@ func New() *Snapshot {
 		instances: newShelf[Slot, Instance](Slot.Compare),
 		tasks:     newShelf[task.ID, Task](task.ID.Compare),
 		on: btree.NewG(degree, func(a, b place) bool {
-			if c := cmp.Compare(a.machine, b.machine); c != 0 {
+			if c := strings.Compare(string(a.machine), string(b.machine)); c != 0 {
 				return c < 0
 			}
 			return a.id.Compare(b.id) < 0

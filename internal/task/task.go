@@ -35,7 +35,7 @@ func (id ID) String() string {
 
 // Compare orders IDs by job, instance and attempt.
 func (id ID) Compare(o ID) int {
-	if c := cmp.Compare(id.Job, o.Job); c != 0 {
+	if c := strings.Compare(string(id.Job), string(o.Job)); c != 0 { // cmp.Compare would also ask whether they equal themselves
 		return c
 	}
 	if c := cmp.Compare(id.Instance, o.Instance); c != 0 {

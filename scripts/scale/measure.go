@@ -215,7 +215,7 @@ func (r *run1) until(ctx context.Context, limit time.Duration, ok func(map[strin
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("not reached within %v: %d machines up, %d tasks, %d commits", limit, int(m["covey_machines_up"]), int(m["covey_tasks"]), int(m[commitsOK]))
+			return fmt.Errorf("not reached, %v at most: %d machines up, %d tasks, %d commits", limit, int(m["covey_machines_up"]), int(m["covey_tasks"]), int(m[commitsOK]))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -282,10 +282,12 @@ func (r *run1) submit(ctx context.Context) error {
 		profile.Go(func() { _ = r.srv.profile(ctx, r.o.profiles, "submit.pprof", "profile?seconds=20") })
 	}
 	began := time.Now()
-	done := make(chan error, 1)
-	go func() { done <- r.createJobs(ctx) }()
-	err = r.until(ctx, 30*time.Minute, func(now map[string]float64) bool { return int(now[stepsRunning]-m[stepsRunning]) >= r.out.Tasks })
-	if err = errors.Join(err, <-done); err != nil {
+	g, waiting := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.createJobs(waiting) })
+	g.Go(func() error {
+		return r.until(waiting, 30*time.Minute, func(now map[string]float64) bool { return int(now[stepsRunning]-m[stepsRunning]) >= r.out.Tasks })
+	})
+	if err = g.Wait(); err != nil {
 		return err
 	}
 	r.out.RunSeconds = time.Since(began).Seconds()
@@ -319,9 +321,21 @@ func (r *run1) createJob(ctx context.Context, name string, n int) error {
 		Files: map[string][]byte{"job.aurora": fmt.Appendf(nil, jobFile, name, n)},
 	})
 	req.Header().Set("Authorization", "Bearer "+r.srv.token)
-	_, err := jobs.CreateJob(ctx, req)
-	return err
+	for wait := 50 * time.Millisecond; ; wait *= 2 {
+		_, err := jobs.CreateJob(ctx, req)
+		if code := connect.CodeOf(err); err == nil || wait > tooLong || code != connect.CodeUnavailable && code != connect.CodeResourceExhausted {
+			return err
+		}
+		select { // it has too much to do, and asks to be asked later
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
 }
+
+// tooLong ends the attempts to hand a job to a server that has too much to do.
+const tooLong = 10 * time.Second
 
 // full watches the cluster when all tasks run.
 func (r *run1) full(ctx context.Context) (err error) {

@@ -92,7 +92,7 @@ type Child struct {
 func Prepare(exe string) (*Child, error) {
 	c := &Child{cmd: exec.Command(exe, Command), out: &bounded{most: maxOut}, noise: &bounded{most: 4 << 10}} //nolint:gosec,noctx // this program itself; Run ends it
 	c.cmd.Env = []string{"GOMEMLIMIT=768MiB", "GOMAXPROCS=2", "GOTRACEBACK=none"}
-	c.cmd.Stdout, c.cmd.Stderr, c.cmd.WaitDelay = c.out, c.noise, time.Second
+	c.cmd.Stdout, c.cmd.Stderr, c.cmd.WaitDelay = c.out, c.noise, 10*time.Second
 	var err error
 	if c.in, err = c.cmd.StdinPipe(); err == nil {
 		err = c.cmd.Start()
