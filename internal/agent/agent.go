@@ -44,6 +44,7 @@ type Deed struct {
 	ID     task.ID
 	Config job.Hash
 	Ports  []uint16
+	GPUs   []uint16 // the numbers of those that the task has
 	Reason string
 }
 
@@ -121,8 +122,8 @@ func (a *Agent) obey(x task.Order) (Deed, bool) {
 			delete(a.told, x.ID) // the leader does not know: it is told again
 			return Deed{}, false
 		}
-		a.tasks[x.ID] = task.Sighting{ID: x.ID, Config: x.Config, Resources: x.Resources, Ports: x.Ports, State: task.Starting}
-		return Deed{Verb: task.Run, ID: x.ID, Config: x.Config, Ports: x.Ports}, true
+		a.tasks[x.ID] = task.Sighting{ID: x.ID, Config: x.Config, Resources: x.Resources, Ports: x.Ports, GPUs: x.GPUs, State: task.Starting}
+		return Deed{Verb: task.Run, ID: x.ID, Config: x.Config, Ports: x.Ports, GPUs: x.GPUs}, true
 	case task.Stop:
 		switch {
 		case !known: // it never came here, or it ended and was forgotten

@@ -297,7 +297,7 @@ func (d *daemon) do(x agent.Deed, orders []task.Order) {
 			d.refused(failure{id: x.ID, state: task.Lost, why: noLease})
 			return
 		}
-		s := task.Sighting{ID: x.ID, Config: x.Config, Ports: x.Ports, State: task.Starting}
+		s := task.Sighting{ID: x.ID, Config: x.Config, Ports: x.Ports, GPUs: x.GPUs, State: task.Starting}
 		for _, o := range orders {
 			if o.ID == x.ID {
 				s.Resources = o.Resources
@@ -311,7 +311,7 @@ func (d *daemon) do(x agent.Deed, orders []task.Order) {
 		if _, runs := d.live[x.ID]; !runs {
 			d.starting[x.ID] = true
 		}
-		d.hands.start(runtime.Spec{ID: x.ID, ClusterUID: d.id.UID, Config: cfg, Ports: named(cfg, x.Ports), Hostname: d.self.Host}, until)
+		d.hands.start(runtime.Spec{ID: x.ID, ClusterUID: d.id.UID, Config: cfg, Ports: named(cfg, x.Ports), GPUs: x.GPUs, Hostname: d.self.Host}, until)
 	case task.Stop:
 		d.hands.stop(x.ID, x.Reason)
 	case task.Forget:

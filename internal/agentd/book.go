@@ -26,6 +26,7 @@ type entry struct {
 	Config    string         `json:"config"`
 	Resources unit.Resources `json:"resources"`
 	Ports     []uint16       `json:"ports,omitzero"`
+	GPUs      []uint16       `json:"gpus,omitzero"`
 	Told      bool           `json:"told,omitzero"` // its last usage facts are in the journal
 }
 
@@ -60,7 +61,7 @@ func (b *book) path(id task.ID) string { return filepath.Join(b.dir, name.Escape
 
 // note writes an order down before it is carried out.
 func (b *book) note(s task.Sighting) error {
-	return b.put(s.ID, entry{ID: s.ID.String(), Config: s.Config.String(), Resources: s.Resources, Ports: s.Ports})
+	return b.put(s.ID, entry{ID: s.ID.String(), Config: s.Config.String(), Resources: s.Resources, Ports: s.Ports, GPUs: s.GPUs})
 }
 
 func (b *book) put(id task.ID, e entry) error {
@@ -78,7 +79,7 @@ func (b *book) put(id task.ID, e entry) error {
 // sighting is what the book knows of a task.
 func (b *book) sighting(id task.ID) task.Sighting {
 	e := b.entries[id]
-	s := task.Sighting{ID: id, Resources: e.Resources, Ports: e.Ports}
+	s := task.Sighting{ID: id, Resources: e.Resources, Ports: e.Ports, GPUs: e.GPUs}
 	if h, err := job.ParseHash(e.Config); err == nil {
 		s.Config = h
 	}

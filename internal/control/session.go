@@ -149,7 +149,7 @@ func (t *Turn) place(x state.Task, from machine.ID, s task.Sighting) (state.Task
 		if x.State == to {
 			continue
 		}
-		e := task.Event{To: to, Machine: from, Ports: s.Ports, Reason: adopted}
+		e := task.Event{To: to, Machine: from, Ports: s.Ports, GPUs: s.GPUs, Reason: adopted}
 		if t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) != nil {
 			return x, false
 		}
@@ -303,7 +303,7 @@ func (t *Turn) adopt(from machine.ID, s task.Sighting) (why string, ok bool) {
 		}
 	}
 	c := state.AdoptTask{Task: task.Task{
-		ID: s.ID, Config: s.Config, Resources: s.Resources, Ports: s.Ports, State: s.State, Machine: from,
+		ID: s.ID, Config: s.Config, Resources: s.Resources, Ports: s.Ports, GPUs: s.GPUs, State: s.State, Machine: from,
 		Reason: adopted,
 	}}
 	if err := t.apply(c); err != nil {

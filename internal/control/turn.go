@@ -289,7 +289,7 @@ func (t *Turn) mayRun(x state.Task) bool {
 }
 
 func runOrder(x state.Task) task.Order {
-	return task.Order{ID: x.ID, Verb: task.Run, Config: x.Config, Resources: x.Resources, Ports: x.Ports}
+	return task.Order{ID: x.ID, Verb: task.Run, Config: x.Config, Resources: x.Resources, Ports: x.Ports, GPUs: x.GPUs}
 }
 
 func (t *Turn) send(to machine.ID, o task.Order) {

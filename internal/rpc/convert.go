@@ -145,6 +145,23 @@ func portsFromWire(ps []uint32) ([]uint16, error) {
 	return out, nil
 }
 
+// maxGPUs bounds the GPUs of one machine.
+const maxGPUs = 1024
+
+func gpusFromWire(ps []uint32) ([]uint16, error) {
+	if len(ps) > maxGPUs {
+		return nil, fault.Invalid.Errorf("a task with %d GPUs; want at most %d", len(ps), maxGPUs)
+	}
+	var out []uint16
+	for _, p := range ps {
+		if p >= maxGPUs {
+			return nil, fault.Invalid.Errorf("a task with GPU number %d; want less than %d", p, maxGPUs)
+		}
+		out = append(out, uint16(p))
+	}
+	return out, nil
+}
+
 // hashToWire writes a hash in hex; no hash is the empty string.
 func hashToWire(h job.Hash) string {
 	if h == (job.Hash{}) {
@@ -170,7 +187,7 @@ func hashFromWire(s string) (job.Hash, error) {
 func sightingToWire(s task.Sighting) *pb.Sighting {
 	return &pb.Sighting{
 		Id: s.ID.String(), ConfigHash: hashToWire(s.Config), Resources: resourcesToWire(s.Resources),
-		Ports: portsToWire(s.Ports), State: s.State.String(), Reason: text(s.Reason),
+		Ports: portsToWire(s.Ports), Gpus: portsToWire(s.GPUs), State: s.State.String(), Reason: text(s.Reason),
 	}
 }
 
@@ -182,6 +199,9 @@ func sightingFromWire(p *pb.Sighting) (s task.Sighting, err error) {
 		return s, err
 	}
 	if s.Ports, err = portsFromWire(p.GetPorts()); err != nil {
+		return s, err
+	}
+	if s.GPUs, err = gpusFromWire(p.GetGpus()); err != nil {
 		return s, err
 	}
 	switch st, _ := task.ParseState(p.GetState()); st {
@@ -202,7 +222,7 @@ func sightingFromWire(p *pb.Sighting) (s task.Sighting, err error) {
 func orderToWire(o task.Order) *pb.Order {
 	return &pb.Order{
 		Id: o.ID.String(), Verb: o.Verb.String(), ConfigHash: hashToWire(o.Config), Resources: resourcesToWire(o.Resources),
-		Ports: portsToWire(o.Ports), Reason: text(o.Reason),
+		Ports: portsToWire(o.Ports), Gpus: portsToWire(o.GPUs), Reason: text(o.Reason),
 	}
 }
 
@@ -214,6 +234,9 @@ func orderFromWire(p *pb.Order) (o task.Order, err error) {
 		return o, err
 	}
 	if o.Ports, err = portsFromWire(p.GetPorts()); err != nil {
+		return o, err
+	}
+	if o.GPUs, err = gpusFromWire(p.GetGpus()); err != nil {
 		return o, err
 	}
 	for v := task.Run; v <= task.Forget; v++ {

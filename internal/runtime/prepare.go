@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -47,7 +49,7 @@ func (s *supervisor) makePlan() inside.Plan {
 		l := loginFor(user)
 		p.Login = &l
 	}
-	p.Env = inside.Environment(user, p.Inside(), p.Shell, s.rec.Zone)
+	p.Env = append(inside.Environment(user, p.Inside(), p.Shell, s.rec.Zone), gpuEnvironment(s.rec.GPUs)...)
 	for _, q := range c.Processes {
 		p.Processes = append(p.Processes, inside.Command{Name: q.Name, Cmdline: q.Cmdline})
 	}
@@ -284,4 +286,18 @@ func (h *initHandle) end() {
 // overRAM is what a task is told that held more memory than it may.
 func overRAM(limit int64, how string) string {
 	return fmt.Sprintf("memory limit %s exceeded (%s)", unit.RAM.Format(limit), how)
+}
+
+// gpuEnvironment tells the libraries of GPUs which ones the task has. It is
+// what they go by, and no wall: the devices of others can still be opened.
+func gpuEnvironment(gpus []uint16) []string {
+	if len(gpus) == 0 {
+		return nil
+	}
+	names := make([]string, 0, len(gpus))
+	for _, g := range gpus {
+		names = append(names, strconv.Itoa(int(g)))
+	}
+	list := strings.Join(names, ",")
+	return []string{"CUDA_VISIBLE_DEVICES=" + list, "NVIDIA_VISIBLE_DEVICES=" + list}
 }

@@ -37,6 +37,7 @@ type Spec struct {
 	ClusterUID string
 	Config     job.Config
 	Ports      map[string]uint16 // the config's ports, by name
+	GPUs       []uint16          // the numbers of those that the task has
 	Hostname   string            // for {{mesos.hostname}}
 	Until      time.Duration     // an exclusive task is dead soon after this [BootTime], unless [Runtime.Renew] prolongs it; 0: it is not exclusive
 }
@@ -48,6 +49,7 @@ type taskRecord struct {
 	ClusterUID string            `json:"cluster_uid"`
 	Config     job.Config        `json:"config"`
 	Ports      map[string]uint16 `json:"ports,omitzero"`
+	GPUs       []uint16          `json:"gpus,omitzero"`
 	Hostname   string            `json:"hostname,omitzero"`
 	CgroupRoot string            `json:"cgroup_root"`
 	Root       string            `json:"root"` // an empty directory to mount on

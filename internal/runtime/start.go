@@ -101,7 +101,7 @@ func (r *Runtime) record(spec Spec) (taskRecord, error) {
 		return taskRecord{}, err
 	}
 	return taskRecord{
-		Version: version, ID: spec.ID.String(), ClusterUID: spec.ClusterUID, Config: c, Ports: spec.Ports, Hostname: spec.Hostname,
+		Version: version, ID: spec.ID.String(), ClusterUID: spec.ClusterUID, Config: c, Ports: spec.Ports, GPUs: spec.GPUs, Hostname: spec.Hostname,
 		CgroupRoot: r.cfg.CgroupRoot, Root: filepath.Join(r.cfg.Dir, rootDir), Hide: append(slices.Clone(r.cfg.Hide), r.cfg.Dir),
 		Reduced: r.able.reduced, Isolated: r.able.namespaces, User: user, Zone: r.cfg.Zone, Until: spec.Until,
 	}, nil

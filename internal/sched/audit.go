@@ -12,7 +12,7 @@ import (
 // Audit compares x with an index made of s alone, and returns the first
 // difference in words, or nothing. Its cost is that of [NewIndex].
 func (x *Index) Audit(s *state.Snapshot) string {
-	y := NewIndex(s)
+	y := NewIndexFor(s, x.policy)
 	if x.largest != y.largest {
 		return fmt.Sprintf("the largest machine has %v; want %v", x.largest, y.largest)
 	}
@@ -46,12 +46,12 @@ func (x *Index) auditHosts(y *Index) string {
 	}
 	for id, n := range y.slots {
 		h, want := x.hosts[x.slots[id]], y.hosts[n]
-		if h.row.ID != id || h.row.Rev != want.row.Rev || h.free != want.free || h.left != want.left || h.attach != want.attach {
+		if h.row.ID != id || h.row.Rev != want.row.Rev || h.free != want.free || h.left != want.left || h.attach != want.attach || h.waste != want.waste {
 			return fmt.Sprintf("machine %s has %v left at revision %d; want %v at %d", id, h.free, h.row.Rev, want.free, want.row.Rev)
 		}
-		if !slices.Equal(h.jobs, want.jobs) || !slices.Equal(h.ports, want.ports) || !slices.Equal(h.gpus, want.gpus) {
-			return fmt.Sprintf("machine %s holds %v with ports %v and gpus %v; want %v, %v, %v",
-				id, h.jobs, h.ports, h.gpus, want.jobs, want.ports, want.gpus)
+		if !slices.Equal(h.jobs, want.jobs) || !slices.Equal(h.ports, want.ports) || !slices.Equal(h.devs, want.devs) {
+			return fmt.Sprintf("machine %s holds %v with ports %v and gpus %v free; want %v, %v, %v",
+				id, h.jobs, h.ports, h.devs, want.jobs, want.ports, want.devs)
 		}
 		for _, c := range x.classes {
 			if ok := c.shape.allows(&want.row.Machine); c.allowed[x.slots[id]] != ok || ok && !h.mask.has(c.bit) {

@@ -196,6 +196,7 @@ func (x *Index) forgetClasses() {
 		delete(x.classes, c.key)
 	}
 	maps.DeleteFunc(x.fronts, func(k need, _ *[trees]front) bool { return x.classes[k.class.key] != k.class })
+	maps.DeleteFunc(x.boards, func(k need, _ *board) bool { return x.classes[k.class.key] != k.class })
 }
 
 // reclass works out anew which classes allow a host.

@@ -103,17 +103,16 @@ func judge(h *host, w *shape, y *tally) []Lack {
 			}
 		}
 	}
-	return short(h, w, h.free, h.portsLeft(), h.gpus)
+	return short(w, h.free, h.portsLeft(), h.devs)
 }
 
 // short returns the measures in which w does not fit into what a machine has.
-func short(h *host, w *shape, free unit.Resources, ports int, gpus []int64) []Lack {
+func short(w *shape, free unit.Resources, ports int, devs []int16) []Lack {
 	var lacks []Lack
 	for _, m := range w.need.Short(free) {
 		lacks = append(lacks, Lack{Rule: Rule(m.String()), Need: w.need.Of(m), Have: free.Of(m)})
 	}
-	if w.need.GPU > 0 && w.need.GPU <= free.GPU &&
-		!gpusHold(h.row.Allocatable().GPU, append(slices.Clip(gpus), w.need.GPU)) {
+	if w.need.GPU > 0 && w.need.GPU <= free.GPU && !gpusHold(devs, w.need.GPU) {
 		lacks = append(lacks, Lack{Rule: GPU, Need: w.need.GPU, Have: free.GPU})
 	}
 	if w.ports > ports {
@@ -157,7 +156,7 @@ func (g *giant) see(h *host, w *shape) {
 	all := h.row.Allocatable()
 	g.machines++
 	g.most, g.ports = largestOf(g.most, all), max(g.ports, h.row.Ports.Len())
-	g.holds = g.holds || len(short(h, w, all, h.row.Ports.Len(), nil)) == 0
+	g.holds = g.holds || len(short(w, all, h.row.Ports.Len(), devicesOf(all.GPU))) == 0
 }
 
 func newSurvey(w *shape, y *tally, largest unit.Resources) *survey {

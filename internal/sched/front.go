@@ -24,7 +24,7 @@ type mark struct {
 }
 
 var (
-	start = mark{left: -1}
+	start = mark{left: math.MinInt64}
 	end   = mark{left: math.MaxInt64}
 )
 

@@ -143,7 +143,7 @@ func TestTwinLarge(t *testing.T) {
 				var got []choice
 				for _, c := range changes {
 					e := c.(state.StepTask)
-					got = append(got, choice{e.ID.String(), e.Event.Machine})
+					got = append(got, choice{e.ID.String(), e.Event.Machine, fmt.Sprint(e.Event.GPUs)})
 				}
 				want, _ := newTwin(s).plan()
 				if waits.More {

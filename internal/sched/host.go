@@ -17,11 +17,13 @@ type host struct {
 	row    state.Machine
 	free   unit.Resources
 	ports  []uint16  // given to the tasks on it, those of its range only
-	gpus   []int64   // the GPU amounts of the tasks on it, where not zero
+	devs   []int16   // what each of its GPUs has free, in thousandths
 	jobs   []job.Key // of the tasks on it, one each
 	left   int64     // what it has left in all, as one number; see leftover
 	mask   bitmap    // the classes that allow it; may hold more, never less
-	attach int8      // which tree it is in: see treeOf
+	attach int8      // which tree or board it is on: see treeOf
+	waste  int64     // of its GPUs, as they are; see taste.waste
+	at     uint64    // of Index.changes, when it was put
 }
 
 // Trees of hosts, in the order in which they are searched.
@@ -29,6 +31,7 @@ const (
 	preferred int8 = iota // up, and no maintenance
 	lastly                // up, and maintenance is scheduled
 	trees
+	// From trees on: hosts with GPUs, in the same order, on boards.
 	nowhere int8 = -1 // takes no task
 )
 
@@ -48,19 +51,25 @@ func treeOf(m machine.Machine) int8 {
 
 // look works a host out from its row and the tasks on it.
 func look(s *state.Snapshot, row state.Machine) host {
-	h := host{row: row, free: row.Allocatable(), attach: nowhere}
+	all := row.Allocatable()
+	h := host{row: row, free: all, attach: nowhere, devs: devicesOf(all.GPU)}
+	var unknown []int64
 	for t := range s.TasksOn(row.ID) {
-		h.take(t.ID.Job, t.Resources, t.Ports)
+		if t.Resources.GPU > 0 && len(t.GPUs) == 0 {
+			unknown = append(unknown, t.Resources.GPU)
+		}
+		h.take(t.ID.Job, t.Resources, t.Ports, t.GPUs)
 	}
+	h.guess(unknown)
 	return h
 }
 
 // take gives a place on the host to one task.
-func (h *host) take(k job.Key, need unit.Resources, ports []uint16) {
+func (h *host) take(k job.Key, need unit.Resources, ports, gpus []uint16) {
 	h.free = h.free.Sub(need)
 	h.jobs = append(h.jobs, k)
-	if need.GPU > 0 {
-		h.gpus = append(h.gpus, need.GPU)
+	if len(gpus) > 0 {
+		h.devs = give(h.devs, need.GPU, gpus)
 	}
 	for _, p := range ports {
 		if p >= h.row.Ports.From && p <= h.row.Ports.To {
@@ -89,62 +98,10 @@ func (h *host) pickPorts(n int, start uint64) []uint16 {
 	return out
 }
 
-// oneGPU is a whole GPU, in thousandths.
-const oneGPU = 1000
-
-// gpusHold reports whether GPUs of total thousandths can hold every amount of
-// asked. An amount below one GPU sits on a single one together with others; a
-// larger amount takes whole ones, rounded up. total is so many whole GPUs and,
-// where others use a share of one, the rest of that one.
-//
-// A row does not say which GPU a task has, so the answer is that of packing
-// them all anew: whole ones first, then shares from the largest down, each
-// where it leaves the least.
-func gpusHold(total int64, asked []int64) bool {
-	if total < 0 {
-		return false
-	}
-	empty, shares := total/oneGPU, make([]int64, 0, 16)
-	for _, a := range asked {
-		if a >= oneGPU {
-			empty -= (a + oneGPU - 1) / oneGPU
-		} else {
-			shares = append(shares, a)
-		}
-	}
-	if empty < 0 {
-		return false
-	}
-	slices.SortFunc(shares, func(a, b int64) int { return int(b - a) })
-	open := append(make([]int64, 0, 16), total%oneGPU)
-	for _, a := range shares {
-		best := -1
-		for i, left := range open {
-			if left >= a && (best < 0 || left < open[best]) {
-				best = i
-			}
-		}
-		switch {
-		case best >= 0:
-			open[best] -= a
-		case empty > 0:
-			empty--
-			open = append(open, oneGPU-a)
-		default:
-			return false
-		}
-	}
-	return true
-}
-
 // fits reports whether the host has room for one task of shape w, whatever its
 // constraints say.
 func (h *host) fits(w *shape) bool {
-	return w.need.Fits(h.free) && w.ports <= h.portsLeft() && (w.need.GPU <= 0 || h.gpusFit(w.need.GPU))
-}
-
-func (h *host) gpusFit(amount int64) bool {
-	return gpusHold(h.row.Allocatable().GPU, append(slices.Clip(h.gpus), amount))
+	return w.need.Fits(h.free) && w.ports <= h.portsLeft() && (w.need.GPU <= 0 || gpusHold(h.devs, w.need.GPU))
 }
 
 // scale is the leftover of a machine that is empty and, in that measure, the largest.

@@ -32,6 +32,15 @@ type Index struct {
 	tallies map[job.Key]*tally
 	clock   uint64 // counts questions for classes
 
+	policy  Policy
+	withGPU map[int32]bool // slots of hosts that are on boards
+	boards  map[need]*board
+	trail   []int32 // the slots of those that were put last
+	changes uint64  // how many there were
+	taste   *taste
+	given   bool                // the taste was given, and is not worked out from the jobs
+	demand  map[job.Key]Typical // of the jobs that ask for GPUs
+
 	fronts map[need]*[trees]front
 	log    [logged]int32 // the slots that were put into trees last
 	puts   uint64        // how many there were
@@ -75,9 +84,13 @@ type tally struct {
 }
 
 // NewIndex works an index out from s alone.
-func NewIndex(s *state.Snapshot) *Index {
+func NewIndex(s *state.Snapshot) *Index { return NewIndexFor(s, Covey) }
+
+// NewIndexFor works an index out that places by another policy than Covey's own.
+func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 	_, _, machines := s.Len()
 	x := &Index{
+		policy: policy, withGPU: map[int32]bool{}, boards: map[need]*board{}, taste: &taste{},
 		slots: make(map[machine.ID]int32, machines), hosts: make([]host, 1, machines+1), nodes: make([]node, 1, machines+1),
 		groups: map[groupKey]*group{}, waiting: map[task.ID]waiting{}, classes: map[string]*class{}, tallies: map[job.Key]*tally{},
 		fronts: map[need]*[trees]front{},
@@ -86,6 +99,7 @@ func NewIndex(s *state.Snapshot) *Index {
 		x.hosts[x.slot(row.ID)] = look(s, row)
 		x.largest = largestOf(x.largest, row.Allocatable())
 	}
+	x.learn(s)
 	for n := range x.hosts[1:] {
 		x.put(int32(n + 1))
 	}
@@ -110,6 +124,7 @@ func (x *Index) Fold(s *state.Snapshot, d state.Delta) {
 	if rescale && x.rescale() {
 		changed = nil
 	}
+	x.relearn(s, d.Jobs)
 	for _, n := range changed {
 		x.put(n)
 	}
@@ -153,6 +168,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 		before = old.row.Allocatable()
 	}
 	if !exists {
+		delete(x.withGPU, n)
 		x.hosts[n] = host{attach: nowhere}
 		x.reclass(n)
 		delete(x.slots, id)
@@ -162,6 +178,9 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	h := look(s, row)
 	x.count(&h, +1)
 	h.mask = old.mask
+	if !x.boarded(&h) {
+		delete(x.withGPU, n)
+	}
 	x.hosts[n] = h
 	if !known || !slices.Equal(old.row.Attributes, row.Attributes) {
 		x.reclass(n)

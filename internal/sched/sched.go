@@ -92,6 +92,7 @@ type planner struct {
 	saved   map[int32]host           // hosts as they were, by slot
 	touched []int32                  // the slots of saved, in order
 	limited map[*group]*[trees]front // of groups with limits
+	boards  map[*group]*board        // the same
 	stuck   []stuck
 	waits   Waits
 }
@@ -112,7 +113,7 @@ type stuck struct {
 func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner {
 	lim.Placements = cmp.Or(lim.Placements, defaultPlacements)
 	lim.Looks = cmp.Or(lim.Looks, defaultLooks)
-	return &planner{s: s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}}
+	return &planner{s: s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, boards: map[*group]*board{}}
 }
 
 func (p *planner) run() {
@@ -156,10 +157,10 @@ func (p *planner) place(t *turn) bool {
 		return false
 	}
 	m := p.x.hosts[n].row.ID
-	ports := p.take(n, g)
+	ports, gpus := p.take(n, g)
 	p.changes = append(p.changes, state.StepTask{
 		ID: row.ID, Base: row.Rev,
-		Event: task.Event{To: task.Assigned, At: p.now, Machine: m, Ports: ports, Reason: "best fit of the machines that may run it"},
+		Event: task.Event{To: task.Assigned, At: p.now, Machine: m, Ports: ports, GPUs: gpus, Reason: "best fit of the machines that may run it"},
 	})
 	return true
 }
@@ -186,8 +187,13 @@ func avoid(s *state.Snapshot, id task.ID) machine.ID {
 func (p *planner) best(g *group, avoid int32) int32 {
 	q := search{x: p.x, group: g, avoid: avoid, limits: g.tally != nil, looked: &p.waits.Looked}
 	fs := p.fronts(g)
-	for tree := range fs {
-		if n := q.next(&fs[tree], int8(tree)); n != 0 {
+	for tree := range trees {
+		if g.shape.need.GPU <= 0 || !p.x.policy.boards() {
+			if n := q.next(&fs[tree], tree); n != 0 {
+				return n
+			}
+		}
+		if n := p.bestOnBoard(g, tree, avoid); n != 0 {
 			return n
 		}
 	}
@@ -222,22 +228,22 @@ func (p *planner) fronts(g *group) *[trees]front {
 }
 
 // take gives a place on a host to a task of g, for the time of this plan, and
-// returns its ports. The first one moves on with the cluster's records, so
+// returns its ports and the numbers of its GPUs. The first port moves on with the cluster's records, so
 // that a port that was just given up is not given out again at once.
-func (p *planner) take(n int32, g *group) []uint16 {
+func (p *planner) take(n int32, g *group) (ports, gpus []uint16) {
 	h := &p.x.hosts[n]
 	if _, ok := p.saved[n]; !ok {
 		p.saved[n], p.touched = *h, append(p.touched, n)
 	}
-	ports := h.pickPorts(g.shape.ports, uint64(p.s.Seq))
+	ports, gpus = h.pickPorts(g.shape.ports, uint64(p.s.Seq)), p.x.pickGPUs(n, g.shape)
 	p.x.pick(n)
-	h.take(g.job, g.shape.need, ports)
+	h.take(g.job, g.shape.need, ports, gpus)
 	p.x.put(n)
 	if y, ok := p.x.tallies[g.job]; ok {
 		y.add(&h.row.Machine, +1)
 	}
 	p.placed = append(p.placed, placed{g, n})
-	return ports
+	return ports, gpus
 }
 
 // undo leaves the index as the plan found it.

@@ -91,7 +91,19 @@ func (x *Index) before(a, b int32) bool {
 func (x *Index) put(n int32) {
 	h := &x.hosts[n]
 	h.left = leftover(h.free, x.largest)
+	if x.policy == Spread {
+		h.left = -h.left
+	}
 	h.attach = treeOf(h.row.Machine)
+	if x.boarded(h) {
+		x.withGPU[n] = true
+		h.waste = x.taste.waste(n, h.free, h.devs)
+		x.changed(n)
+		if h.attach != nowhere {
+			h.attach += trees
+		}
+		return
+	}
 	if h.attach == nowhere {
 		return
 	}
@@ -106,10 +118,10 @@ func (x *Index) put(n int32) {
 // pick takes a host out of its tree. Nothing of it may have changed since put.
 func (x *Index) pick(n int32) {
 	h := &x.hosts[n]
-	if h.attach != nowhere {
+	if h.attach >= 0 && h.attach < trees {
 		x.roots[h.attach] = x.erase(x.roots[h.attach], n)
-		h.attach = nowhere
 	}
+	h.attach = nowhere
 }
 
 func (x *Index) insert(root, n int32) int32 {

@@ -2,8 +2,8 @@ package sched
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"testing"
 
@@ -23,10 +23,13 @@ type twin struct {
 	s     *state.Snapshot
 	held  map[machine.ID][]state.Task // before this plan
 	extra map[machine.ID][]state.Task // placed by this plan
+
+	popular *[]kind         // see kinds
+	left    map[int64]int64 // see remains
 }
 
 func newTwin(s *state.Snapshot) *twin {
-	w := &twin{s, map[machine.ID][]state.Task{}, map[machine.ID][]state.Task{}}
+	w := &twin{s: s, held: map[machine.ID][]state.Task{}, extra: map[machine.ID][]state.Task{}, left: map[int64]int64{}}
 	for t := range s.Tasks() {
 		if t.State.Placed() {
 			w.held[t.Machine] = append(w.held[t.Machine], t)
@@ -38,6 +41,7 @@ func newTwin(s *state.Snapshot) *twin {
 type choice struct {
 	Task    string
 	Machine machine.ID
+	GPUs    string
 }
 
 // plan returns where each task goes, in order, and the tasks that found nothing.
@@ -55,7 +59,11 @@ func (w *twin) plan() (placed []choice, waits []string) {
 	})
 	for _, t := range pending {
 		if m := w.best(t); m != "" {
-			placed = append(placed, choice{t.ID.String(), m})
+			if t.Resources.GPU > 0 {
+				row, _ := w.s.Machine(m)
+				t.GPUs = w.gpus(t, row).pick
+			}
+			placed = append(placed, choice{t.ID.String(), m, fmt.Sprint(t.GPUs)})
 			w.extra[m] = append(w.extra[m], t)
 		} else {
 			waits = append(waits, t.ID.String())
@@ -80,12 +88,12 @@ func (w *twin) best(t state.Task) machine.ID {
 		top = unit.Resources{CPU: max(top.CPU, a.CPU), RAM: max(top.RAM, a.RAM), Disk: max(top.Disk, a.Disk), GPU: max(top.GPU, a.GPU), Net: max(top.Net, a.Net)}
 	}
 	var best machine.ID
-	var score [3]int64
+	var score [6]int64
 	for m := range w.s.Machines() {
 		if !w.fits(t, m) {
 			continue
 		}
-		var s [3]int64
+		var s [6]int64
 		if in.Last.Machine == m.ID && (in.Last.State == task.Failed || in.Last.State == task.Lost) {
 			s[0] = 1
 		}
@@ -93,8 +101,12 @@ func (w *twin) best(t state.Task) machine.ID {
 		free := w.free(m)
 		for _, x := range unit.Measures() {
 			if f := free.Of(x); f > 0 && top.Of(x) > 0 {
-				s[2] += f * (1 << 20) / top.Of(x)
+				s[3] += f * (1 << 20) / top.Of(x)
 			}
+		}
+		if m.Allocatable().GPU > 0 {
+			g := w.gpus(t, m)
+			s[2], s[3], s[4] = 1, g.steps, g.left
 		}
 		if best == "" || slices.Compare(s[:], score[:]) < 0 {
 			best, score = m.ID, s
@@ -122,7 +134,7 @@ func (w *twin) fits(t state.Task, m state.Machine) bool {
 			return false
 		}
 	}
-	ports, amounts := m.Ports.Len(), []int64{c.Task.Resources.GPU}
+	ports := m.Ports.Len()
 	for _, o := range w.on(m.ID) {
 		if o.Machine == "" {
 			ports -= len(w.config(o).Task.Ports) // placed by this plan, its ports are not chosen
@@ -132,41 +144,11 @@ func (w *twin) fits(t state.Task, m state.Machine) bool {
 				ports--
 			}
 		}
-		amounts = append(amounts, o.Resources.GPU)
 	}
 	if len(c.Task.Ports) > ports {
 		return false
 	}
-	return amounts[0] == 0 || twinGPUs(m.Allocatable().GPU, amounts)
-}
-
-// twinGPUs deals amounts out to one bin for each GPU, the largest first, each
-// into the bin that it fills most.
-func twinGPUs(total int64, amounts []int64) bool {
-	var bins []int64
-	for ; total >= 1000; total -= 1000 {
-		bins = append(bins, 1000)
-	}
-	bins = append(bins, total)
-	sort.Slice(amounts, func(i, j int) bool { return amounts[i] > amounts[j] })
-	for _, a := range amounts {
-		for part := a; a > 0; a -= 1000 {
-			if part > 1000 {
-				part = 1000 // several are whole ones, rounded up
-			}
-			fit := -1
-			for i, b := range bins {
-				if b >= part && (fit < 0 || b < bins[fit]) {
-					fit = i
-				}
-			}
-			if fit < 0 {
-				return false
-			}
-			bins[fit] -= part
-		}
-	}
-	return true
+	return c.Task.Resources.GPU == 0 || w.gpus(t, m).pick != nil
 }
 
 func (w *twin) constrained(t state.Task, m state.Machine) bool {
@@ -312,7 +294,7 @@ func planBoth(t *rapid.T, w *world) {
 	var got []choice
 	for _, c := range changes {
 		s := c.(state.StepTask)
-		got = append(got, choice{s.ID.String(), s.Event.Machine})
+		got = append(got, choice{s.ID.String(), s.Event.Machine, fmt.Sprint(s.Event.GPUs)})
 	}
 	want, left := newTwin(w.s).plan()
 	if lim > 0 && len(want) > lim {

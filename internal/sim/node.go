@@ -252,7 +252,7 @@ func (n *node) do(d agent.Deed, o agent.Orders) {
 
 // run starts a task: it prepares, runs, and ends as chance has it.
 func (n *node) run(d agent.Deed, o agent.Orders) {
-	s := task.Sighting{ID: d.ID, Config: d.Config, Ports: d.Ports, State: task.Starting}
+	s := task.Sighting{ID: d.ID, Config: d.Config, Ports: d.Ports, GPUs: d.GPUs, State: task.Starting}
 	for _, x := range o.Orders {
 		if x.ID == d.ID {
 			s.Resources = x.Resources

@@ -125,6 +125,7 @@ func (e *encoder) task(c *TaskChange, at unit.Tick) {
 	w.flag(14, t.Wanted)
 	e.word(w, 15, t.Reason)
 	w.resources(16, c.Free)
+	w.ports(17, t.GPUs)
 }
 
 func (e *encoder) job(c *JobChange) {
@@ -309,6 +310,8 @@ func (d *decoder) task(r *reader, at unit.Tick) *TaskChange {
 			t.Reason = d.word(in)
 		case 16:
 			c.Free = in.resources()
+		case 17:
+			t.GPUs = in.ports()
 		}
 	}
 	r.err = in.err

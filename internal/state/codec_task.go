@@ -32,6 +32,7 @@ func EncodeTask(t Task) []byte {
 	w.flag(14, t.Wanted)
 	w.str(15, t.Reason)
 	w.uint(16, uint64(t.Rev))
+	w.ports(17, t.GPUs)
 	w.raw(t.Unknown)
 	return w
 }
@@ -72,6 +73,8 @@ func decodeTask(key string, value []byte, shared map[string]string) (Task, error
 			t.Reason = r.share()
 		case 16:
 			t.Rev = Rev(r.uint(math.MaxUint64))
+		case 17:
+			t.GPUs = r.ports()
 		default:
 			r.keep()
 		}

@@ -50,6 +50,7 @@ var (
 			ID: anyID.Draw(t, "id"), Config: anyHash.Draw(t, "config"), Resources: anyResources.Draw(t, "resources"),
 			State: anyState.Draw(t, "state"), Machine: anyMachineID.Draw(t, "machine"),
 			Ports:   rapid.SliceOfN(rapid.Uint16(), 0, 5).Draw(t, "ports"),
+			GPUs:    rapid.SliceOfN(rapid.Uint16(), 0, 9).Draw(t, "gpus"),
 			Created: anyTick.Draw(t, "created"), Since: anyTick.Draw(t, "since"), Ran: anyTick.Draw(t, "ran"),
 			Failures: rapid.Int32().Draw(t, "failures"), Wanted: rapid.Bool().Draw(t, "wanted"), Reason: rapid.String().Draw(t, "reason"),
 		}
@@ -164,7 +165,7 @@ func TestRowsHoldEveryField(t *testing.T) {
 		"Instance":   {state.Instance{}, 10},
 		"Outcome":    {state.Outcome{}, 5},
 		"Task":       {state.Task{}, 3},
-		"task.Task":  {task.Task{}, 12},
+		"task.Task":  {task.Task{}, 13},
 		"Machine":    {state.Machine{}, 4},
 		"m.Machine":  {machine.Machine{}, 11},
 		"Resources":  {unit.Resources{}, 5},

@@ -33,6 +33,7 @@ type Order struct {
 	Config    job.Hash       // Run: what to run; its text travels beside the orders
 	Resources unit.Resources // Run: what it may use
 	Ports     []uint16       // Run: one for each of the config's ports
+	GPUs      []uint16       // Run: the numbers of the GPUs that it has, if it asks for any
 	Reason    string         // Stop: why, for people
 }
 
@@ -43,6 +44,7 @@ type Sighting struct {
 	Config    job.Hash
 	Resources unit.Resources
 	Ports     []uint16
+	GPUs      []uint16
 	State     State // Starting, Running, Finished, Failed, Killed; Lost: the machine would not have it
 	Reason    string
 }

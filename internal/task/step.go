@@ -15,6 +15,7 @@ type Event struct {
 	At      unit.Tick
 	Machine machine.ID // for Assigned
 	Ports   []uint16   // for Assigned
+	GPUs    []uint16   // for Assigned: which ones
 	Reason  string     // for people; cut to [MaxReason] bytes
 }
 
@@ -142,7 +143,7 @@ func Step(t Task, e Event, p Policy) (Task, []Effect, Result) {
 		t.Wanted = true
 	}
 	if e.To == Assigned && e.Machine != "" {
-		t.Machine, t.Ports = e.Machine, e.Ports
+		t.Machine, t.Ports, t.GPUs = e.Machine, e.Ports, e.GPUs
 	}
 	if e.To == Running && t.Ran == 0 {
 		t.Ran = e.At

@@ -77,6 +77,7 @@ type Task struct {
 	State     State
 	Machine   machine.ID // set from Assigned on
 	Ports     []uint16   // one for each of the config's ports, in order; set with Machine
+	GPUs      []uint16   // the numbers of the machine's GPUs that it has; empty, though it has some, if nobody chose them
 	Created   unit.Tick
 	Since     unit.Tick // when State was entered
 	Ran       unit.Tick // when it was first Running; 0 if it never was

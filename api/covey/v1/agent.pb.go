@@ -266,7 +266,9 @@ type Sighting struct {
 	// STARTING, RUNNING, FINISHED, FAILED, KILLED or LOST.
 	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	// Why, for people.
-	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The numbers of the machine's GPUs that it has.
+	Gpus          []uint32 `protobuf:"varint,7,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -341,6 +343,13 @@ func (x *Sighting) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Sighting) GetGpus() []uint32 {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
 }
 
 // Fact is a block of usage facts from the agent's journal.
@@ -622,7 +631,9 @@ type Order struct {
 	// Ports in the config's order.
 	Ports []uint32 `protobuf:"varint,5,rep,packed,name=ports,proto3" json:"ports,omitempty"`
 	// Why, for people.
-	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The numbers of the machine's GPUs that it has, if it asks for any.
+	Gpus          []uint32 `protobuf:"varint,7,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,6 +708,13 @@ func (x *Order) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Order) GetGpus() []uint32 {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
 }
 
 // FactAck says that facts are committed.
@@ -1190,7 +1208,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\"1\n" +
 	"\rRenewResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\xb2\x01\n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\xc6\x01\n" +
 	"\bSighting\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vconfig_hash\x18\x02 \x01(\tR\n" +
@@ -1198,7 +1216,8 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\tresources\x18\x03 \x01(\v2\x13.covey.v1.ResourcesR\tresources\x12\x14\n" +
 	"\x05ports\x18\x04 \x03(\rR\x05ports\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"J\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04gpus\x18\a \x03(\rR\x04gpus\"J\n" +
 	"\x04Fact\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
@@ -1220,7 +1239,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x05facts\x18\x04 \x03(\v2\x0e.covey.v1.FactR\x05facts\x12\x18\n" +
 	"\asession\x18\x05 \x01(\tR\asession\x12\f\n" +
 	"\x01n\x18\x06 \x01(\x04R\x01n\x12+\n" +
-	"\amachine\x18\a \x01(\v2\x11.covey.v1.MachineR\amachine\"\xad\x01\n" +
+	"\amachine\x18\a \x01(\v2\x11.covey.v1.MachineR\amachine\"\xc1\x01\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x1f\n" +
@@ -1228,7 +1247,8 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"configHash\x121\n" +
 	"\tresources\x18\x04 \x01(\v2\x13.covey.v1.ResourcesR\tresources\x12\x14\n" +
 	"\x05ports\x18\x05 \x03(\rR\x05ports\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"3\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04gpus\x18\a \x03(\rR\x04gpus\"3\n" +
 	"\aFactAck\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xff\x02\n" +

@@ -1,0 +1,211 @@
+package sched
+
+import (
+	"container/heap"
+	"math"
+
+	"github.com/covey-platform/covey/internal/machine"
+)
+
+// A board ranks the machines that have GPUs for one need. Which of them is
+// best depends on the need, so one order cannot serve all of them. A board is
+// worked out when it is first asked for, and again for each machine that
+// changes: the index numbers what is put into it, and a board goes through the
+// numbers since it last did. One that has fallen behind starts again.
+type board struct {
+	heap  []rung
+	seen  uint64         // of Index.changes
+	taste *taste         // by which it ranks
+	set   map[int32]bool // scratch
+}
+
+// A rung is a machine's place on a board. It holds while the machine is as it was.
+type rung struct {
+	tree int8
+	cost int64 // steps of what it would waste
+	rest int64 // thousandths of its GPUs left then
+	id   machine.ID
+	slot int32
+	at   uint64 // the number under which the host was put
+}
+
+func (a *rung) before(b *rung) bool {
+	switch {
+	case a.tree != b.tree:
+		return a.tree < b.tree
+	case a.cost != b.cost:
+		return a.cost < b.cost
+	case a.rest != b.rest:
+		return a.rest < b.rest
+	default:
+		return a.id < b.id
+	}
+}
+
+// Board implements heap.Interface.
+func (b *board) Len() int           { return len(b.heap) }
+func (b *board) Less(i, j int) bool { return b.heap[i].before(&b.heap[j]) }
+func (b *board) Swap(i, j int)      { b.heap[i], b.heap[j] = b.heap[j], b.heap[i] }
+func (b *board) Push(r any)         { b.heap = append(b.heap, r.(rung)) }
+
+// Pop implements heap.Interface.
+func (b *board) Pop() any {
+	last := len(b.heap) - 1
+	r := b.heap[last]
+	b.heap = b.heap[:last]
+	return r
+}
+
+const (
+	changesKept = 1 << 14 // for boards to catch up
+	boardsAtOne = 1 << 10 // boards kept in all
+)
+
+// changed numbers a change of a host with GPUs.
+func (x *Index) changed(n int32) {
+	if x.trail == nil {
+		x.trail = make([]int32, changesKept)
+	}
+	x.trail[x.changes%changesKept] = n
+	x.changes++
+	x.hosts[n].at = x.changes
+}
+
+// boardOf returns the board of a need, caught up.
+func (x *Index) boardOf(g *group, looked *int) *board {
+	k := g.need()
+	b, ok := x.boards[k]
+	if !ok {
+		if len(x.boards) >= boardsAtOne {
+			clear(x.boards)
+		}
+		b = &board{}
+		x.boards[k] = b
+	}
+	x.catchUpBoard(b, g, looked)
+	return b
+}
+
+// catchUpBoard ranks the hosts anew that have changed.
+func (x *Index) catchUpBoard(b *board, g *group, looked *int) {
+	if b.taste != x.taste || x.changes-b.seen > changesKept || len(b.heap) > 4*len(x.withGPU)+64 {
+		b.heap, b.taste = b.heap[:0], x.taste
+		for n := range x.withGPU {
+			if r, ok := x.rung(n, g, looked); ok {
+				b.heap = append(b.heap, r)
+			}
+		}
+		heap.Init(b)
+		b.seen = x.changes
+		return
+	}
+	if x.changes == b.seen {
+		return
+	}
+	if b.set == nil {
+		b.set = map[int32]bool{}
+	}
+	for i := b.seen; i < x.changes; i++ {
+		n := x.trail[i%changesKept]
+		if b.set[n] {
+			continue
+		}
+		b.set[n] = true
+		if r, ok := x.rung(n, g, looked); ok {
+			heap.Push(b, r)
+		}
+	}
+	clear(b.set)
+	b.seen = x.changes
+}
+
+// rung ranks one host for a need, if it takes the task.
+func (x *Index) rung(n int32, g *group, looked *int) (rung, bool) {
+	*looked++
+	h := &x.hosts[n]
+	if h.attach < trees || !g.class.allowed[n] || !h.fits(g.shape) {
+		return rung{}, false
+	}
+	r := rung{tree: h.attach - trees, id: h.row.ID, slot: n, at: h.at}
+	r.cost, r.rest, _ = x.spoil(n, g.shape)
+	if x.policy == FGD {
+		r.rest = 0 // the paper's ties go to the smallest name
+	}
+	return r, true
+}
+
+// spoil says what a task of a shape that fits would waste on a host, in steps,
+// how much of its GPUs would be left, and on which one a share sits best.
+func (x *Index) spoil(n int32, w *shape) (cost, rest int64, gpu int16) {
+	h := &x.hosts[n]
+	free := h.free.Sub(w.need)
+	var room [16]int16
+	devs := append(room[:0], h.devs...)
+	if w.need.GPU <= 0 || w.need.GPU >= oneGPU {
+		takeWhole(devs, w.need.GPU)
+		return x.steps(h, x.taste.waste(n, free, devs)), totalOf(devs), -1
+	}
+	share, best := int16(w.need.GPU), int64(math.MaxInt64)
+	for i := range devs {
+		if devs[i] < share || alike(devs[:i], devs[i]) {
+			continue
+		}
+		devs[i] -= share
+		if c := x.steps(h, x.taste.waste(n, free, devs)); c < best {
+			best, gpu = c, int16(i)
+		}
+		devs[i] += share
+	}
+	return best, totalOf(devs) - w.need.GPU, gpu
+}
+
+// alike reports whether one of the GPUs has the same left.
+func alike(devs []int16, d int16) bool {
+	for _, o := range devs {
+		if o == d {
+			return true
+		}
+	}
+	return false
+}
+
+// steps is what a host wastes more than it does now, in steps, rounded down.
+func (x *Index) steps(h *host, then int64) int64 {
+	gain := h.waste - then
+	if x.policy == FGD {
+		return paperSteps(gain)
+	}
+	if gain >= 0 {
+		return -(gain / wasteStep)
+	}
+	return (wasteStep - 1 - gain) / wasteStep
+}
+
+// top returns the best host of a board in a tree that passes, 0 if there is
+// none. What does not pass keeps its place, unless drop says that it never will.
+func (b *board) top(x *Index, tree int8, pass func(n int32) (ok, drop bool)) int32 {
+	var aside []rung
+	found := int32(0)
+	for len(b.heap) > 0 {
+		r := &b.heap[0]
+		if x.hosts[r.slot].at != r.at {
+			heap.Pop(b)
+			continue
+		}
+		if r.tree > tree {
+			break
+		}
+		ok, drop := pass(r.slot)
+		if ok {
+			found = r.slot
+			break
+		}
+		if out := heap.Pop(b).(rung); !drop {
+			aside = append(aside, out)
+		}
+	}
+	for _, r := range aside {
+		heap.Push(b, r)
+	}
+	return found
+}
