@@ -255,6 +255,10 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// lockWait is how long the lock of an agent that was killed may live on: a
+// child that it was just starting has it too, until it becomes its program.
+const lockWait = 2 * time.Second
+
 // lock keeps a second agent off the data directory, as long as this one lives.
 func lock(dir string) (*os.File, error) {
 	path := filepath.Join(dir, "agent.lock")
@@ -262,7 +266,12 @@ func lock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fault.Denied.Errorf("data directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for deadline := time.Now().Add(lockWait); errors.Is(err, syscall.EWOULDBLOCK) && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fault.Conflict.Errorf("another agent uses %s; stop it, or start this one with another --data-dir", dir)

@@ -7,11 +7,16 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/covey-platform/covey/internal/fault"
 )
+
+// lockWait is how long the lock of a server that was killed may live on: a
+// child that it was just starting has it too, until it becomes its program.
+const lockWait = 2 * time.Second
 
 // acquire takes the lock file at path for this process: the kernel gives it
 // back when the process ends, however it ends. The file says who has it.
@@ -24,7 +29,12 @@ func acquire(path string) (*os.File, error) {
 	case err != nil:
 		return nil, fault.Denied.Errorf("the directory %s cannot be written to: %w; give it to the user who runs the server, or name another", dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for deadline := time.Now().Add(lockWait); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		holder, _ := io.ReadAll(io.LimitReader(f, 200))
 		_ = f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
