@@ -106,6 +106,33 @@ func TestLock(t *testing.T) {
 	_ = again.Close()
 }
 
+// An address at which nobody could be reached is refused before anything else.
+func TestHost(t *testing.T) {
+	for host, ok := range map[string]bool{
+		"10.0.0.7": true, "node7": true, "node-7.example.com": true, "2001:db8::7": true, "127.0.0.1": true, "": true,
+		"0.0.0.0": false, "::": false, "224.0.0.1": false, "fe80::1%eth0": false, "10.0.0.7:80": false, "http://node7": false, "-node": false,
+		"node_7": false, "a b": false, "node7.": false, "x\n": false, strings.Repeat("a.", 127) + "com": false,
+	} {
+		c, err := fromFlags(cli.AgentFlags{Server: "http://127.0.0.1:1", DataDir: t.TempDir(), Machine: "m1", Host: host})
+		if err == nil {
+			err = c.complete()
+		}
+		if (err == nil) != ok || err != nil && fault.Of(err) != fault.Invalid {
+			t.Errorf("--host %q: %v; want accepted %v", host, err, ok)
+		}
+		if want := orElse(host, "127.0.0.1"); ok && c.describe("boot", nil).Host != want {
+			t.Errorf("--host %q: the machine is reached at %q; want %q", host, c.describe("boot", nil).Host, want)
+		}
+	}
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
 func TestFromFlags(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {

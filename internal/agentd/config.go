@@ -11,8 +11,10 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	goruntime "runtime"
 	"slices"
 	"strings"
@@ -90,6 +92,9 @@ func (c *Config) complete() error {
 	if c.Host == "" {
 		c.Host = "127.0.0.1"
 	}
+	if err := reachable(c.Host); err != nil {
+		return err
+	}
 	if c.Ports.Len() == 0 {
 		c.Ports = machine.PortRange{From: portFrom, To: portTo}
 	}
@@ -100,6 +105,24 @@ func (c *Config) complete() error {
 		c.KeepBytes = defaultKeepBytes
 	}
 	return c.measure()
+}
+
+// maxHost bounds a host's name, as DNS does.
+const maxHost = 253
+
+var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
+
+// reachable refuses what is no address at which others could reach a port.
+func reachable(host string) error {
+	want := "want an IP address or a host's name, without a port, such as 10.0.0.7 or node7.example.com"
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case err == nil && (ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != ""):
+		return fault.Invalid.Errorf("--host %s: nobody can be reached there; %s", host, want)
+	case err != nil && (len(host) > maxHost || !hostName.MatchString(host)):
+		return fault.Invalid.Errorf("--host %.100q; %s", host, want)
+	}
+	return nil
 }
 
 // measure finds out what the machine has, where nobody said.

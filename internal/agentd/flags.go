@@ -57,7 +57,7 @@ func (p Program) Agent(ctx context.Context, f cli.AgentFlags) error {
 }
 
 func fromFlags(f cli.AgentFlags) (Config, error) {
-	c := Config{Server: f.Server, CAFile: f.CAFile, DataDir: f.DataDir, Machine: f.Machine, Hide: f.Hide}
+	c := Config{Server: f.Server, CAFile: f.CAFile, DataDir: f.DataDir, Machine: f.Machine, Host: f.Host, Hide: f.Hide}
 	for _, n := range slices.Sorted(maps.Keys(f.Attributes)) {
 		for _, v := range f.Attributes[n] {
 			c.Attributes = append(c.Attributes, machine.Attribute{Name: n, Value: v})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -123,7 +124,7 @@ func tasksTable(w io.Writer, ts []*pb.Task) {
 	for _, t := range ts {
 		where := []string{t.GetMachine()}
 		for _, n := range slices.Sorted(maps.Keys(t.GetPorts())) {
-			where = append(where, fmt.Sprintf("%s=%s:%d", n, t.GetHost(), t.GetPorts()[n]))
+			where = append(where, n+"="+net.JoinHostPort(t.GetHost(), fmt.Sprint(t.GetPorts()[n])))
 		}
 		rows = append(rows, []string{
 			fmt.Sprint(t.GetInstance()), t.GetStatus(), ago(t.GetSinceUnixNanos()), strings.Join(where, " "), t.GetId(), t.GetReason(),

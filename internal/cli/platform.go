@@ -40,6 +40,7 @@ type AgentFlags struct {
 	JoinTokenFile string
 	CAFile        string
 	Machine       string              // empty: the host's name
+	Host          string              // address at which its tasks' ports are reached
 	Attributes    map[string][]string // by name, in the order given
 	CPU           string              // cores, empty: what the machine has; so the others
 	RAM           string              // such as 4GiB
@@ -194,6 +195,7 @@ func (a *app) agentCommand() *cobra.Command {
 	fs := c.Flags()
 	fs.StringVar(&f.DataDir, "data-dir", "", "where sandboxes and the journal are (default ~/.local/share/covey/agent)")
 	fs.StringVar(&f.JoinTokenFile, "join-token-file", "", "file with a join token, for the first start")
+	fs.StringVar(&f.Host, "host", "127.0.0.1", "address or name at which others reach the ports of this machine's tasks")
 	fs.StringVar(&f.Machine, "machine", "", "name of the machine in the cluster (default: the host's name)")
 	fs.StringArrayVar(&attributes, "attribute", nil, "NAME=VALUE that constraints can ask for (may be given again)")
 	fs.StringVar(&f.CPU, "cpu", "", "cores to offer, such as 3.5 (default: all)")
