@@ -229,7 +229,7 @@ func (a *app) clusterRecover() *cobra.Command {
 
 func (a *app) clusterResume() *cobra.Command {
 	return &cobra.Command{
-		Use: "resume", Short: "Start the tasks of vanished machines elsewhere after all", Args: exactly(0),
+		Use: "resume", Short: "Start the tasks of vanished machines elsewhere after all, and stop surplus tasks that wait", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dial("")
 			if err != nil {

@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
@@ -62,7 +63,8 @@ type RevokeCredential struct{ Hash string }
 // since, of machines that returned later.
 type EndRecovery struct{ By string }
 
-// Resume ends the pause of rescheduling after many machines vanished.
+// Resume ends the pause of rescheduling after many machines vanished, and stops
+// the surplus tasks at once that are held because they are many.
 type Resume struct{ By string }
 
 // Birth gives a new cluster its name and UID.
@@ -221,11 +223,20 @@ func (c EndRecovery) do(t *Turn) (Answer, error) {
 
 func (c Resume) do(t *Turn) (Answer, error) {
 	v := &t.loop.vanish
-	if v.since == 0 {
-		return Answer{}, fault.Conflict.Errorf("rescheduling is not paused")
+	waiting := t.loop.heldSurplus()
+	if v.since == 0 && waiting == 0 {
+		return Answer{}, fault.Conflict.Errorf("rescheduling is not paused, and no surplus task waits for its stop")
 	}
-	v.resume(t.steady, t.loop.cfg)
-	return Answer{Text: "rescheduling goes on, at a bounded rate"}, nil
+	text := ""
+	if v.since != 0 {
+		v.resume(t.steady, t.loop.cfg)
+		text = "rescheduling goes on, at a bounded rate"
+	}
+	if waiting > 0 {
+		t.hurry = true
+		text = strings.TrimPrefix(fmt.Sprintf("%s; %d surplus tasks are stopped now", text, waiting), "; ")
+	}
+	return Answer{Tasks: waiting, Text: text}, t.apply(state.PutCluster{Cluster: t.draft.Snapshot().Cluster, By: c.By})
 }
 
 func (c Birth) do(t *Turn) (Answer, error) {

@@ -40,6 +40,13 @@ type Config struct {
 	// makes of that (8 s) are together less than StartGrace and AgentLease, which
 	// the next leader waits before it takes a machine for lost.
 	Proof unit.Tick
+	// Tasks that run though the cluster remembers their end are stopped, within
+	// StopWindow at most StopShare percent of the live tasks, or StopLeast. One
+	// that was told to stop counts once for StopMemory.
+	StopShare  int
+	StopLeast  int
+	StopWindow unit.Tick
+	StopMemory unit.Tick
 }
 
 // Defaults returns the limits that the design promises.
@@ -48,6 +55,7 @@ func Defaults() Config {
 		AgentLease: 10 * second, StartGrace: 20 * second, StartHold: 3 * second, Retry: 15 * second, TurnChanges: 4_000,
 		VanishShare: 30, VanishLeast: 5, VanishWindow: 60 * second, VanishPause: 600 * second, ResumeRate: 50,
 		RecoveryGrace: 20 * second, Proof: 10 * second,
+		StopShare: 10, StopLeast: 5, StopWindow: 60 * second, StopMemory: 600 * second,
 	}
 }
 
@@ -70,6 +78,7 @@ type Loop struct {
 	held     map[task.ID]Held
 	vanish   vanish
 	hold     hold
+	surplus  surplus
 	proved   unit.Tick // when it was certain last that this leader leads, by the steady clock; 0: never
 }
 
@@ -98,6 +107,7 @@ type Held struct {
 	Sighting task.Sighting
 	Machine  machine.ID
 	Why      string
+	Surplus  bool // it is known to be over, and waits for its stop
 }
 
 // New returns the loop of a leader that begins its term e at s. steady is a

@@ -274,7 +274,7 @@ func (t *Turn) stray(from machine.ID, s task.Sighting) {
 	if fault.Planted("stray-ignored") {
 		return
 	}
-	t.send(from, task.Order{ID: s.ID, Verb: task.Stop, Reason: "it is not wanted any more: it was replaced or its job was killed while its machine was out of reach"})
+	t.stopSurplus(from, s)
 }
 
 func (t *Turn) hold(from machine.ID, s task.Sighting, why string) {

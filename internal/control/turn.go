@@ -1,8 +1,6 @@
 package control
 
 import (
-	"fmt"
-
 	"github.com/covey-platform/covey/internal/converge"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
@@ -33,6 +31,7 @@ type Turn struct {
 	drop        []machine.ID
 	unheld      []task.ID
 	releaseHeld bool
+	hurry       bool // an operator wants surplus tasks stopped at once
 	next        unit.Tick
 	busy        bool
 	looked      int // rows and machines that the engines looked at
@@ -221,9 +220,9 @@ func (l *Loop) Commit(t *Turn) Result {
 // Abort drops a turn whose batch was refused and of which nothing happened.
 // Every session must be dropped with it: the agents say everything again.
 func (l *Loop) Abort(t *Turn) {
-	first, proved := l.first, l.proved
+	first, proved, surplus := l.first, l.proved, l.surplus
 	*l = *New(l.snap, l.epoch, t.steady, l.cfg)
-	l.first, l.vanish, l.hold, l.proved = first, t.wasVanish, t.wasHold, proved
+	l.first, l.vanish, l.hold, l.proved, l.surplus = first, t.wasVanish, t.wasHold, proved, surplus
 }
 
 func (l *Loop) forgetAgent(id machine.ID) {
@@ -304,13 +303,24 @@ func (t *Turn) send(to machine.ID, o task.Order) {
 // release stops the tasks that were held, after an operator ended a recovery.
 // They are held until their machines say that they have ended.
 func (t *Turn) release() {
-	if !t.releaseHeld {
+	if !t.releaseHeld && !t.hurry {
 		return
 	}
 	for _, id := range sortedIDs(t.loop.held) {
 		h := t.loop.held[id]
-		t.send(h.Machine, task.Order{ID: id, Verb: task.Stop, Reason: fmt.Sprintf("nobody claimed it after the recovery: %s", h.Why)})
+		if !t.releaseHeld && !h.Surplus {
+			continue
+		}
+		t.loop.surplus.note(id, t.steady)
+		t.send(h.Machine, task.Order{ID: id, Verb: task.Stop, Reason: released(h)})
 	}
+}
+
+func released(h Held) string {
+	if h.Surplus {
+		return "it is not wanted any more, and an operator had it stopped"
+	}
+	return "nobody claimed it after the recovery: " + h.Why
 }
 
 func merge(into, from state.Delta) {

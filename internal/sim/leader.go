@@ -9,6 +9,7 @@ import (
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -22,9 +23,10 @@ type leader struct {
 	term  int // counts lives, so that events of a former one are void
 
 	inputs  []func(*control.Turn)
-	done    []func(error) // answers that wait for the commit
-	acks    []func()      // likewise, for leases
-	planned unit.Tick     // when the next turn is due; 0: none
+	done    []func(error)         // answers that wait for the commit
+	acks    []func()              // likewise, for leases
+	stops   map[task.ID]unit.Tick // of tasks that no row knows, and when each was told first
+	planned unit.Tick             // when the next turn is due; 0: none
 	sent    map[machine.ID]uint64
 	peers   map[machine.ID]string // sessions, as it sees them
 	zombie  bool                  // another one leads, and it does not know
@@ -50,6 +52,7 @@ func (l *leader) start() {
 	l.term++
 	l.epoch, l.inputs, l.done, l.acks, l.planned = epoch, nil, nil, nil, 0
 	l.sent, l.peers = map[machine.ID]uint64{}, map[machine.ID]string{}
+	l.stops = map[task.ID]unit.Tick{}
 	l.clock = control.Clock{}
 	l.clock.Since(snap.At, l.w.now)
 	l.loop = control.New(snap, epoch, l.w.now, control.Defaults())
@@ -211,6 +214,7 @@ func (l *leader) publish(r control.Result) {
 		if n == nil {
 			continue
 		}
+		l.bounded(s.Orders)
 		l.sent[s.Machine]++
 		o := agent.Orders{
 			UID: l.loop.Snapshot().Cluster.UID, Epoch: l.loop.Epoch(), Rev: uint64(l.loop.Snapshot().Rev),
