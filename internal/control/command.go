@@ -7,6 +7,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
 )
@@ -50,6 +51,8 @@ type RestartJob struct {
 type AddCredential struct{ Credential state.Credential }
 
 // UseJoin trades a join token for an agent's credential. The token is used up.
+// While the agent of a machine of that name is alive, it is refused, and the
+// token stays good; afterwards, the credentials that the machine had are void.
 type UseJoin struct {
 	Hash  string // of the token
 	Agent state.Credential
@@ -194,6 +197,9 @@ func (c UseJoin) do(t *Turn) (Answer, error) {
 		return Answer{}, fault.Unauthenticated.Errorf("the join token has expired; make another with covey token create --kind join")
 	case tok.Subject != "" && tok.Subject != c.Agent.Subject:
 		return Answer{}, fault.Denied.Errorf("the join token is for machine %s, not for %s", tok.Subject, c.Agent.Subject)
+	}
+	if err := t.newcomer(machine.ID(c.Agent.Subject)); err != nil {
+		return Answer{}, err
 	}
 	if err := t.apply(state.PutCredential{Credential: c.Agent}); err != nil {
 		return Answer{}, err

@@ -88,6 +88,7 @@ type agent struct {
 	session string
 	n       uint64    // the last message taken in
 	told    bool      // it has said everything in this session
+	boot    string    // of the computer that said hello last in this term; empty: none has
 	until   unit.Tick // its lease ends then
 	retry   unit.Tick // its orders are looked at again then; 0: no need
 }

@@ -124,15 +124,20 @@ func (w *world) verbs() map[string]func([]string) {
 			w.lead()
 			w.turn()
 		},
-		"limit":  func(a []string) { w.cfg.TurnChanges = w.number(a[0]); w.lead() },
-		"brief":  func([]string) { w.brief = true },
-		"tasks":  func([]string) { w.tasks() },
-		"slots":  func([]string) { w.slots() },
-		"held":   func([]string) { w.held() },
-		"waits":  func([]string) { w.waits() },
-		"paused": func([]string) { w.printf("%q", w.loop.Paused()) },
-		"audit":  func([]string) { w.printf("%v", w.loop.Audit()) },
-		"counts": func([]string) { w.counts() },
+		"token":       func(a []string) { w.token(a[0]) },
+		"newcomer":    func(a []string) { w.newcomer(a[0], a[1]) },
+		"credentials": func([]string) { w.credentials() },
+		"boot":        func(a []string) { w.node(a[0]).row.Boot = a[1] },
+		"clone":       func(a []string) { w.clone(w.node(a[0]), a[1]) },
+		"limit":       func(a []string) { w.cfg.TurnChanges = w.number(a[0]); w.lead() },
+		"brief":       func([]string) { w.brief = true },
+		"tasks":       func([]string) { w.tasks() },
+		"slots":       func([]string) { w.slots() },
+		"held":        func([]string) { w.held() },
+		"waits":       func([]string) { w.waits() },
+		"paused":      func([]string) { w.printf("%q", w.loop.Paused()) },
+		"audit":       func([]string) { w.printf("%v", w.loop.Audit()) },
+		"counts":      func([]string) { w.counts() },
 	}
 }
 
@@ -339,6 +344,34 @@ func (w *world) waits() {
 			w.printf("%v %s", x.ID, y.Text)
 		}
 	}
+}
+
+// token makes a join token.
+func (w *world) token(hash string) {
+	w.command(control.AddCredential{Credential: state.Credential{Hash: hash, Kind: "join"}})
+	w.turn()
+}
+
+// newcomer is another agent that joins as a machine: MACHINE TOKEN.
+func (w *world) newcomer(id, token string) {
+	c := state.Credential{Hash: "agent-by-" + token, Kind: "agent", Subject: id}
+	w.command(control.UseJoin{Hash: token, Agent: c})
+	w.turn()
+}
+
+func (w *world) credentials() {
+	for c := range w.loop.Snapshot().Credentials() {
+		w.printf("%s %s used=%v", c.Hash, c.Subject, c.Used)
+	}
+}
+
+// clone says hello as a machine from another computer: MACHINE BOOT.
+func (w *world) clone(n *node, boot string) {
+	row := n.row
+	row.Boot = boot
+	h := control.Hello{Session: string(row.ID) + "-clone", UID: "uid", Machine: row, Seen: n.seen}
+	w.input("hello of "+string(row.ID), func(t *control.Turn) error { return t.Hello(h) })
+	w.turn()
 }
 
 func (w *world) counts() {

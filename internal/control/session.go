@@ -48,6 +48,9 @@ func (t *Turn) Hello(h Hello) error {
 	if err := h.Machine.Validate(); err != nil {
 		return err
 	}
+	if err := t.another(h); err != nil {
+		return err
+	}
 	if t.restored(h.Seen) {
 		if err := t.recover(h.Seen); err != nil {
 			return err
@@ -60,6 +63,7 @@ func (t *Turn) Hello(h Hello) error {
 	l.hear(id, t.steady)
 	l.vanish.up(id)
 	a := l.agents[id]
+	a.boot = h.Machine.Boot
 	if a.session != h.Session { // or it came twice
 		a.session, a.n, a.told = h.Session, 0, false
 	}
@@ -336,7 +340,9 @@ func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
 			}
 		case x.State == task.Assigned && t.mayRun(x):
 			t.send(from, runOrder(x))
-		case t.lingers(x):
+		case t.lingers(x), x.State == task.Partitioned && !fault.Planted("rival-believed"):
+			// It was given up for a while, by its job's policy: who is in reach now may
+			// be another computer, or have lost its memory, and the task may run on.
 		default:
 			e := task.Event{To: task.Lost, Reason: fmt.Sprintf("machine %s does not have it any more", from)}
 			_ = t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) // a refusal means that it has just ended

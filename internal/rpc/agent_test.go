@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -273,5 +274,35 @@ func TestSessionLease(t *testing.T) {
 	}
 	if len(renewed) > 0 {
 		t.Errorf("renewed %d times more", len(renewed))
+	}
+}
+
+// One name is for one agent: a second one is refused while the first is alive,
+// and its token stays good.
+func TestJoinRival(t *testing.T) {
+	b := newBackend(t)
+	url := serve(t, b)
+	s, err := dial(t, url, agentToken).Session(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err = dial(t, url, "").Join(t.Context(), joinToken, "m1"); fault.Of(err) != fault.Conflict || !strings.Contains(err.Error(), "--machine") {
+		t.Errorf("a join as a machine that is alive: %v; want a conflict that says what to do", err)
+	}
+	clone := hello()
+	clone.Machine.Boot = "boot-2"
+	if _, err = dial(t, url, agentToken).Session(t.Context(), clone); fault.Of(err) != fault.Conflict {
+		t.Errorf("a session from another computer: %v; want a conflict", err)
+	}
+	if err = s.Send(control.Message{Full: true}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return b.said() == 1 }) // and the first one's goes on
+	if _, err = dial(t, url, "").Join(t.Context(), joinToken, "m3"); err != nil {
+		t.Errorf("the token after the refusal: %v", err)
+	}
+	if err := b.turn(func(t *control.Turn) error { return t.Hello(hello()) }); err != nil {
+		t.Errorf("the same computer again: %v", err)
 	}
 }

@@ -97,7 +97,7 @@ func (s *services) byCertificate(snap *state.Snapshot, conn *tls.ConnectionState
 	return who, s.still(who)
 }
 
-var errRevoked = fault.Unauthenticated.Errorf("what let this caller in was revoked, or is not known to this cluster; a machine joins again with a token of covey token create --kind join")
+var errRevoked = fault.Unauthenticated.Errorf("what let this caller in was revoked, as when another agent has joined as this machine, or is not known to this cluster; a machine joins again with a token of covey token create --kind join")
 
 // still reports why somebody who was let in may not stay: a stream must not
 // outlive what opened it.

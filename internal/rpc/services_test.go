@@ -264,7 +264,7 @@ func TestListTaskEvents(t *testing.T) {
 	b.see(t, "www-data/prod/hello/1.1", task.Running, "")
 	for i := range 1500 { // more than a page of what is none of its business
 		m := aMachine("m2")
-		m.Boot = fmt.Sprint(i)
+		m.Host = fmt.Sprint("host", i)
 		if err := b.turn(func(t *control.Turn) error { return t.Hello(control.Hello{UID: "uid-1", Session: "x", Machine: m}) }); err != nil {
 			t.Fatal(err)
 		}

@@ -242,7 +242,10 @@ func (l *leader) hello(n *node, h control.Hello) {
 		return
 	}
 	l.input(func(t *control.Turn) {
-		if err := t.Hello(h); err != nil {
+		if err := t.Hello(h); fault.Of(err) == fault.Conflict { // its lease of before it restarted holds
+			l.w.message(n, func() { n.reset(h.Session) })
+			return
+		} else if err != nil {
 			l.w.fail("machine %s: hello was refused: %v", n.id, err)
 			return
 		}
