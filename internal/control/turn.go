@@ -120,6 +120,9 @@ func (t *Turn) round(look state.Delta) (made, rest state.Delta, more bool, err e
 		return made, rest, false, err
 	}
 	t.waits = waits
+	if waits.Next != 0 && (t.next == 0 || waits.Next < t.next) {
+		t.next = waits.Next
+	}
 	merge(made, t.fold())
 	return made, c.Rest, c.More || waits.More, nil
 }

@@ -27,6 +27,14 @@ func (x *Index) Audit(s *state.Snapshot) string {
 	if d := x.auditFronts(); d != "" {
 		return d
 	}
+	if len(x.tenants) != len(y.tenants) {
+		return fmt.Sprintf("it knows %d tasks with room of their own; want %d", len(x.tenants), len(y.tenants))
+	}
+	for id, want := range y.tenants {
+		if have := x.tenants[id]; have == nil || have.machine != want.machine {
+			return fmt.Sprintf("task %s has room on %s, and the index does not know", id, want.machine)
+		}
+	}
 	for id := range y.waiting {
 		if x.waiting[id] != y.waiting[id] {
 			return fmt.Sprintf("task %s waits, and the index does not know", id)
@@ -46,7 +54,7 @@ func (x *Index) auditHosts(y *Index) string {
 	}
 	for id, n := range y.slots {
 		h, want := x.hosts[x.slots[id]], y.hosts[n]
-		if h.row.ID != id || h.row.Rev != want.row.Rev || h.free != want.free || h.left != want.left || h.attach != want.attach || h.waste != want.waste {
+		if h.row.ID != id || h.row.Rev != want.row.Rev || h.free != want.free || h.left != want.left || h.attach != want.attach || h.waste != want.waste || h.ending != want.ending || h.weak != want.weak {
 			return fmt.Sprintf("machine %s has %v left at revision %d; want %v at %d", id, h.free, h.row.Rev, want.free, want.row.Rev)
 		}
 		if !slices.Equal(h.jobs, want.jobs) || !slices.Equal(h.ports, want.ports) || !slices.Equal(h.devs, want.devs) {

@@ -19,11 +19,12 @@ type Wait struct {
 	Task     task.ID // the first of them
 	Job      job.Key
 	Config   job.Hash
-	Tasks    int       // how many wait
-	Text     string    // for people, one line
-	Reasons  []Reason  // what rules machines out; one machine may lack several things
-	Nearest  *Verdict  // the machine that lacks least; nil when there is none
-	Machines []Verdict // each machine in order of id; by [Explain] only
+	Tasks    int        // how many wait
+	Room     machine.ID // where room is being made for Task, which alone this is about
+	Text     string     // for people, one line
+	Reasons  []Reason   // what rules machines out; one machine may lack several things
+	Nearest  *Verdict   // the machine that lacks least; nil when there is none
+	Machines []Verdict  // each machine in order of id; by [Explain] only
 }
 
 // A Rule is what a machine may fail.
@@ -308,6 +309,10 @@ func Explain(s *state.Snapshot, id task.ID, limit int) (Wait, error) {
 		}
 		return w, nil
 	}
+	if t.Room != "" {
+		w.Text, w.Room = roomOf(s, t), t.Room
+		return w, nil
+	}
 	cfg, ok := s.Config(t.Config)
 	if !ok {
 		w.Text = lostConfig
@@ -315,7 +320,7 @@ func Explain(s *state.Snapshot, id task.ID, limit int) (Wait, error) {
 	}
 	v := surveyOf(s, shapeOf(id.Job, cfg), id.Job)
 	for row := range s.Machines() {
-		h := look(s, row)
+		h := look(s, row, nil)
 		d := v.see(&h)
 		if len(w.Machines) < limit {
 			w.Machines = append(w.Machines, d)

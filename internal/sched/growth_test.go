@@ -140,12 +140,8 @@ func TestTwinLarge(t *testing.T) {
 			x, r := NewIndex(s), rand.New(rand.NewPCG(seed, 9))
 			for round := range 6 {
 				changes, waits := Plan(s, x, s.At, Limits{Placements: 200})
-				var got []choice
-				for _, c := range changes {
-					e := c.(state.StepTask)
-					got = append(got, choice{e.ID.String(), e.Event.Machine, fmt.Sprint(e.Event.GPUs)})
-				}
-				want, _ := newTwin(s).plan()
+				got := choices(changes)
+				want, _ := newTwin(s).plan(s.At)
 				if waits.More {
 					want = want[:len(got)]
 				}

@@ -16,14 +16,16 @@ import (
 type host struct {
 	row    state.Machine
 	free   unit.Resources
-	ports  []uint16  // given to the tasks on it, those of its range only
-	devs   []int16   // what each of its GPUs has free, in thousandths
-	jobs   []job.Key // of the tasks on it, one each
-	left   int64     // what it has left in all, as one number; see leftover
-	mask   bitmap    // the classes that allow it; may hold more, never less
-	attach int8      // which tree or board it is on: see treeOf
-	waste  int64     // of its GPUs, as they are; see taste.waste
-	at     uint64    // of Index.changes, when it was put
+	ports  []uint16       // given to the tasks on it, those of its range only
+	devs   []int16        // what each of its GPUs has free, in thousandths
+	jobs   []job.Key      // of the tasks on it, one each
+	left   int64          // what it has left in all, as one number; see leftover
+	mask   bitmap         // the classes that allow it; may hold more, never less
+	attach int8           // which tree or board it is on: see treeOf
+	ending unit.Resources // of the tasks that are being stopped
+	weak   unit.Resources // of the tasks that a preferred one may have stopped
+	waste  int64          // of its GPUs, as they are; see taste.waste
+	at     uint64         // of Index.changes, when it was put
 }
 
 // Trees of hosts, in the order in which they are searched.
@@ -31,8 +33,8 @@ const (
 	preferred int8 = iota // up, and no maintenance
 	lastly                // up, and maintenance is scheduled
 	trees
-	// From trees on: hosts with GPUs, in the same order, on boards.
-	nowhere int8 = -1 // takes no task
+	allTrees      = 2 * trees // from trees on: hosts with GPUs, in the same order; they are on boards too
+	nowhere  int8 = -1        // takes no task
 )
 
 // treeOf says which tree a machine belongs to.
@@ -49,8 +51,13 @@ func treeOf(m machine.Machine) int8 {
 	}
 }
 
-// look works a host out from its row and the tasks on it.
-func look(s *state.Snapshot, row state.Machine) host {
+// yield is what a host would have free if every task left that a preferred one
+// may have stopped.
+func (h *host) yield() unit.Resources { return h.free.Add(h.ending).Add(h.weak) }
+
+// look works a host out from its row and the tasks on it. kinds tells how much
+// a config's tasks matter; it may be nil, for who does not ask.
+func look(s *state.Snapshot, row state.Machine, kinds func(*state.Snapshot, job.Hash) kind) host {
 	all := row.Allocatable()
 	h := host{row: row, free: all, attach: nowhere, devs: devicesOf(all.GPU)}
 	var unknown []int64
@@ -59,8 +66,17 @@ func look(s *state.Snapshot, row state.Machine) host {
 			unknown = append(unknown, t.Resources.GPU)
 		}
 		h.take(t.ID.Job, t.Resources, t.Ports, t.GPUs)
+		switch {
+		case t.State.Stopping():
+			h.ending = h.ending.Add(t.Resources)
+		case kinds != nil && evictable(t.State) && kinds(s, t.Config).tier != 0:
+			h.weak = h.weak.Add(t.Resources)
+		}
 	}
 	h.guess(unknown)
+	for t := range s.TasksFor(row.ID) {
+		h.promise(t.ID.Job, t.Resources)
+	}
 	return h
 }
 

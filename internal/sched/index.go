@@ -22,7 +22,7 @@ type Index struct {
 	slots   map[machine.ID]int32
 	hosts   []host // by slot; slot 0 is no host
 	nodes   []node // by slot
-	roots   [trees]int32
+	roots   [allTrees]int32
 	spare   []int32        // slots of machines that left
 	largest unit.Resources // the most that any machine may give, in each measure
 
@@ -40,6 +40,9 @@ type Index struct {
 	taste   *taste
 	given   bool                // the taste was given, and is not worked out from the jobs
 	demand  map[job.Key]Typical // of the jobs that ask for GPUs
+
+	kinds   map[job.Hash]kind   // of configs
+	tenants map[task.ID]*tenant // the pending tasks for which room is being made
 
 	fronts map[need]*[trees]front
 	log    [logged]int32 // the slots that were put into trees last
@@ -90,13 +93,14 @@ func NewIndex(s *state.Snapshot) *Index { return NewIndexFor(s, Covey) }
 func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 	_, _, machines := s.Len()
 	x := &Index{
+		kinds: map[job.Hash]kind{}, tenants: map[task.ID]*tenant{},
 		policy: policy, withGPU: map[int32]bool{}, boards: map[need]*board{}, taste: &taste{},
 		slots: make(map[machine.ID]int32, machines), hosts: make([]host, 1, machines+1), nodes: make([]node, 1, machines+1),
 		groups: map[groupKey]*group{}, waiting: map[task.ID]waiting{}, classes: map[string]*class{}, tallies: map[job.Key]*tally{},
 		fronts: map[need]*[trees]front{},
 	}
 	for row := range s.Machines() {
-		x.hosts[x.slot(row.ID)] = look(s, row)
+		x.hosts[x.slot(row.ID)] = look(s, row, x.kindOf)
 		x.largest = largestOf(x.largest, row.Allocatable())
 	}
 	x.learn(s)
@@ -175,7 +179,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 		x.spare = append(x.spare, n)
 		return 0, true
 	}
-	h := look(s, row)
+	h := look(s, row, x.kindOf)
 	x.count(&h, +1)
 	h.mask = old.mask
 	if !x.boarded(&h) {
@@ -201,7 +205,7 @@ func (x *Index) rescale() bool {
 	if largest == x.largest {
 		return false
 	}
-	x.largest, x.roots = largest, [trees]int32{}
+	x.largest, x.roots = largest, [allTrees]int32{}
 	for n := 1; n < len(x.hosts); n++ {
 		if x.hosts[n].row.ID != "" {
 			x.put(int32(n))
@@ -212,8 +216,9 @@ func (x *Index) rescale() bool {
 
 // foldTask notes whether a task waits. It is live when there is one.
 func (x *Index) foldTask(s *state.Snapshot, id task.ID, t state.Task, live bool) {
+	x.foldTenant(s, id, t, live && t.State == task.Pending && t.Room != "")
 	old, waited := x.waiting[id]
-	at, waits := waiting{groupKey{id.Job, t.Config}, t.Created}, live && t.State == task.Pending
+	at, waits := waiting{groupKey{id.Job, t.Config}, t.Created}, live && t.State == task.Pending && t.Room == ""
 	if waited && waits && old == at {
 		return
 	}
@@ -225,6 +230,27 @@ func (x *Index) foldTask(s *state.Snapshot, id task.ID, t state.Task, live bool)
 		x.waiting[id] = at
 		x.group(s, at.group).tasks.ReplaceOrInsert(waiter{t.Created, id})
 	}
+}
+
+// foldTenant notes whether a task has room of its own.
+func (x *Index) foldTenant(s *state.Snapshot, id task.ID, t state.Task, has bool) {
+	old, had := x.tenants[id]
+	if had && has && old.machine == t.Room && old.group.config == t.Config {
+		return
+	}
+	if had {
+		delete(x.tenants, id)
+		x.part(old.group)
+	}
+	if !has {
+		return
+	}
+	g := &group{groupKey: groupKey{id.Job, t.Config}}
+	if cfg, ok := s.Config(t.Config); ok {
+		g.shape = shapeOf(id.Job, cfg)
+		x.join(s, g)
+	}
+	x.tenants[id] = &tenant{g, t.Room}
 }
 
 // group returns the group of a key, new or known.
@@ -298,14 +324,25 @@ func (x *Index) tallyOf(s *state.Snapshot, k job.Key, limits []job.Constraint) *
 func countBy(s *state.Snapshot, k job.Key, attribute string) map[string]int32 {
 	n := map[string]int32{}
 	for t := range s.TasksOf(k) {
+		on := t.Machine
 		if !t.State.Placed() {
+			on = t.Room
+		}
+		if on == "" {
 			continue
 		}
-		if m, ok := s.Machine(t.Machine); ok {
+		if m, ok := s.Machine(on); ok {
 			addValues(n, &m.Machine, attribute, +1)
 		}
 	}
 	return n
+}
+
+// tell counts one task of a job on a host in its tally, if it has one.
+func (x *Index) tell(k job.Key, h *host, by int32) {
+	if y, ok := x.tallies[k]; ok {
+		y.add(&h.row.Machine, by)
+	}
 }
 
 // count adds the tasks on a host to the tallies of their jobs, or takes them away.

@@ -25,24 +25,30 @@ import (
 type Limits struct {
 	Placements int // tasks placed at most; 5,000
 	Looks      int // machines looked at at most to say why tasks wait; 200,000
+	Evictions  int // tasks for which others are stopped at most; 1,000. Below 0: none
 }
 
 const (
 	defaultPlacements = 5_000
 	defaultLooks      = 200_000
+	defaultEvictions  = 1_000
 )
 
 // Waits is what a plan leaves pending.
 type Waits struct {
-	Groups []Wait // one for each job and config of which no further task fits; most urgent first
-	More   bool   // the limit of placements was reached: fold the changes and plan again
-	Looked int    // machines, and groups of machines, that the search for places looked at
+	Groups []Wait    // one for each job and config of which no further task fits; most urgent first
+	More   bool      // there is more to do at once: fold the changes and plan again
+	Next   unit.Tick // plan again at this time, though nothing changed; 0: no need
+	Looked int       // machines, and groups of machines, that the search for places looked at
 }
 
 // Of returns why t waits. It is false for a task that does not wait, or whose
 // turn has not come because the limit of placements was reached.
 func (w Waits) Of(t task.Task) (Wait, bool) {
 	for _, g := range w.Groups {
+		if (g.Room != "" || t.Room != "") && g.Task != t.ID {
+			continue
+		}
 		if g.Job == t.ID.Job && g.Config == t.Config && t.State == task.Pending {
 			g.Task = t.ID
 			return g, true
@@ -56,6 +62,7 @@ func (w Waits) Of(t task.Task) (Wait, bool) {
 // not at all: fold what became of them before planning again.
 func Plan(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) ([]state.Change, Waits) {
 	p := newPlanner(s, x, now, lim)
+	p.settle()
 	p.run()
 	p.explain()
 	p.undo()
@@ -83,18 +90,20 @@ func Fit(s *state.Snapshot, x *Index, k job.Key, c *job.Config, n int) int {
 
 // A planner is one run of Plan.
 type planner struct {
-	s       *state.Snapshot
-	x       *Index
-	now     unit.Tick
-	lim     Limits
-	changes []state.Change
-	placed  []placed
-	saved   map[int32]host           // hosts as they were, by slot
-	touched []int32                  // the slots of saved, in order
-	limited map[*group]*[trees]front // of groups with limits
-	boards  map[*group]*board        // the same
-	stuck   []stuck
-	waits   Waits
+	s        *state.Snapshot
+	x        *Index
+	now      unit.Tick
+	lim      Limits
+	changes  []state.Change
+	placed   []placed
+	saved    map[int32]host           // hosts as they were, by slot
+	touched  []int32                  // the slots of saved, in order
+	limited  map[*group]*[trees]front // of groups with limits
+	boards   map[*group]*board        // the same
+	evicted  evicted
+	redeemed []placed // promises that became placements
+	stuck    []stuck
+	waits    Waits
 }
 
 // placed is one placement of this plan.
@@ -113,7 +122,11 @@ type stuck struct {
 func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner {
 	lim.Placements = cmp.Or(lim.Placements, defaultPlacements)
 	lim.Looks = cmp.Or(lim.Looks, defaultLooks)
-	return &planner{s: s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, boards: map[*group]*board{}}
+	lim.Evictions = cmp.Or(lim.Evictions, defaultEvictions)
+	return &planner{
+		evicted: evicted{tasks: map[task.ID]bool{}, byRole: map[*group][]int32{}},
+		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, boards: map[*group]*board{},
+	}
 }
 
 func (p *planner) run() {
@@ -129,6 +142,10 @@ func (p *planner) run() {
 		}
 		t := q[0]
 		if !p.place(t) {
+			if p.makeRoom(t) {
+				heap.Pop(&q)
+				continue
+			}
 			p.stuck = append(p.stuck, stuck{t.group, t.head().id, t.group.tasks.Len() - t.taken})
 			heap.Pop(&q)
 			continue
@@ -156,13 +173,27 @@ func (p *planner) place(t *turn) bool {
 	if n == 0 {
 		return false
 	}
+	p.assign(row, g, n, "best fit of the machines that may run it")
+	return true
+}
+
+// assign gives a place on a host to one task.
+func (p *planner) assign(row state.Task, g *group, n int32, why string) {
 	m := p.x.hosts[n].row.ID
 	ports, gpus := p.take(n, g)
 	p.changes = append(p.changes, state.StepTask{
 		ID: row.ID, Base: row.Rev,
-		Event: task.Event{To: task.Assigned, At: p.now, Machine: m, Ports: ports, GPUs: gpus, Reason: "best fit of the machines that may run it"},
+		Event: task.Event{To: task.Assigned, At: p.now, Machine: m, Ports: ports, GPUs: gpus, Reason: why},
 	})
-	return true
+}
+
+// touch remembers a host as it was before this plan, and returns it.
+func (p *planner) touch(n int32) *host {
+	h := &p.x.hosts[n]
+	if _, ok := p.saved[n]; !ok {
+		p.saved[n], p.touched = *h, append(p.touched, n)
+	}
+	return h
 }
 
 // avoided returns the slot of the machine on which the instance failed or was
@@ -231,10 +262,7 @@ func (p *planner) fronts(g *group) *[trees]front {
 // returns its ports and the numbers of its GPUs. The first port moves on with the cluster's records, so
 // that a port that was just given up is not given out again at once.
 func (p *planner) take(n int32, g *group) (ports, gpus []uint16) {
-	h := &p.x.hosts[n]
-	if _, ok := p.saved[n]; !ok {
-		p.saved[n], p.touched = *h, append(p.touched, n)
-	}
+	h := p.touch(n)
 	ports, gpus = h.pickPorts(g.shape.ports, uint64(p.s.Seq)), p.x.pickGPUs(n, g.shape)
 	p.x.pick(n)
 	h.take(g.job, g.shape.need, ports, gpus)
@@ -253,9 +281,16 @@ func (p *planner) undo() {
 			y.add(&p.x.hosts[l.slot].row.Machine, -1)
 		}
 	}
+	for _, w := range p.evicted.winners {
+		p.x.tell(w.group.job, &p.x.hosts[w.slot], -1)
+	}
+	for _, l := range p.redeemed {
+		p.x.tell(l.group.job, &p.x.hosts[l.slot], +1)
+	}
 	for _, n := range p.touched {
 		p.x.pick(n)
 		p.x.hosts[n] = p.saved[n]
+		p.x.hosts[n].attach = nowhere
 		p.x.put(n)
 	}
 }

@@ -75,6 +75,7 @@ type node struct {
 	left, right int32 // slots; 0 is none
 	rank        uint32
 	most        unit.Resources
+	yield       unit.Resources // the most that hosts below would have if what may be stopped were gone
 	ports       int
 	mask        bitmap
 	free        chart
@@ -102,7 +103,6 @@ func (x *Index) put(n int32) {
 		if h.attach != nowhere {
 			h.attach += trees
 		}
-		return
 	}
 	if h.attach == nowhere {
 		return
@@ -118,7 +118,7 @@ func (x *Index) put(n int32) {
 // pick takes a host out of its tree. Nothing of it may have changed since put.
 func (x *Index) pick(n int32) {
 	h := &x.hosts[n]
-	if h.attach >= 0 && h.attach < trees {
+	if h.attach != nowhere {
 		x.roots[h.attach] = x.erase(x.roots[h.attach], n)
 	}
 	h.attach = nowhere
@@ -199,6 +199,7 @@ func (x *Index) merge(a, b int32) int32 {
 func (x *Index) pull(n int32) {
 	h, r := &x.hosts[n], &x.nodes[n]
 	r.most, r.ports, r.mask, r.free, r.freeGPU = h.free, h.portsLeft(), h.mask, chartOf(h.free), chart{}
+	r.yield = h.yield()
 	if h.free.GPU > 0 {
 		r.freeGPU = r.free
 	}
@@ -208,6 +209,7 @@ func (x *Index) pull(n int32) {
 		}
 		k := &x.nodes[c]
 		r.most, r.ports = largestOf(r.most, k.most), max(r.ports, k.ports)
+		r.yield = largestOf(r.yield, k.yield)
 		for i := range r.mask {
 			r.mask[i] |= k.mask[i]
 			r.free[i] |= k.free[i]

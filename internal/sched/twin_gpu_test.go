@@ -102,20 +102,20 @@ func (w *twin) gpus(t state.Task, m state.Machine) dealt {
 	return best
 }
 
-// kind is one shape of task that jobs ask for.
-type kind struct {
+// wish is one shape of task that jobs ask for.
+type wish struct {
 	t      state.Task
 	weight int64
 	name   string
 }
 
 // kinds returns the most popular shapes that ask for GPUs: 95 % of the tasks.
-func (w *twin) kinds() []kind {
+func (w *twin) kinds() []wish {
 	if w.popular != nil {
 		return *w.popular
 	}
-	by := map[string]*kind{}
-	var all []*kind
+	by := map[string]*wish{}
+	var all []*wish
 	total := int64(0)
 	for j := range w.s.Jobs("") {
 		c, _ := w.s.Config(j.Config)
@@ -126,13 +126,13 @@ func (w *twin) kinds() []kind {
 		t.ID.Job, t.Config, t.Resources = j.Key, j.Config, c.Task.Resources
 		name := w.spelling(t)
 		if by[name] == nil {
-			by[name] = &kind{t: t, name: name}
+			by[name] = &wish{t: t, name: name}
 			all = append(all, by[name])
 		}
 		by[name].weight += int64(j.Instances.Len())
 		total += int64(j.Instances.Len())
 	}
-	slices.SortFunc(all, func(a, b *kind) int {
+	slices.SortFunc(all, func(a, b *wish) int {
 		if a.weight != b.weight {
 			return int(b.weight - a.weight)
 		}
@@ -141,7 +141,7 @@ func (w *twin) kinds() []kind {
 		}
 		return 1
 	})
-	out := []kind{}
+	out := []wish{}
 	sum := int64(0)
 	for _, k := range all {
 		if sum*100 < total*95 {

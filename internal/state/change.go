@@ -52,6 +52,17 @@ type StepTask struct {
 	By    string
 }
 
+// MakeRoom says that other tasks are being stopped on a machine for a pending
+// task, and that what they leave is its own until a time. Without a machine,
+// it waits like any other again.
+type MakeRoom struct {
+	ID      task.ID
+	Base    Rev
+	Machine machine.ID
+	Until   unit.Tick
+	Reason  string
+}
+
 // AdoptTask takes in a running task that the cluster does not remember, after
 // a restore: it becomes its slot's live task.
 type AdoptTask struct {
@@ -200,6 +211,19 @@ func (c StepTask) apply(d *Draft) error {
 	if t.State.Terminal() {
 		d.end(before, t, effects)
 	}
+	return nil
+}
+
+func (c MakeRoom) apply(d *Draft) error {
+	t, exists := d.snap.Task(c.ID)
+	if err := present("task", c.ID.String(), exists, t.Rev, c.Base); err != nil {
+		return err
+	}
+	if t.State != task.Pending {
+		return conflict("task", c.ID.String())
+	}
+	t.Room, t.RoomUntil, t.Reason = c.Machine, c.Until, task.Clip(c.Reason)
+	d.putTask(t.State, t, "")
 	return nil
 }
 

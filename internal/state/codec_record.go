@@ -126,6 +126,8 @@ func (e *encoder) task(c *TaskChange, at unit.Tick) {
 	e.word(w, 15, t.Reason)
 	w.resources(16, c.Free)
 	w.ports(17, t.GPUs)
+	e.word(w, 18, string(t.Room))
+	w.int(19, int64(t.RoomUntil))
 }
 
 func (e *encoder) job(c *JobChange) {
@@ -312,6 +314,10 @@ func (d *decoder) task(r *reader, at unit.Tick) *TaskChange {
 			c.Free = in.resources()
 		case 17:
 			t.GPUs = in.ports()
+		case 18:
+			t.Room = machine.ID(d.word(in))
+		case 19:
+			t.RoomUntil = unit.Tick(in.int())
 		}
 	}
 	r.err = in.err

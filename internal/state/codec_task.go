@@ -33,6 +33,8 @@ func EncodeTask(t Task) []byte {
 	w.str(15, t.Reason)
 	w.uint(16, uint64(t.Rev))
 	w.ports(17, t.GPUs)
+	w.str(18, string(t.Room))
+	w.int(19, int64(t.RoomUntil))
 	w.raw(t.Unknown)
 	return w
 }
@@ -75,6 +77,10 @@ func decodeTask(key string, value []byte, shared map[string]string) (Task, error
 			t.Rev = Rev(r.uint(math.MaxUint64))
 		case 17:
 			t.GPUs = r.ports()
+		case 18:
+			t.Room = machine.ID(r.share())
+		case 19:
+			t.RoomUntil = unit.Tick(r.int())
 		default:
 			r.keep()
 		}

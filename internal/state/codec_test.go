@@ -49,7 +49,8 @@ var (
 		return task.Task{
 			ID: anyID.Draw(t, "id"), Config: anyHash.Draw(t, "config"), Resources: anyResources.Draw(t, "resources"),
 			State: anyState.Draw(t, "state"), Machine: anyMachineID.Draw(t, "machine"),
-			Ports:   rapid.SliceOfN(rapid.Uint16(), 0, 5).Draw(t, "ports"),
+			Ports: rapid.SliceOfN(rapid.Uint16(), 0, 5).Draw(t, "ports"),
+			Room:  machine.ID(rapid.String().Draw(t, "room")), RoomUntil: unit.Tick(rapid.Int64().Draw(t, "room until")),
 			GPUs:    rapid.SliceOfN(rapid.Uint16(), 0, 9).Draw(t, "gpus"),
 			Created: anyTick.Draw(t, "created"), Since: anyTick.Draw(t, "since"), Ran: anyTick.Draw(t, "ran"),
 			Failures: rapid.Int32().Draw(t, "failures"), Wanted: rapid.Bool().Draw(t, "wanted"), Reason: rapid.String().Draw(t, "reason"),
@@ -165,7 +166,7 @@ func TestRowsHoldEveryField(t *testing.T) {
 		"Instance":   {state.Instance{}, 10},
 		"Outcome":    {state.Outcome{}, 5},
 		"Task":       {state.Task{}, 3},
-		"task.Task":  {task.Task{}, 13},
+		"task.Task":  {task.Task{}, 15},
 		"Machine":    {state.Machine{}, 4},
 		"m.Machine":  {machine.Machine{}, 11},
 		"Resources":  {unit.Resources{}, 5},

@@ -162,6 +162,9 @@ func (d *Draft) putInstance(in Instance) {
 // putTask writes a task that came from state before and records the step.
 func (d *Draft) putTask(before task.State, t Task, by string) {
 	t.Rev = d.snap.Rev
+	if before == task.Pending && (t.Room != "" || d.snap.rooms.Len() > 0) {
+		d.moveRoom(t)
+	}
 	d.snap.tasks.put(t.ID, t)
 	if t.Machine != "" {
 		at := place{t.Machine, t.ID}
@@ -177,6 +180,22 @@ func (d *Draft) putTask(before task.State, t Task, by string) {
 	d.tasks[t.ID] = true
 	d.delta.Tasks[t.ID], d.fresh.Tasks[t.ID] = true, true
 	d.record(Record{Kind: TaskRecord, By: by, Task: &TaskChange{before, t.Task, d.left(t.Machine)}})
+}
+
+// moveRoom keeps up for which machine a task waits that is being written.
+func (d *Draft) moveRoom(t Task) {
+	old, _ := d.snap.Task(t.ID)
+	if old.Room == t.Room {
+		return
+	}
+	if old.Room != "" {
+		d.snap.rooms.Delete(place{old.Room, t.ID})
+		d.touchPlace(old.Room)
+	}
+	if t.Room != "" {
+		d.snap.rooms.ReplaceOrInsert(place{t.Room, t.ID})
+		d.touchPlace(t.Room)
+	}
 }
 
 // giveBack adds r to what a machine has left.

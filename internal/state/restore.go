@@ -80,6 +80,9 @@ func (s *Snapshot) restore(r Row, shared map[string]string) (err error) {
 			if t.Machine != "" && t.State.Placed() {
 				s.on.ReplaceOrInsert(place{t.Machine, t.ID})
 			}
+			if t.Room != "" {
+				s.rooms.ReplaceOrInsert(place{t.Room, t.ID})
+			}
 		}
 	case MachineTable:
 		var m Machine

@@ -128,6 +128,7 @@ type Snapshot struct {
 	instances   shelf[Slot, Instance]
 	tasks       shelf[task.ID, Task]
 	on          *btree.BTreeG[place]
+	rooms       *btree.BTreeG[place] // of tasks that wait for others to leave
 	machines    shelf[machine.ID, Machine]
 	credentials *btree.BTreeG[Credential]
 	sources     *btree.BTreeG[source]
@@ -158,21 +159,24 @@ type place struct {
 	id      task.ID
 }
 
+func (p place) before(o place) bool {
+	if c := strings.Compare(string(p.machine), string(o.machine)); c != 0 {
+		return c < 0
+	}
+	return p.id.Compare(o.id) < 0
+}
+
 const degree = 32
 
 // New returns an empty cluster.
 func New() *Snapshot {
 	return &Snapshot{
-		jobs:      btree.NewG(degree, func(a, b Job) bool { return a.Key < b.Key }),
-		configs:   btree.NewG(degree, func(a, b config) bool { return string(a.hash[:]) < string(b.hash[:]) }),
-		instances: newShelf[Slot, Instance](Slot.Compare),
-		tasks:     newShelf[task.ID, Task](task.ID.Compare),
-		on: btree.NewG(degree, func(a, b place) bool {
-			if c := strings.Compare(string(a.machine), string(b.machine)); c != 0 {
-				return c < 0
-			}
-			return a.id.Compare(b.id) < 0
-		}),
+		jobs:        btree.NewG(degree, func(a, b Job) bool { return a.Key < b.Key }),
+		configs:     btree.NewG(degree, func(a, b config) bool { return string(a.hash[:]) < string(b.hash[:]) }),
+		instances:   newShelf[Slot, Instance](Slot.Compare),
+		tasks:       newShelf[task.ID, Task](task.ID.Compare),
+		on:          btree.NewG(degree, place.before),
+		rooms:       btree.NewG(degree, place.before),
 		machines:    newShelf[machine.ID, Machine](cmp.Compare[machine.ID]),
 		credentials: btree.NewG(degree, func(a, b Credential) bool { return a.Hash < b.Hash }),
 		sources:     btree.NewG(degree, func(a, b source) bool { return a.name < b.name }),
@@ -185,6 +189,7 @@ func (s *Snapshot) clone() *Snapshot {
 	c := *s
 	c.jobs, c.configs, c.instances = s.jobs.Clone(), s.configs.Clone(), s.instances.clone()
 	c.tasks, c.on, c.machines = s.tasks.clone(), s.on.Clone(), s.machines.clone()
+	c.rooms = s.rooms.Clone()
 	c.credentials, c.sources, c.free = s.credentials.Clone(), s.sources.Clone(), s.free.Clone()
 	return &c
 }
@@ -253,6 +258,20 @@ func (s *Snapshot) TasksIn(at Slot) iter.Seq[Task] {
 func (s *Snapshot) TasksOn(m machine.ID) iter.Seq[Task] {
 	return func(yield func(Task) bool) {
 		s.on.AscendGreaterOrEqual(place{machine: m}, func(p place) bool {
+			if p.machine != m {
+				return false
+			}
+			t, ok := s.Task(p.id)
+			return !ok || yield(t)
+		})
+	}
+}
+
+// TasksFor yields the pending tasks for which room is being made on a machine,
+// in ID order.
+func (s *Snapshot) TasksFor(m machine.ID) iter.Seq[Task] {
+	return func(yield func(Task) bool) {
+		s.rooms.AscendGreaterOrEqual(place{machine: m}, func(p place) bool {
 			if p.machine != m {
 				return false
 			}

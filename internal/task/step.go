@@ -142,13 +142,16 @@ func Step(t Task, e Event, p Policy) (Task, []Effect, Result) {
 	if e.To == Killing {
 		t.Wanted = true
 	}
+	if t.State == Pending {
+		t.Room, t.RoomUntil = "", 0
+	}
 	if e.To == Assigned && e.Machine != "" {
 		t.Machine, t.Ports, t.GPUs = e.Machine, e.Ports, e.GPUs
 	}
 	if e.To == Running && t.Ran == 0 {
 		t.Ran = e.At
 	}
-	t.State, t.Since, t.Reason = e.To, e.At, clip(e.Reason)
+	t.State, t.Since, t.Reason = e.To, e.At, Clip(e.Reason)
 	return t, effects, Done
 }
 
@@ -171,8 +174,8 @@ func (a again) holds(t Task, p Policy) bool {
 
 func claimsToRun(s State) bool { return s == Assigned || s == Starting || s == Running }
 
-// clip cuts s to MaxReason bytes, at a rune.
-func clip(s string) string {
+// Clip cuts s to MaxReason bytes, at a rune.
+func Clip(s string) string {
 	if len(s) <= MaxReason {
 		return s
 	}

@@ -78,6 +78,8 @@ type Task struct {
 	Machine   machine.ID // set from Assigned on
 	Ports     []uint16   // one for each of the config's ports, in order; set with Machine
 	GPUs      []uint16   // the numbers of the machine's GPUs that it has; empty, though it has some, if nobody chose them
+	Room      machine.ID // while Pending: the machine on which others are being stopped for it
+	RoomUntil unit.Tick  // it is its room until then
 	Created   unit.Tick
 	Since     unit.Tick // when State was entered
 	Ran       unit.Tick // when it was first Running; 0 if it never was
