@@ -128,7 +128,12 @@ bench: ## run the benchmarks that match BENCH (.), each for BENCHTIME (1s)
 
 .PHONY: bench-scale
 bench-scale: build ## run a server with AGENTS (1000, or a list) simulated agents and TASKS (10) tasks each
-	go run ./scripts/scale -agents $(AGENTS) -tasks $(TASKS) $(SCALE)
+	go run ./scripts/scale -agents $(AGENTS) -tasks $(TASKS) -json bin/scale.json $(SCALE)
+
+.PHONY: bench-curve
+bench-curve: ## make docs/bench/scale.md and its plot of what bench-scale measured last, or of the files in CURVE
+	@mkdir -p docs/bench
+	go -C bench/curve run . -dir ../../docs/bench -command 'make bench-scale AGENTS=... TASKS=$(TASKS) SCALE="$(SCALE)"; make bench-curve' $(abspath $(or $(CURVE),bin/scale.json))
 
 # kube and nomad are modules of their own: no other target sees them.
 .PHONY: bench-peers-build

@@ -68,6 +68,12 @@ type EndRecovery struct{ By string }
 
 // Resume ends the pause of rescheduling after many machines vanished, and stops
 // the surplus tasks at once that are held because they are many.
+
+// DropUnused forgets configs that an earlier version left behind, at most so
+// many; this one forgets each with the last task that runs it.
+type DropUnused struct{ Limit int }
+
+// Resume ends the pause of rescheduling after many machines vanished.
 type Resume struct{ By string }
 
 // Birth gives a new cluster its name and UID.
@@ -135,6 +141,17 @@ func (c KillJob) do(t *Turn) (Answer, error) {
 		return ans, t.apply(state.DropJob{Key: c.Key, Base: j.Rev, By: c.By, Reason: message(c.Message, "killed", c.By)})
 	}
 	return ans, t.apply(state.PutJob{Job: job.Job{Key: c.Key, Instances: rest, Config: *cfg}, Base: j.Rev, By: c.By})
+}
+
+func (c DropUnused) do(t *Turn) (Answer, error) {
+	unused := t.draft.Snapshot().Unused()
+	unused = unused[:min(len(unused), c.Limit)]
+	for _, h := range unused {
+		if err := t.apply(state.DropConfig{Hash: h}); err != nil {
+			return Answer{}, err
+		}
+	}
+	return Answer{Text: fmt.Sprintf("%d configs were forgotten", len(unused))}, nil
 }
 
 func (c RestartJob) do(t *Turn) (Answer, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/rpc"
 	"github.com/covey-platform/covey/internal/state"
@@ -205,6 +206,9 @@ func (b *backend) housekeep(ctx context.Context) error {
 		case <-time.After(trimEvery):
 		}
 		b.trim(ctx)
+		if _, _, err := b.Do(ctx, control.DropUnused{Limit: trimStep}); err != nil && ctx.Err() == nil {
+			b.log.WarnContext(ctx, "configs that nothing runs were not removed", "error", err)
+		}
 		b.audit(ctx)
 	}
 }

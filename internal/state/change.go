@@ -69,6 +69,11 @@ type AdoptTask struct {
 	Task task.Task
 }
 
+// DropConfig forgets a config that nothing refers to.
+type DropConfig struct {
+	Hash job.Hash
+}
+
 // PutMachine writes a machine.
 type PutMachine struct {
 	Machine machine.Machine
@@ -121,6 +126,10 @@ func (c PutJob) apply(d *Draft) error {
 		row.Created = d.snap.At
 	}
 	d.snap.jobs.ReplaceOrInsert(row)
+	d.refer(h, +1)
+	if exists {
+		d.refer(old.Config, -1)
+	}
 	d.touchJob(row.Key)
 	d.record(Record{Kind: JobRecord, By: c.By, Job: &JobChange{Job: row}})
 	return nil
@@ -132,6 +141,7 @@ func (c DropJob) apply(d *Draft) error {
 		return err
 	}
 	d.snap.jobs.Delete(old)
+	d.refer(old.Config, -1)
 	d.touchJob(c.Key)
 	d.record(Record{Kind: JobRecord, By: c.By, Job: &JobChange{Job: old, Dropped: true, Reason: c.Reason}})
 	return nil
@@ -245,6 +255,15 @@ func (c AdoptTask) apply(d *Draft) error {
 		t.Ran = d.snap.At
 	}
 	d.putTask(task.Init, Task{Task: t}, "")
+	return nil
+}
+
+func (c DropConfig) apply(d *Draft) error {
+	row, ok := d.snap.configs.Get(config{hash: c.Hash})
+	if !ok || row.refs > 0 {
+		return conflict("config", c.Hash.String())
+	}
+	d.refer(c.Hash, 0)
 	return nil
 }
 

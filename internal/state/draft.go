@@ -152,6 +152,21 @@ func (d *Draft) putConfig(c job.Config) (job.Hash, error) {
 	return h, nil
 }
 
+// refer counts who runs a config. It is forgotten with the last one: what ended
+// is remembered without it.
+func (d *Draft) refer(h job.Hash, by int) {
+	c, ok := d.snap.configs.Get(config{hash: h})
+	if !ok {
+		return
+	}
+	if c.refs += by; c.refs > 0 {
+		d.snap.configs.ReplaceOrInsert(c)
+		return
+	}
+	d.snap.configs.Delete(c)
+	d.dirty[rowKey{ConfigTable, ConfigKey(h)}] = true
+}
+
 func (d *Draft) putInstance(in Instance) {
 	in.Rev = d.snap.Rev
 	d.snap.instances.put(in.Slot, in)
@@ -166,6 +181,9 @@ func (d *Draft) putTask(before task.State, t Task, by string) {
 		d.moveRoom(t)
 	}
 	d.snap.tasks.put(t.ID, t)
+	if before == task.Init {
+		d.refer(t.Config, +1)
+	}
 	if t.Machine != "" {
 		at := place{t.Machine, t.ID}
 		if t.State.Placed() {
@@ -215,6 +233,7 @@ func (d *Draft) left(id machine.ID) unit.Resources {
 // and tells its slot.
 func (d *Draft) end(before task.State, t Task, effects []task.Effect) {
 	d.snap.tasks.remove(t.ID)
+	d.refer(t.Config, -1)
 	d.ended = append(d.ended, t.Task)
 	at := Slot{t.ID.Job, t.ID.Instance}
 	in, _ := d.snap.Instance(at)

@@ -52,6 +52,12 @@ func dump(s *state.Snapshot) map[string]any {
 	for _, src := range sources {
 		out["source "+src] = s.Source(src)
 	}
+	for h, refs := range state.ConfigRefs(s) { // one that nobody runs is gone
+		out["config "+h.String()] = []any{refs, refs > 0}
+		if refs == 0 {
+			out["unused "+h.String()] = h
+		}
+	}
 	return out
 }
 
@@ -185,6 +191,9 @@ func (w *drafting) commit() {
 		}
 	}
 	batch, snap, _ := d.Seal(w.epoch)
+	if left := snap.Unused(); len(left) > 0 {
+		t.Fatalf("configs %v are kept though nothing runs them", left)
+	}
 	w.same(batch, snap, taken)
 	w.records(batch, snap)
 	if diff := differ(before, dump(w.base)); diff != "" {
@@ -385,5 +394,40 @@ func apply(t *testing.T, d *state.Draft, c state.Change) {
 	t.Helper()
 	if err := d.Apply(c); err != nil {
 		t.Fatal(fmt.Errorf("%T: %w", c, err))
+	}
+}
+
+// TestUnusedConfig: a config that an earlier version left behind is found and
+// forgotten, one that a job runs is not.
+func TestUnusedConfig(t *testing.T) {
+	old := job.Config{Service: true, Priority: 7}
+	text, err := old.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := job.HashOf(text)
+	s, err := state.Restore(func(yield func(state.Row) error) error {
+		return yield(state.Row{Table: state.ConfigTable, Key: state.ConfigKey(h), Value: text})
+	}, state.Head{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]job.Hash{h}, s.Unused()); d != "" {
+		t.Fatalf("unused configs (-want +got):\n%s", d)
+	}
+	d := state.NewDraft(s, 1)
+	if err = d.Apply(state.DropConfig{Hash: h}); err != nil {
+		t.Fatal(err)
+	}
+	b, s, _ := d.Seal(machine.Epoch{})
+	if want := []state.Row{{Table: state.ConfigTable, Key: state.ConfigKey(h)}}; !reflect.DeepEqual(want, b.Rows) || len(s.Unused()) != 0 {
+		t.Errorf("rows %+v and unused configs %v; want one row deleted and none", b.Rows, s.Unused())
+	}
+	d = state.NewDraft(s, 2)
+	if err = d.Apply(state.PutJob{Job: job.Job{Key: "a/prod/x", Instances: job.FirstN(1), Config: old}}); err != nil {
+		t.Fatal(err)
+	}
+	if err = d.Apply(state.DropConfig{Hash: h}); fault.Of(err) != fault.Conflict {
+		t.Errorf("a config that a job runs was dropped: %v; want conflict", err)
 	}
 }

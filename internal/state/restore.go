@@ -25,7 +25,27 @@ func Restore(rows func(yield func(Row) error) error, head Head) (*Snapshot, erro
 		return nil, err
 	}
 	s.account()
+	s.refer()
 	return s, nil
+}
+
+// refer counts who runs each config. From then on it is kept up step by step.
+func (s *Snapshot) refer() {
+	refs := make(map[job.Hash]int, s.configs.Len())
+	s.jobs.Ascend(func(j Job) bool {
+		refs[j.Config]++
+		return true
+	})
+	s.tasks.all(func(t Task) bool {
+		refs[t.Config]++
+		return true
+	})
+	for h, n := range refs {
+		if c, ok := s.configs.Get(config{hash: h}); ok {
+			c.refs = n
+			s.configs.ReplaceOrInsert(c)
+		}
+	}
 }
 
 // account works out what every machine has left. From then on it is kept up

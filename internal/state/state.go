@@ -146,6 +146,7 @@ type config struct {
 	hash    job.Hash
 	decoded *job.Config
 	encoded []byte // as it was stored, so that a later version's fields are kept
+	refs    int    // jobs and live tasks that run it; with the last one it is forgotten
 }
 
 // source is where an agent's usage facts come from, and the last one taken in.
@@ -213,6 +214,18 @@ func (s *Snapshot) Config(h job.Hash) (*job.Config, bool) {
 func (s *Snapshot) ConfigBytes(h job.Hash) []byte {
 	c, _ := s.configs.Get(config{hash: h})
 	return c.encoded
+}
+
+// Unused returns the configs that no job and no live task refers to: what an
+// earlier version left behind.
+func (s *Snapshot) Unused() (out []job.Hash) {
+	s.configs.Ascend(func(c config) bool {
+		if c.refs == 0 {
+			out = append(out, c.hash)
+		}
+		return true
+	})
+	return out
 }
 
 // Instance returns the memory of a slot.

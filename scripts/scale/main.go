@@ -45,7 +45,6 @@ type options struct {
 	restart  bool
 	profiles string // directory for CPU and heap profiles of the server
 	json     string
-	curve    string // directory for the table and the plot
 	log      io.Writer
 }
 
@@ -68,7 +67,6 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	fs.BoolVar(&o.restart, "restart", false, "kill the server at the end, start it again, and wait for the next placement")
 	fs.StringVar(&o.profiles, "profiles", "", "directory for profiles of the server")
 	fs.StringVar(&o.json, "json", "", "file for the figures")
-	fs.StringVar(&o.curve, "curve", "", "directory for a table and a plot of all measurements")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -95,8 +93,9 @@ func measureAll(ctx context.Context, o options, out io.Writer) error {
 		}
 		f.print(out)
 		all = append(all, f)
-	}
-	if o.json != "" {
+		if o.json == "" {
+			continue
+		}
 		data, err := json.MarshalIndent(all, "", "  ")
 		if err != nil {
 			return err
@@ -104,9 +103,6 @@ func measureAll(ctx context.Context, o options, out io.Writer) error {
 		if err := os.WriteFile(o.json, append(data, '\n'), 0o644); err != nil { //nolint:gosec // figures for everybody
 			return err
 		}
-	}
-	if o.curve != "" {
-		return writeCurve(o.curve, all)
 	}
 	return nil
 }
