@@ -66,14 +66,12 @@ type RevokeCredential struct{ Hash string }
 // since, of machines that returned later.
 type EndRecovery struct{ By string }
 
-// Resume ends the pause of rescheduling after many machines vanished, and stops
-// the surplus tasks at once that are held because they are many.
-
 // DropUnused forgets configs that an earlier version left behind, at most so
 // many; this one forgets each with the last task that runs it.
 type DropUnused struct{ Limit int }
 
-// Resume ends the pause of rescheduling after many machines vanished.
+// Resume ends the pause of rescheduling after many machines vanished, and stops
+// the surplus tasks at once that are held because they are many.
 type Resume struct{ By string }
 
 // Birth gives a new cluster its name and UID.
