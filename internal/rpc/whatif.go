@@ -47,7 +47,7 @@ func (s *services) FitJob(ctx context.Context, req *connect.Request[pb.FitJobReq
 	case <-ctx.Done():
 		return nil, fault.Unavailable.Errorf("the server works on another such question: %w", ctx.Err())
 	}
-	f, err := whatif.From(snap, nil).Fit(j)
+	f, err := whatif.From(snap, nil, sched.NewIndex).Fit(j)
 	if err != nil {
 		return nil, err
 	}

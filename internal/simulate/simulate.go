@@ -25,6 +25,12 @@ func Run(ctx context.Context, f cli.SimulateFlags) (cli.Simulated, error) {
 	switch {
 	case f.Check != "":
 		return verify(f)
+	case f.OpenbTasks != "":
+		return openb(f)
+	case f.Until != 0:
+		return play(f)
+	case f.Compact:
+		return compact(ctx, f)
 	case f.State != "" || f.Changes():
 		return change(f)
 	default:
@@ -118,7 +124,11 @@ func batch(_ context.Context, f cli.SimulateFlags) (cli.Simulated, error) {
 	if err != nil {
 		return cli.Simulated{}, err
 	}
-	w := whatif.New(stopwatch())
+	index, err := indexer(f)
+	if err != nil {
+		return cli.Simulated{}, err
+	}
+	w := whatif.New(stopwatch(), index)
 	if err = w.AddMachines(machines); err != nil {
 		return cli.Simulated{}, err
 	}

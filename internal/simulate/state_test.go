@@ -8,6 +8,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/sched"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/unit"
 	"github.com/covey-platform/covey/internal/whatif"
@@ -20,7 +21,7 @@ func writeState(dir string) error {
 	if err := d.Apply(state.PutCluster{Cluster: state.Cluster{Name: "west", UID: "u1", Incarnation: 1}}); err != nil {
 		return err
 	}
-	w := whatif.From(d.Snapshot(), nil)
+	w := whatif.From(d.Snapshot(), nil, sched.NewIndex)
 	var machines []machine.Machine
 	for _, at := range [][2]string{{"m1", "r1"}, {"m2", "r1"}, {"m3", "r2"}, {"m4", "r2"}} {
 		machines = append(machines, machine.Machine{

@@ -38,18 +38,22 @@ func readState(name string) (*state.Snapshot, error) {
 
 // world makes the cluster that was asked for: of a copy, or of files.
 func world(f cli.SimulateFlags) (*whatif.World, error) {
+	index, err := indexer(f)
+	if err != nil {
+		return nil, err
+	}
 	if f.State != "" {
 		s, err := readState(f.State)
 		if err != nil {
 			return nil, err
 		}
-		return whatif.From(s, stopwatch()), nil
+		return whatif.From(s, stopwatch(), index), nil
 	}
 	machines, asks, err := load(f)
 	if err != nil {
 		return nil, err
 	}
-	w := whatif.New(stopwatch())
+	w := whatif.New(stopwatch(), index)
 	if err = w.AddMachines(machines); err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func (w *World) Machines(selector string) ([]machine.ID, error) {
 // Kill takes machines down as if their power was cut: their tasks are lost,
 // and wanted elsewhere. It returns those tasks.
 func (w *World) Kill(ids ...machine.ID) ([]task.ID, error) {
-	return w.takeDown(ids, func(m *machine.Machine) { m.Up = false }, []task.State{task.Lost})
+	return w.takeDown(ids, func(m *machine.Machine) { m.Up = false }, []task.State{task.Running, task.Lost})
 }
 
 // Remove takes machines out in order: their tasks are stopped, and wanted
@@ -76,7 +76,8 @@ func (w *World) takeDown(ids []machine.ID, how func(*machine.Machine), through [
 	return gone, w.settle(made)
 }
 
-// walk moves a task through states, leaving out those that it cannot enter.
+// walk moves a task through states, leaving out those that it cannot enter. One
+// that is lost has been running: otherwise its machine would be to blame.
 func walk(d *state.Draft, id task.ID, why string, through []task.State) error {
 	for _, to := range through {
 		t, ok := d.Snapshot().Task(id)
@@ -174,14 +175,14 @@ func unique(a machine.Attribute) bool { return a.Name == "host" || a.Name == "ra
 // A Fit is what would become of a job.
 type Fit struct {
 	Asked, Fits int
-	Replaces    bool       // there was such a job: its tasks were taken as ended first
-	Wait        sched.Wait // why the others would wait
-	Machines    []Load     // that would be used, those with the most tasks first
-	Stopped     []Stop     // tasks that would be stopped to make room
+	Replaces    bool        // there was such a job: its tasks were taken as ended first
+	Wait        sched.Wait  // why the others would wait
+	Machines    []OnMachine // that would be used, those with the most tasks first
+	Stopped     []Stop      // tasks that would be stopped to make room
 }
 
-// A Load is how many tasks of something are on a machine.
-type Load struct {
+// An OnMachine is how many tasks of something are on a machine.
+type OnMachine struct {
 	Machine machine.ID
 	Tasks   int
 }
@@ -219,9 +220,9 @@ func (w *World) Fit(j job.Job) (Fit, error) {
 		}
 	}
 	for id, n := range on {
-		f.Machines = append(f.Machines, Load{id, n})
+		f.Machines = append(f.Machines, OnMachine{id, n})
 	}
-	slices.SortFunc(f.Machines, func(a, b Load) int {
+	slices.SortFunc(f.Machines, func(a, b OnMachine) int {
 		return cmp.Or(cmp.Compare(b.Tasks, a.Tasks), cmp.Compare(a.Machine, b.Machine))
 	})
 	for _, g := range waits.Groups {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/sched"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -33,7 +34,7 @@ func TestChanges(t *testing.T) {
 
 func randomWorld(t *testing.T, r *rand.Rand) *World {
 	t.Helper()
-	w := New(nil)
+	w := New(nil, sched.NewIndex)
 	var machines []machine.Machine
 	for i := range 4 + r.IntN(8) {
 		id := fmt.Sprintf("m%d", i)

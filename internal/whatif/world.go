@@ -26,10 +26,12 @@ import (
 type World struct {
 	s       *state.Snapshot
 	x       *sched.Index
+	index   Indexer
 	tasks   *converge.Index // of what this world has changed, and of nothing else
 	now     unit.Tick
 	clock   func() time.Duration
 	placing time.Duration // what the placer took: its folds and plans
+	placed  []task.ID     // since they were last asked for; see [World.begin]
 	stops   map[task.ID]Stop
 	order   []task.ID // of stops
 }
@@ -43,24 +45,24 @@ type Stop struct {
 
 const second = unit.Hour / 3600
 
+// An Indexer makes the placer's index of a snapshot; with it comes its policy.
+type Indexer func(*state.Snapshot) *sched.Index
+
 // New returns an empty cluster. clock tells how much time has passed; nil: none
 // ever does, for who asks for no durations.
-func New(clock func() time.Duration) *World {
+func New(clock func() time.Duration, index Indexer) *World {
 	s := state.New()
 	s.Cluster = state.Cluster{Name: role, UID: role, Incarnation: 1}
-	return From(s, clock)
+	return From(s, clock, index)
 }
 
 // From returns the world of a snapshot. The snapshot stays as it is.
-func From(s *state.Snapshot, clock func() time.Duration) *World {
+func From(s *state.Snapshot, clock func() time.Duration, index Indexer) *World {
 	if clock == nil {
 		clock = func() time.Duration { return 0 }
 	}
-	return &World{s: s, x: sched.NewIndex(s), tasks: converge.NewIndex(state.New()), now: max(s.At, unit.Hour), clock: clock, stops: map[task.ID]Stop{}}
+	return &World{s: s, x: index(s), index: index, tasks: converge.NewIndex(state.New()), now: max(s.At, unit.Hour), clock: clock, stops: map[task.ID]Stop{}}
 }
-
-// Copy returns a world that goes its own way from here.
-func (w *World) Copy() *World { return From(w.s, w.clock) }
 
 // Snapshot returns the cluster as it is now.
 func (w *World) Snapshot() *state.Snapshot { return w.s }
@@ -149,38 +151,45 @@ const maxRounds = 10_000
 // 1: not at all.
 func (w *World) Place(looks int) (sched.Waits, error) {
 	for range maxRounds {
-		at := w.clock()
-		changes, waits := sched.Plan(w.s, w.x, w.now, sched.Limits{Looks: looks})
-		w.placing += w.clock() - at
-		if len(changes) == 0 {
-			return waits, nil
-		}
-		for _, c := range changes {
-			w.note(c)
-		}
-		made, err := w.do(changes...)
-		if err != nil {
+		waits, more, err := w.step(looks)
+		if err != nil || !more {
 			return waits, err
-		}
-		if ending := w.stopping(made); len(ending) > 0 {
-			if made, err = w.do(ending...); err == nil {
-				err = w.settle(made)
-			}
-			if err != nil {
-				return waits, err
-			}
-			continue
-		}
-		if !waits.More {
-			return waits, nil
 		}
 	}
 	return sched.Waits{}, fault.Internal.Errorf("the placer came to no end in %d plans; report this with the input", maxRounds)
 }
 
-// note remembers a task that is stopped for another one.
+// step lets the placer plan once. It is done when there is no more to place.
+func (w *World) step(looks int) (waits sched.Waits, more bool, err error) {
+	at := w.clock()
+	changes, waits := sched.Plan(w.s, w.x, w.now, sched.Limits{Looks: looks})
+	w.placing += w.clock() - at
+	if len(changes) == 0 {
+		return waits, false, nil
+	}
+	for _, c := range changes {
+		w.note(c)
+	}
+	made, err := w.do(changes...)
+	if err != nil {
+		return waits, false, err
+	}
+	ending := w.stopping(made)
+	if len(ending) == 0 {
+		return waits, waits.More, nil
+	}
+	if made, err = w.do(ending...); err == nil {
+		err = w.settle(made)
+	}
+	return waits, true, err
+}
+
+// note remembers a task that is placed, or stopped for another one.
 func (w *World) note(c state.Change) {
 	step, ok := c.(state.StepTask)
+	if ok && step.Event.To == task.Assigned {
+		w.placed = append(w.placed, step.ID)
+	}
 	if !ok || step.Event.To != task.Preempting {
 		return
 	}

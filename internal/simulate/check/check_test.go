@@ -24,7 +24,7 @@ func TestRandom(t *testing.T) {
 		dir := t.TempDir()
 		f := cli.SimulateFlags{
 			Machines: filepath.Join(dir, "m.csv"), Jobs: filepath.Join(dir, "j.csv"), Placements: filepath.Join(dir, "p.csv"),
-			Note: func(string) {},
+			Policy: []string{"covey", "fgd", "best-fit", "spread"}[seed%4], Note: func(string) {},
 		}
 		nodes := randomFiles(t, r, f)
 		if _, err := simulate.Run(t.Context(), f); err != nil {
