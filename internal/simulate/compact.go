@@ -33,19 +33,17 @@ func compact(ctx context.Context, f cli.SimulateFlags) (cli.Simulated, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	for range min(runtime.GOMAXPROCS(0), f.Trials) {
 		g.Go(func() error { // each with a cell of its own, which one goroutine may use
-			cell, err := whatif.NewCell(machines, jobs, index)
-			if err != nil {
-				return err
-			}
+			cell, failed := whatif.NewCell(machines, jobs, index)
 			for i := range next {
-				if ctx.Err() != nil {
-					return ctx.Err()
+				if failed == nil {
+					failed = ctx.Err()
 				}
-				if trials[i], err = cell.Try(f.Seed + uint64(i)); err != nil {
-					return err
+				if failed != nil {
+					return failed
 				}
+				trials[i], failed = cell.Try(f.Seed + uint64(i))
 			}
-			return nil
+			return failed
 		})
 	}
 	if err = g.Wait(); err != nil {

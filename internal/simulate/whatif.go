@@ -43,9 +43,9 @@ func world(f cli.SimulateFlags) (*whatif.World, error) {
 		return nil, err
 	}
 	if f.State != "" {
-		s, err := readState(f.State)
-		if err != nil {
-			return nil, err
+		s, failed := readState(f.State)
+		if failed != nil {
+			return nil, failed
 		}
 		return whatif.From(s, stopwatch(), index), nil
 	}

@@ -18,7 +18,6 @@ import (
 var (
 	openbNodes = []string{"sn", "cpu_milli", "memory_mib", "gpu", "model"}
 	openbTasks = []string{"name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"}
-	openbMore  = []string{"gpu_spec", "qos", "pod_phase", "creation_time", "deletion_time", "scheduled_time"}
 )
 
 // model is the attribute that says which GPUs a machine has.
