@@ -65,15 +65,16 @@ func TestOldCopyOfEverything(t *testing.T) {
 	}
 	w.startDev(1)
 	w.answers("copy")
-	eventually(t, 20*time.Second, "the replaced one settles", func() string {
+	if out := w.run("cluster", "show"); !strings.Contains(out, "recovery") {
+		t.Errorf("the copy is not noticed: %s", out)
+	}
+	eventually(t, 60*time.Second, "the replaced one settles", func() string {
 		v := w.status(w.key("replaced"))
-		if len(v.Tasks) != 1 || v.Tasks[0].Status != "RUNNING" {
+		if len(v.Tasks) != 1 || v.Tasks[0].Status != "RUNNING" || !strings.HasSuffix(v.Tasks[0].ID, ".1048577") {
 			return fmt.Sprint(v)
 		}
 		return ""
 	})
-	t.Logf("%s", w.run("cluster", "show"))
-	t.Logf("%s", w.run("task", "events", w.key("replaced")))
 	for what, p := range map[string]ident{"same 0": same[0], "same 1": same[1], "replaced": second, "unknown": unknown} {
 		if !p.lives() {
 			t.Errorf("%s was killed", what)

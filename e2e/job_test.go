@@ -127,6 +127,7 @@ type step struct {
 	Task   string `json:"id"`
 	From   string `json:"from"`
 	To     string `json:"to"`
+	At     string `json:"at"`
 	Reason string `json:"reason"`
 }
 

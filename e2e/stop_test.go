@@ -326,3 +326,80 @@ func TestFullDiskAtStart(t *testing.T) {
 		t.Errorf("exit %d, %q; want the directory and no space left", code, p.log())
 	}
 }
+
+// Ctrl-C is an orderly end: how every task ended is durable before dev has
+// ended, no other is started in its place, and the machines are down from then
+// on: nobody pays for the time that dev is off.
+func TestInterruptEndsTheBill(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	w := newDev(t, 2)
+	key := w.create("paid", service(2))
+	w.process("paid", 0)
+	if err := w.dev.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if code := w.dev.wait(t, 30*time.Second); code != 0 {
+		t.Fatalf("dev after Ctrl-C: exit %d; want 0\n%s", code, w.dev.log())
+	}
+	off := time.Now()
+	if log := w.dev.log(); strings.Contains(log, "has not taken in") {
+		t.Errorf("dev ended before the server knew everything:\n%s", log)
+	}
+	time.Sleep(3 * time.Second) // the time that nobody shall pay for
+	w.env = append(w.env, "COVEY_SERVER="+w.url, "COVEY_TOKEN="+strings.TrimSpace(readString(filepath.Join(w.data, "token"))))
+	w.startServer()
+	if out := w.run("job", "status", key); strings.Contains(out, "RUNNING") {
+		t.Errorf("before an agent has started: got %s; want nothing RUNNING", out)
+	}
+	if out := w.run("machine", "list"); strings.Count(out, "stopped") != 2 {
+		t.Errorf("got machines %s; want two that were stopped", out)
+	}
+	for i := range 2 {
+		s := w.ended(key, fmt.Sprintf("e2e/test/paid/%d.1", i))
+		at, err := time.Parse(time.RFC3339Nano, s.At)
+		if err != nil || s.To != "LOST" || at.After(off) {
+			t.Errorf("instance %d: got %+v, %v; want LOST before dev had ended, at %v", i, s, err, off)
+		}
+	}
+	if err := w.server.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := w.server.wait(t, 10*time.Second); code != 0 {
+		t.Errorf("the server: exit %d", code)
+	}
+	w.startDev(2)
+	eventually(t, 20*time.Second, "the job runs again", func() string {
+		if v := w.status(key); len(v.Tasks) != 2 || v.Tasks[0].Status != "RUNNING" || v.Tasks[1].Status != "RUNNING" {
+			return fmt.Sprint(v)
+		}
+		return ""
+	})
+}
+
+// A second Ctrl-C kills tasks that take their time.
+func TestInterruptTwice(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	w := newDev(t, 1)
+	w.create("slow", script("Service", "trap '' TERM; while :; do sleep 1; done", ""))
+	w.task(w.key("slow"), "RUNNING", 20*time.Second)
+	began := time.Now()
+	for range 2 {
+		if err := w.dev.cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 10*time.Second, "dev has heard it", func() string {
+			if log := w.dev.log(); !strings.Contains(log, "Ctrl-C again") {
+				return fmt.Sprintf("%q", log)
+			}
+			return ""
+		})
+	}
+	if code := w.dev.wait(t, 20*time.Second); code != 0 {
+		t.Errorf("exit %d after %v; want 0\n%s", code, time.Since(began), w.dev.log())
+	}
+	if left := inCgroupsOf(w.uid()); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}

@@ -178,6 +178,9 @@ func (w *world) end() {
 			break
 		}
 	}
+	for _, uid := range w.uids {
+		_ = os.RemoveAll("/run/covey/" + uid)
+	}
 	if err := os.RemoveAll(w.dir); err != nil {
 		w.t.Errorf("the world's directory: %v", err)
 	}

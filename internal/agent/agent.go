@@ -69,6 +69,10 @@ func (a *Agent) See(s task.Sighting) {
 	a.tasks[s.ID] = s
 }
 
+// Len returns how many tasks there are, ended ones included until the leader
+// has said that they may be forgotten.
+func (a *Agent) Len() int { return len(a.tasks) }
+
 // Open begins a session: the leader has been told nothing.
 func (a *Agent) Open() {
 	a.told, a.n = map[task.ID]task.State{}, 0

@@ -11,7 +11,6 @@ import (
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/control"
-	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/rpc"
@@ -35,6 +34,10 @@ type daemon struct {
 	cfg     Config
 	log     *slog.Logger
 	id      identity
+	missing string // a guarantee that this machine cannot give; empty: none
+	witness *witness
+	leaving atomic.Bool // the agent ends and takes no new tasks
+	depart  departure
 	rt      *runtime.Runtime
 	mind    *agent.Agent
 	journal *journal
@@ -71,6 +74,14 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	d := &daemon{cfg: cfg, log: cfg.Log.With("machine", cfg.Machine), id: id, configs: map[job.Hash]job.Config{}, live: map[task.ID]runtime.Status{}, starting: map[task.ID]bool{}, going: map[task.ID]bool{}}
+	var seen agent.Seen
+	if d.witness, seen, d.missing, err = openWitness(runDir(), id.UID, cfg.Machine); err != nil {
+		return err
+	}
+	defer d.witness.close()
+	if d.id.Seen = later(id.Seen, seen); d.id.Seen != id.Seen {
+		d.log.WarnContext(ctx, "this data directory is an old copy: the machine has obeyed a later term or revision than it knows", "known", id.Seen.Epoch.String(), "obeyed", seen.Epoch.String())
+	}
 	if d.journal, err = openJournal(cfg.DataDir, cfg.Machine); err != nil {
 		return err
 	}
@@ -89,14 +100,18 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func (d *daemon) start(ctx context.Context) error {
-	for _, s := range d.rt.Abilities() {
+	missing := d.rt.Abilities()
+	if d.missing != "" {
+		missing = append(missing, d.missing)
+	}
+	for _, s := range missing {
 		d.log.WarnContext(ctx, "this machine cannot give a guarantee", "missing", s)
 	}
 	boot, err := bootID()
 	if err != nil {
 		return err
 	}
-	d.self = d.cfg.describe(boot, d.rt.Abilities())
+	d.self = d.cfg.describe(boot, missing)
 	d.mind = agent.New(d.id.UID, d.id.Seen)
 	seen := d.id.Seen
 	d.seen.Store(&seen)
@@ -139,8 +154,10 @@ func (d *daemon) start(ctx context.Context) error {
 // goroutine of the connection.
 func (d *daemon) hello() control.Hello {
 	seen := d.seen.Load()
+	self := d.self
+	self.Leaving = d.leaving.Load()
 	return control.Hello{
-		UID: d.id.UID, Machine: d.self, Seen: control.Seen{Epoch: seen.Epoch, Rev: state.Rev(seen.Rev)},
+		UID: d.id.UID, Machine: self, Seen: control.Seen{Epoch: seen.Epoch, Rev: state.Rev(seen.Rev)},
 	}
 }
 
@@ -148,12 +165,19 @@ func (d *daemon) hello() control.Hello {
 func (d *daemon) loop(ctx context.Context, statuses <-chan runtime.Status, links <-chan event) error {
 	tick := time.NewTicker(pulse)
 	defer tick.Stop()
-	for {
+	stop, kill := d.cfg.StopTasks, d.cfg.KillTasks
+	for !d.departed() {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.cfg.StopTasks:
-			return d.stopTasks(ctx, statuses)
+		case <-stop:
+			stop = nil
+			d.leave()
+		case <-kill:
+			kill = nil
+			d.hurry()
+		case <-d.depart.late:
+			return d.late(ctx)
 		case s, ok := <-statuses:
 			if !ok {
 				return nil
@@ -170,6 +194,7 @@ func (d *daemon) loop(ctx context.Context, statuses <-chan runtime.Status, links
 			d.pulse(ctx, now)
 		}
 	}
+	return errStopped
 }
 
 // drain takes in what else has been seen, so that it goes into one message.
@@ -212,6 +237,7 @@ func (d *daemon) say(full bool) {
 	m := control.Message{Full: full, Sightings: d.mind.Report(full)}
 	if full {
 		self := d.self
+		self.Leaving = d.leaving.Load()
 		m.Machine = &self
 		d.full = time.Now()
 	}
@@ -233,7 +259,7 @@ func (d *daemon) say(full bool) {
 func (d *daemon) linked(e event) {
 	switch {
 	case e.up != nil:
-		d.session, d.n, d.sent = e.up, 0, time.Time{}
+		d.session, d.n, d.sent, d.depart.bye = e.up, 0, time.Time{}, false
 		d.mind.Open()
 		d.log.Info("the leader let this machine in", "epoch", e.up.peer.Orders.Epoch.String(), "server", e.up.peer.Version)
 		d.obey(e.up.peer.Orders)
@@ -244,6 +270,7 @@ func (d *daemon) linked(e event) {
 		}
 	case d.session == e.from:
 		d.obey(e.orders)
+		d.depart.over = d.depart.over || e.orders.Bye
 	}
 }
 
@@ -271,6 +298,9 @@ func (d *daemon) obey(o rpc.Orders) {
 		if err := d.id.write(d.cfg.DataDir, seen.Epoch != before.Epoch); err != nil {
 			d.log.Error("the leader's term could not be written down", "error", err)
 		}
+		if err := d.witness.note(seen); err != nil {
+			d.log.Error("the leader's term could not be written down outside the data directory", "error", err)
+		}
 	}
 	for _, x := range deeds {
 		d.do(x, o.Orders)
@@ -287,6 +317,10 @@ func (d *daemon) obey(o rpc.Orders) {
 func (d *daemon) do(x agent.Deed, orders []task.Order) {
 	switch x.Verb {
 	case task.Run:
+		if d.leaving.Load() {
+			d.refused(failure{id: x.ID, state: task.Lost, why: leavingReason})
+			return
+		}
 		cfg, ok := d.configs[x.Config]
 		if !ok || len(cfg.Task.Ports) > len(x.Ports) {
 			d.refused(failure{id: x.ID, state: task.Lost, why: "refused: its config did not arrive"})
@@ -394,40 +428,6 @@ func (d *daemon) collect(ctx context.Context) error {
 		}
 	}
 }
-
-// shutdownReason marks tasks that were stopped with their machine.
-const shutdownReason = "its machine was told to stop every task"
-
-// stopDeadline is how long tasks may take to stop when their machine is.
-const stopDeadline = 60 * time.Second
-
-// stopTasks stops every task, in order, and returns when nothing lives.
-func (d *daemon) stopTasks(ctx context.Context, statuses <-chan runtime.Status) error {
-	ctx, cancel := context.WithTimeout(ctx, stopDeadline)
-	defer cancel()
-	for id := range d.live {
-		d.hands.stop(id, shutdownReason)
-	}
-	for id := range d.starting { // after its start, in the same queue
-		d.hands.stop(id, shutdownReason)
-	}
-	for left := len(d.live) + len(d.starting); left > 0; left = len(d.live) + len(d.starting) {
-		select {
-		case s := <-statuses:
-			d.see(s)
-		case f := <-d.hands.failed:
-			d.refused(f)
-		case <-ctx.Done():
-			return fault.Timeout.Errorf("%d tasks did not stop within %v; they are still running", left, stopDeadline)
-		}
-	}
-	return errStopped
-}
-
-var errStopped = fault.Unavailable.Errorf("every task of this machine was stopped")
-
-// Stopped reports whether an agent ended because it had stopped every task.
-func Stopped(err error) bool { return err == errStopped } //nolint:errorlint // it is never wrapped
 
 // facts of the past hour are cut at its end.
 func (d *daemon) hourTurned(now time.Time) bool {

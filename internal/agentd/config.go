@@ -55,6 +55,8 @@ type Config struct {
 
 	// StopTasks, when it is closed, makes the agent stop every task and return.
 	StopTasks <-chan struct{}
+	// KillTasks does the same and does not wait for them to stop in order.
+	KillTasks <-chan struct{}
 
 	renewed func(sent time.Duration) // the leader prolonged the lease
 }

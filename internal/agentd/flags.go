@@ -28,7 +28,7 @@ type Program struct {
 }
 
 // Agent runs an agent as its flags say. SIGUSR2 makes it stop every task and
-// end; every other end leaves the tasks running.
+// end, and SIGUSR1 kill them; every other end leaves the tasks running.
 func (p Program) Agent(ctx context.Context, f cli.AgentFlags) error {
 	cfg, err := fromFlags(f)
 	if err != nil {
@@ -36,24 +36,32 @@ func (p Program) Agent(ctx context.Context, f cli.AgentFlags) error {
 	}
 	cfg.Self, cfg.Version = p.Self, p.Version
 	cfg.Log = slog.New(slog.NewTextHandler(p.Err, nil)).With("part", "agent")
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, syscall.SIGUSR2)
-	defer signal.Stop(asked)
-	stop := make(chan struct{})
-	cfg.StopTasks = stop
-	over := make(chan struct{})
-	defer close(over)
-	go func() {
-		select {
-		case <-asked:
-			close(stop)
-		case <-over:
-		}
-	}()
+	var done [2]func()
+	cfg.StopTasks, done[0] = onSignal(syscall.SIGUSR2)
+	cfg.KillTasks, done[1] = onSignal(syscall.SIGUSR1)
+	defer done[0]()
+	defer done[1]()
 	if err := Run(ctx, cfg); !Stopped(err) {
 		return err
 	}
 	return nil
+}
+
+// onSignal returns a channel that is closed when the program gets a signal.
+func onSignal(sig os.Signal) (got <-chan struct{}, done func()) {
+	asked, over, c := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
+	signal.Notify(asked, sig)
+	go func() {
+		select {
+		case <-asked:
+			close(c)
+		case <-over:
+		}
+	}()
+	return c, func() {
+		signal.Stop(asked)
+		close(over)
+	}
 }
 
 func fromFlags(f cli.AgentFlags) (Config, error) {

@@ -97,6 +97,14 @@ func (h *hands) stop(id task.ID, reason string) {
 	})
 }
 
+func (h *hands) kill(id task.ID, reason string) {
+	h.put(id, func(ctx context.Context) {
+		if err := h.rt.Kill(ctx, id, reason); err != nil && fault.Of(err) != fault.NotFound && ctx.Err() == nil {
+			h.log.WarnContext(ctx, "a task was not killed", "task", id.String(), "error", err)
+		}
+	})
+}
+
 func (h *hands) forget(id task.ID) {
 	h.put(id, func(ctx context.Context) {
 		if err := h.rt.Forget(ctx, id); err != nil && fault.Of(err) != fault.NotFound && ctx.Err() == nil {

@@ -60,6 +60,7 @@ type machineJSON struct {
 	ID         string              `json:"id"`
 	Host       string              `json:"host"`
 	Up         bool                `json:"up"`
+	Leaving    bool                `json:"leaving,omitempty"`
 	Mode       string              `json:"mode"`
 	Since      string              `json:"since,omitempty"`
 	Tasks      int32               `json:"tasks"`
@@ -76,7 +77,7 @@ type machineJSON struct {
 
 func machineOf(m *pb.Machine) machineJSON {
 	out := machineJSON{
-		ID: m.GetId(), Host: m.GetHost(), Up: m.GetUp(), Mode: m.GetMode(), Since: moment(m.GetSinceUnixNanos()),
+		ID: m.GetId(), Host: m.GetHost(), Up: m.GetUp(), Leaving: m.GetLeaving(), Mode: m.GetMode(), Since: moment(m.GetSinceUnixNanos()),
 		Tasks: m.GetTasks(), Attributes: map[string][]string{}, Capacity: resourcesOf(m.GetCapacity()),
 		Overhead: resourcesOf(m.GetOverhead()), Foreign: resourcesOf(m.GetForeign()), Free: resourcesOf(m.GetFree()),
 		PortFrom: m.GetPortFrom(), PortTo: m.GetPortTo(), Limits: append([]string{}, m.GetLimits()...), Boot: m.GetBoot(),
@@ -96,8 +97,13 @@ func amounts(r *pb.Resources) string {
 
 func upOrDown(m *pb.Machine) string {
 	s := "down"
-	if m.GetUp() {
+	switch {
+	case m.GetUp() && m.GetLeaving():
+		s = "leaving"
+	case m.GetUp():
 		s = "up"
+	case m.GetLeaving():
+		s = "stopped"
 	}
 	if m.GetMode() != "" && m.GetMode() != "NONE" {
 		s += " " + m.GetMode()

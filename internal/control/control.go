@@ -76,6 +76,7 @@ type Loop struct {
 	leases   *btree.BTreeG[lease]
 	retries  *btree.BTreeG[lease] // machines that hold tasks between two states
 	held     map[task.ID]Held
+	met      map[machine.ID]bool // machines that have said hello in this term
 	vanish   vanish
 	hold     hold
 	surplus  surplus
@@ -117,7 +118,7 @@ func New(s *state.Snapshot, e machine.Epoch, steady unit.Tick, cfg Config) *Loop
 	l := &Loop{
 		cfg: cfg, epoch: e, snap: s, first: s.Rev,
 		converge: converge.NewIndex(s), sched: sched.NewIndex(s),
-		agents: map[machine.ID]*agent{}, leases: leases(), retries: leases(), held: map[task.ID]Held{},
+		agents: map[machine.ID]*agent{}, leases: leases(), retries: leases(), held: map[task.ID]Held{}, met: map[machine.ID]bool{},
 	}
 	l.todo = everything(s)
 	l.vanish = remember(s, steady, cfg)

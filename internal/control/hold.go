@@ -24,7 +24,7 @@ type hold struct {
 func wait(s *state.Snapshot, steady unit.Tick, cfg Config) hold {
 	h := hold{until: steady + cfg.StartGrace, soon: steady + cfg.StartHold, silent: map[machine.ID]bool{}}
 	for m := range s.Machines() {
-		if m.Up {
+		if m.Up || m.Leaving { // one that has left in order may know more than an old copy as well
 			h.silent[m.ID] = true
 		}
 	}

@@ -129,6 +129,8 @@ func (w *world) verbs() map[string]func([]string) {
 		"credentials": func([]string) { w.credentials() },
 		"boot":        func(a []string) { w.node(a[0]).row.Boot = a[1] },
 		"clone":       func(a []string) { w.clone(w.node(a[0]), a[1]) },
+		"leave":       func(a []string) { w.leave(w.node(a[0]), false); w.turn() },
+		"goodbye":     func(a []string) { w.leave(w.node(a[0]), true); w.turn() },
 		"limit":       func(a []string) { w.cfg.TurnChanges = w.number(a[0]); w.lead() },
 		"brief":       func([]string) { w.brief = true },
 		"tasks":       func([]string) { w.tasks() },
@@ -357,6 +359,15 @@ func (w *world) newcomer(id, token string) {
 	c := state.Credential{Hash: "agent-by-" + token, Kind: "agent", Subject: id}
 	w.command(control.UseJoin{Hash: token, Agent: c})
 	w.turn()
+}
+
+// leave says that a machine takes no more tasks, or that it has stopped them
+// all and ends.
+func (w *world) leave(n *node, bye bool) {
+	n.row.Leaving = true
+	row := n.row
+	n.silent = bye
+	w.say(n, control.Message{Full: true, Bye: bye, Machine: &row, Sightings: n.all()})
 }
 
 func (w *world) credentials() {

@@ -33,6 +33,7 @@ type Message struct {
 	N         uint64           // from 1
 	Machine   *machine.Machine // what is allocatable has changed; nil: it has not
 	Full      bool             // the sightings are everything that is on the machine
+	Bye       bool             // the agent has stopped every task and ends: the machine is down
 	Sightings []task.Sighting
 	Facts     []state.Fact
 }
@@ -51,7 +52,7 @@ func (t *Turn) Hello(h Hello) error {
 	if err := t.another(h); err != nil {
 		return err
 	}
-	if t.restored(h.Seen) {
+	if t.restored(h) {
 		if err := t.recover(h.Seen); err != nil {
 			return err
 		}
@@ -64,6 +65,7 @@ func (t *Turn) Hello(h Hello) error {
 	l.vanish.up(id)
 	a := l.agents[id]
 	a.boot = h.Machine.Boot
+	l.met[id] = true
 	if a.session != h.Session { // or it came twice
 		a.session, a.n, a.told = h.Session, 0, false
 	}
@@ -95,7 +97,8 @@ func (l *Loop) Heartbeat(from machine.ID, session string, steady unit.Tick) bool
 
 // restored reports whether an agent has seen a later life of this cluster than
 // the loop began with: then the database is an old copy of itself.
-func (t *Turn) restored(seen Seen) bool {
+func (t *Turn) restored(h Hello) bool {
+	seen := h.Seen
 	if fault.Planted("restore-not-noticed") {
 		return false
 	}
@@ -106,6 +109,8 @@ func (t *Turn) restored(seen Seen) bool {
 		return seen.Epoch.Incarnation > own.Incarnation
 	case seen.Epoch.N > own.N:
 		return true
+	case seen.Epoch.N == own.N && !l.met[h.Machine.ID]:
+		return true // another leader of this number has told it
 	case seen.Epoch.N == own.N:
 		return seen.Rev > l.snap.Rev
 	default:
@@ -200,6 +205,24 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 		t.missing(from, m.Sightings)
 		l.letGo(from, m.Sightings)
 	}
+	if m.Bye {
+		return t.depart(from)
+	}
+	return nil
+}
+
+// depart takes a machine as down whose agent has stopped every task and ends.
+func (t *Turn) depart(from machine.ID) error {
+	m, ok := t.draft.Snapshot().Machine(from)
+	if !ok {
+		return nil
+	}
+	m.Up, m.Leaving = false, true
+	if err := t.apply(state.PutMachine{Machine: m.Machine, Base: m.Rev}); err != nil {
+		return err
+	}
+	t.left, t.drop = append(t.left, from), append(t.drop, from)
+	t.orders[from] = append([]task.Order(nil), t.orders[from]...) // the answer, also when there is nothing to do
 	return nil
 }
 
@@ -338,7 +361,7 @@ func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
 			if x.State.Stopping() {
 				t.send(from, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
 			}
-		case x.State == task.Assigned && t.mayRun(x):
+		case x.State == task.Assigned && t.mayRun(x) && !t.leaving(from):
 			t.send(from, runOrder(x))
 		case t.lingers(x), x.State == task.Partitioned && !fault.Planted("rival-believed"):
 			// It was given up for a while, by its job's policy: who is in reach now may
@@ -348,6 +371,12 @@ func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
 			_ = t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) // a refusal means that it has just ended
 		}
 	}
+}
+
+// leaving reports whether a machine's agent takes no more tasks.
+func (t *Turn) leaving(id machine.ID) bool {
+	m, _ := t.draft.Snapshot().Machine(id)
+	return m.Leaving
 }
 
 // lingers keeps an exclusive task that its machine does not show from being
@@ -411,6 +440,6 @@ func (l *Loop) taken() func(state.Slot) bool {
 // sameMachine compares what an agent says of its machine.
 func sameMachine(a, b machine.Machine) bool {
 	return a.ID == b.ID && a.Host == b.Host && slices.Equal(a.Attributes, b.Attributes) && a.Capacity == b.Capacity &&
-		a.Overhead == b.Overhead && a.Foreign == b.Foreign && a.Ports == b.Ports && a.Mode == b.Mode && a.Up == b.Up &&
+		a.Overhead == b.Overhead && a.Foreign == b.Foreign && a.Ports == b.Ports && a.Mode == b.Mode && a.Up == b.Up && a.Leaving == b.Leaving &&
 		a.Boot == b.Boot && slices.Equal(a.Limits, b.Limits)
 }

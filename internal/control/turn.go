@@ -1,6 +1,8 @@
 package control
 
 import (
+	"slices"
+
 	"github.com/covey-platform/covey/internal/converge"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
@@ -29,6 +31,7 @@ type Turn struct {
 	orders      map[machine.ID][]task.Order
 	acks        map[machine.ID]map[string]uint64
 	drop        []machine.ID
+	left        []machine.ID // whose agents have said goodbye
 	unheld      []task.ID
 	releaseHeld bool
 	hurry       bool // an operator wants surplus tasks stopped at once
@@ -42,6 +45,7 @@ type Send struct {
 	Machine machine.ID
 	Orders  []task.Order
 	Acks    map[string]uint64 // usage facts: source and last block that is durable
+	Bye     bool              // its goodbye is durable: the session is over
 }
 
 // Begin starts a turn at now, the time that goes into the records. steady is a
@@ -204,7 +208,7 @@ func (l *Loop) Commit(t *Turn) Result {
 	}
 	r := Result{Records: t.batch.Records, Delta: t.delta, Drop: t.drop, Next: t.next, Busy: t.busy || freed, Looked: t.looked}
 	for _, id := range sortedMachines(t.orders, t.acks) {
-		r.Sends = append(r.Sends, Send{id, t.orders[id], t.acks[id]})
+		r.Sends = append(r.Sends, Send{id, t.orders[id], t.acks[id], slices.Contains(t.left, id)})
 	}
 	for _, x := range []interface{ Min() (lease, bool) }{l.leases, l.retries} {
 		if first, ok := x.Min(); ok && (r.Steady == 0 || first.at < r.Steady) {
@@ -223,9 +227,9 @@ func (l *Loop) Commit(t *Turn) Result {
 // Abort drops a turn whose batch was refused and of which nothing happened.
 // Every session must be dropped with it: the agents say everything again.
 func (l *Loop) Abort(t *Turn) {
-	first, proved, surplus := l.first, l.proved, l.surplus
+	first, proved, surplus, met := l.first, l.proved, l.surplus, l.met
 	*l = *New(l.snap, l.epoch, t.steady, l.cfg)
-	l.first, l.vanish, l.hold, l.proved, l.surplus = first, t.wasVanish, t.wasHold, proved, surplus
+	l.met, l.first, l.vanish, l.hold, l.proved, l.surplus = met, first, t.wasVanish, t.wasHold, proved, surplus
 }
 
 func (l *Loop) forgetAgent(id machine.ID) {

@@ -30,7 +30,7 @@ func remember(s *state.Snapshot, steady unit.Tick, cfg Config) vanish {
 	_, _, machines := s.Len()
 	var went []unit.Tick
 	for m := range s.Machines() {
-		if age := s.At - m.Since; !m.Up && age < 2*cfg.VanishPause {
+		if age := s.At - m.Since; !m.Up && !m.Leaving && age < 2*cfg.VanishPause {
 			v.gone[m.ID] = steady - age
 			went = append(went, steady-age)
 		}

@@ -317,6 +317,9 @@ func (w *world) show(b *state.Batch, r control.Result) {
 			}
 			w.printf("%s", line)
 		}
+		if s.Bye {
+			w.printf("%s <- BYE", s.Machine)
+		}
 		for _, src := range slices.Sorted(maps.Keys(s.Acks)) {
 			w.printf("%s <- ACK %s %d", s.Machine, src, s.Acks[src])
 		}

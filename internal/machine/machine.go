@@ -48,6 +48,7 @@ type Machine struct {
 	Ports      PortRange      // dynamic ports to give out
 	Mode       Mode
 	Up         bool   // its agent's lease holds
+	Leaving    bool   // its agent stops its tasks and takes no new ones; when it is not up, it has ended so
 	Boot       string // the computer's boot id, new at every boot
 
 	Limits []string // guarantees that its agent cannot give, for people

@@ -81,6 +81,7 @@ type Orders struct {
 	Orders  []task.Order
 	Configs map[job.Hash][]byte // encoded configs that the orders name
 	Acks    map[string]uint64   // usage facts: source and last block that is durable
+	Bye     bool                // the agent's goodbye is durable: the session is over
 }
 
 // A Bundle is a configuration as a user sends it.

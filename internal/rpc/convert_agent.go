@@ -28,7 +28,7 @@ func helloFromWire(p *pb.Hello) (control.Hello, error) {
 }
 
 func messageToWire(m control.Message) *pb.SessionRequest {
-	p := &pb.SessionRequest{Session: m.Session, N: m.N, Full: m.Full}
+	p := &pb.SessionRequest{Session: m.Session, N: m.N, Full: m.Full, Bye: m.Bye}
 	if m.Machine != nil {
 		p.Machine = machineToWire(*m.Machine)
 	}
@@ -42,7 +42,7 @@ func messageToWire(m control.Message) *pb.SessionRequest {
 }
 
 func messageFromWire(p *pb.SessionRequest) (control.Message, error) {
-	m := control.Message{Session: p.GetSession(), N: p.GetN(), Full: p.GetFull()}
+	m := control.Message{Session: p.GetSession(), N: p.GetN(), Full: p.GetFull(), Bye: p.GetBye()}
 	if p.GetMachine() != nil {
 		x, err := machineFromWire(p.GetMachine())
 		if err != nil {
@@ -67,7 +67,7 @@ func messageFromWire(p *pb.SessionRequest) (control.Message, error) {
 }
 
 func ordersToWire(o Orders) *pb.SessionResponse {
-	p := &pb.SessionResponse{Epoch: epochToWire(o.Epoch), Rev: uint64(o.Rev), ClusterUid: o.UID}
+	p := &pb.SessionResponse{Epoch: epochToWire(o.Epoch), Rev: uint64(o.Rev), ClusterUid: o.UID, Bye: o.Bye}
 	for _, x := range o.Orders {
 		p.Orders = append(p.Orders, orderToWire(x))
 	}
@@ -84,7 +84,7 @@ func ordersToWire(o Orders) *pb.SessionResponse {
 }
 
 func ordersFromWire(p *pb.SessionResponse) (Orders, error) {
-	o := Orders{Epoch: epochFromWire(p.GetEpoch()), Rev: state.Rev(p.GetRev()), UID: p.GetClusterUid()}
+	o := Orders{Epoch: epochFromWire(p.GetEpoch()), Rev: state.Rev(p.GetRev()), UID: p.GetClusterUid(), Bye: p.GetBye()}
 	for _, x := range p.GetOrders() {
 		y, err := orderFromWire(x)
 		if err != nil {

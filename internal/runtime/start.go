@@ -110,6 +110,9 @@ func (r *Runtime) record(spec Spec) (taskRecord, error) {
 // launch makes the task's directory and starts its supervisor, which holds the
 // lock from before it exists until after it is gone.
 func (r *Runtime) launch(e *entry) (pid int, err error) {
+	if pids := r.group(e).procs(); len(pids) > 0 {
+		return 0, fault.Unavailable.Errorf("processes %v of another start of task %s live in its cgroup, and its directory was lost; they are left alone", pids, e.rec.ID)
+	}
 	if err = os.Mkdir(e.dir, 0o700); err != nil {
 		return 0, fault.Unavailable.Errorf("directory of task %s: %w", e.rec.ID, err)
 	}

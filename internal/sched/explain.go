@@ -44,10 +44,11 @@ const (
 	Draining   Rule = "draining"
 	Drained    Rule = "drained"
 	Down       Rule = "down"
+	Leaving    Rule = "leaving" // its agent was told to stop its tasks
 	Dedicated  Rule = "dedicated"
 )
 
-var rules = [...]Rule{CPU, RAM, Disk, GPU, Net, Ports, Limit, Attribute, Constraint, Draining, Drained, Down, Dedicated}
+var rules = [...]Rule{CPU, RAM, Disk, GPU, Net, Ports, Limit, Attribute, Constraint, Draining, Drained, Down, Leaving, Dedicated}
 
 // A Lack is one rule that a machine fails. Need and Have are amounts in the
 // unit of the measure; for ports and limits, numbers. Have of a gpu may reach
@@ -80,6 +81,8 @@ func judge(h *host, w *shape, y *tally) []Lack {
 	switch {
 	case !m.Up:
 		return []Lack{{Rule: Down}}
+	case m.Leaving:
+		return []Lack{{Rule: Leaving}}
 	case m.Mode == machine.Draining:
 		return []Lack{{Rule: Draining}}
 	case treeOf(*m) == nowhere:
@@ -208,7 +211,7 @@ func (v *survey) distance(lacks []Lack) int64 {
 		switch l.Rule {
 		case Dedicated:
 			sum += 5 * step
-		case Down:
+		case Down, Leaving:
 			sum += 4 * step
 		case Draining, Drained:
 			sum += 3 * step

@@ -40,7 +40,7 @@ const (
 // treeOf says which tree a machine belongs to.
 func treeOf(m machine.Machine) int8 {
 	switch {
-	case !m.Up:
+	case !m.Up, m.Leaving:
 		return nowhere
 	case m.Mode == machine.None:
 		return preferred

@@ -73,7 +73,7 @@ func (r Reason) text(total int, first bool) string {
 		is, lack, does, has = "is", "lacks", "does", "has"
 	}
 	switch r.Rule {
-	case Down, Draining, Drained:
+	case Down, Leaving, Draining, Drained:
 		return who + " " + is + " " + string(r.Rule)
 	case Dedicated:
 		return who + " " + is + " dedicated to " + r.Detail

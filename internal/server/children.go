@@ -19,8 +19,11 @@ const (
 	insistEvery  = 20 * time.Millisecond
 )
 
-// stopTasks makes an agent stop every task and end.
-const stopTasks = syscall.SIGUSR2
+// stopTasks makes an agent stop every task and end, killTasks makes it kill them.
+const (
+	stopTasks = syscall.SIGUSR2
+	killTasks = syscall.SIGUSR1
+)
 
 // keep runs a child process until ctx ends, and starts it again when it dies.
 // The children are in a process group of their own, so that Ctrl-C reaches dev
@@ -73,7 +76,7 @@ func (d *dev) child(ctx context.Context, end syscall.Signal, args func() ([]stri
 		if end != stopTasks || d.leave.Load() {
 			return cmd.Process.Signal(syscall.SIGTERM)
 		}
-		go insist(cmd.Process, end, over)
+		go d.insist(cmd.Process, over)
 		return nil
 	}
 	cmd.WaitDelay = childStop
@@ -88,11 +91,16 @@ func (d *dev) child(ctx context.Context, end syscall.Signal, args func() ([]stri
 	return ctx.Err() != nil && cmd.ProcessState.Success(), err
 }
 
-// insist sends a signal to a process that may have been started just now, and
-// again until over: until the program asks for it, Go's runtime swallows it, and
-// before there is a runtime the kernel would kill.
-func insist(p *os.Process, sig syscall.Signal, over <-chan struct{}) {
+// insist tells an agent to stop its tasks, or to kill them. It may have been
+// started just now, so it is told again until over: until the program asks for
+// the signal, Go's runtime swallows it, and before there is a runtime the kernel
+// would kill.
+func (d *dev) insist(p *os.Process, over <-chan struct{}) {
 	for {
+		sig := stopTasks
+		if d.hurry.Load() {
+			sig = killTasks
+		}
 		if handles(p.Pid, sig) {
 			_ = p.Signal(sig) // an error means that it has ended
 		}

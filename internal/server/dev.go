@@ -40,6 +40,8 @@ type DevConfig struct {
 	Version   string
 	Err       io.Writer // logs
 	Log       *slog.Logger
+	// Hurry, when it is closed while dev ends, makes it kill the tasks.
+	Hurry <-chan struct{}
 	// Ready, if set, is called once an agent is registered. Its error ends dev.
 	Ready func(ctx context.Context, url, token string) error
 }
@@ -53,6 +55,7 @@ type dev struct {
 	cfg   DevConfig
 	url   string
 	leave atomic.Bool // agents end without their tasks
+	hurry atomic.Bool // they kill them
 }
 
 // Dev runs a server and its agents as child processes until ctx ends. Then it
@@ -130,8 +133,8 @@ func (d *dev) address(ctx context.Context) (string, error) {
 	return "http://" + addr, l.Close()
 }
 
-// run starts the children and waits for the end. The order of the end is the
-// order of trust: first nobody may start anything, then everything is stopped.
+// run starts the children and waits for the end. The agents end first: they
+// take nothing new, stop what runs and tell the server, which then ends too.
 func (d *dev) run(ctx context.Context) error {
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
@@ -168,12 +171,21 @@ func (d *dev) run(ctx context.Context) error {
 		err = nil
 	}
 	if !d.leave.Load() {
-		d.cfg.Log.InfoContext(ctx, "stopping: the tasks end, the jobs stay")
+		d.cfg.Log.InfoContext(ctx, "stopping: the tasks end, the jobs stay; Ctrl-C again kills the tasks")
 	}
-	stopServer()
-	err = errors.Join(err, servers.Wait())
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		select {
+		case <-d.cfg.Hurry:
+			d.hurry.Store(true)
+		case <-over:
+		}
+	}()
 	stopAgents()
-	return errors.Join(err, agents.Wait())
+	err = errors.Join(err, agents.Wait())
+	stopServer()
+	return errors.Join(err, servers.Wait())
 }
 
 // known refuses agents that belong to another cluster than the database: it

@@ -4,6 +4,9 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/covey-platform/covey/internal/cli"
 )
@@ -28,7 +31,15 @@ func (p Program) Server(ctx context.Context, f cli.ServerFlags) error {
 
 // Dev runs a whole platform as its flags say.
 func (p Program) Dev(ctx context.Context, f cli.DevFlags) error {
+	asked, hurry := make(chan os.Signal, 1), make(chan struct{})
+	defer signal.Stop(asked)
+	defer context.AfterFunc(ctx, func() { // the second one: the first has ended ctx
+		signal.Notify(asked, os.Interrupt, syscall.SIGTERM)
+		<-asked
+		close(hurry)
+	})()
 	return Dev(ctx, DevConfig{
+		Hurry:   hurry,
 		DataDir: f.DataDir, Listen: f.Listen, Agents: f.Agents, Cluster: f.Cluster, PriceBook: f.PriceBook, StateDir: f.StateDir,
 		Self: p.Self, Version: p.Version, Err: p.Err, Log: p.log().With("part", "dev"), Ready: f.Ready,
 	})

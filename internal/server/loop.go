@@ -242,8 +242,12 @@ func finish(batch []input, err error) {
 
 // deliver hands a committed turn's orders to the sessions.
 func (l *looper) deliver(r control.Result) {
+	bye := map[machine.ID]bool{}
+	for _, send := range r.Sends {
+		bye[send.Machine] = send.Bye
+	}
 	for _, id := range r.Drop {
-		if s := l.sessions[id]; s != nil {
+		if s := l.sessions[id]; s != nil && !bye[id] {
 			s.end()
 			delete(l.sessions, id)
 		}
@@ -254,10 +258,13 @@ func (l *looper) deliver(r control.Result) {
 		if s == nil {
 			continue
 		}
-		o := rpc.Orders{Epoch: l.loop.Epoch(), Rev: snap.Rev, UID: snap.Cluster.UID, Orders: send.Orders, Configs: s.configs(snap, send.Orders), Acks: send.Acks}
+		o := rpc.Orders{Epoch: l.loop.Epoch(), Rev: snap.Rev, UID: snap.Cluster.UID, Orders: send.Orders, Configs: s.configs(snap, send.Orders), Acks: send.Acks, Bye: send.Bye}
 		if !s.put(o) {
 			l.log.Warn("an agent does not take its orders; its session ends", "machine", string(send.Machine))
 			s.end()
+			delete(l.sessions, send.Machine)
+		} else if send.Bye {
+			s.end() // with this as its last word
 			delete(l.sessions, send.Machine)
 		}
 	}

@@ -39,6 +39,7 @@ func (w *writer) machine(m *machine.Machine) {
 	for _, l := range m.Limits {
 		w.must(11, l)
 	}
+	w.flag(12, m.Leaving)
 }
 
 // DecodeMachine reads what [EncodeMachine] returned.
@@ -84,6 +85,8 @@ func (r *reader) machine(m *machine.Machine) {
 		m.Boot = r.str()
 	case 11:
 		m.Limits = append(m.Limits, r.str())
+	case 12:
+		m.Leaving = r.flag()
 	default:
 		r.keep()
 	}

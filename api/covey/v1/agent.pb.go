@@ -533,7 +533,9 @@ type SessionRequest struct {
 	// dropped. The message that carries the Hello may be number 1 or none.
 	N uint64 `protobuf:"varint,6,opt,name=n,proto3" json:"n,omitempty"`
 	// The machine as it is now, when what tasks may reserve on it has changed.
-	Machine       *Machine `protobuf:"bytes,7,opt,name=machine,proto3" json:"machine,omitempty"`
+	Machine *Machine `protobuf:"bytes,7,opt,name=machine,proto3" json:"machine,omitempty"`
+	// The agent has stopped every task and ends: the machine is down from now on.
+	Bye           bool `protobuf:"varint,8,opt,name=bye,proto3" json:"bye,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -615,6 +617,13 @@ func (x *SessionRequest) GetMachine() *Machine {
 		return x.Machine
 	}
 	return nil
+}
+
+func (x *SessionRequest) GetBye() bool {
+	if x != nil {
+		return x.Bye
+	}
+	return false
 }
 
 // Order is an order about one task.
@@ -794,7 +803,9 @@ type SessionResponse struct {
 	// The leader has prolonged the machine's lease by the message of this number:
 	// exclusive tasks may run for a while from when it was sent. 0: it has not
 	// since it said so last.
-	Leased        uint64 `protobuf:"varint,9,opt,name=leased,proto3" json:"leased,omitempty"`
+	Leased uint64 `protobuf:"varint,9,opt,name=leased,proto3" json:"leased,omitempty"`
+	// The agent said bye, and that is durable: the session is over.
+	Bye           bool `protobuf:"varint,10,opt,name=bye,proto3" json:"bye,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -890,6 +901,13 @@ func (x *SessionResponse) GetLeased() uint64 {
 		return x.Leased
 	}
 	return 0
+}
+
+func (x *SessionResponse) GetBye() bool {
+	if x != nil {
+		return x.Bye
+	}
+	return false
 }
 
 // LookRequest is an answer of the agent; the first message has no id and says
@@ -1231,7 +1249,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"seen_epoch\x18\x05 \x01(\v2\x0f.covey.v1.EpochR\tseenEpoch\x12\x19\n" +
 	"\bseen_rev\x18\x06 \x01(\x04R\aseenRev\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\"\xf8\x01\n" +
+	"\asession\x18\a \x01(\tR\asession\"\x8a\x02\n" +
 	"\x0eSessionRequest\x12%\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.covey.v1.HelloR\x05hello\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x120\n" +
@@ -1239,7 +1257,8 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x05facts\x18\x04 \x03(\v2\x0e.covey.v1.FactR\x05facts\x12\x18\n" +
 	"\asession\x18\x05 \x01(\tR\asession\x12\f\n" +
 	"\x01n\x18\x06 \x01(\x04R\x01n\x12+\n" +
-	"\amachine\x18\a \x01(\v2\x11.covey.v1.MachineR\amachine\"\xc1\x01\n" +
+	"\amachine\x18\a \x01(\v2\x11.covey.v1.MachineR\amachine\x12\x10\n" +
+	"\x03bye\x18\b \x01(\bR\x03bye\"\xc1\x01\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x1f\n" +
@@ -1251,7 +1270,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x04gpus\x18\a \x03(\rR\x04gpus\"3\n" +
 	"\aFactAck\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xff\x02\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\x91\x03\n" +
 	"\x0fSessionResponse\x12%\n" +
 	"\x05epoch\x18\x01 \x01(\v2\x0f.covey.v1.EpochR\x05epoch\x12\x10\n" +
 	"\x03rev\x18\x02 \x01(\x04R\x03rev\x12\x1f\n" +
@@ -1262,7 +1281,9 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x04acks\x18\x06 \x03(\v2\x11.covey.v1.FactAckR\x04acks\x12\x12\n" +
 	"\x04wire\x18\a \x01(\rR\x04wire\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12\x16\n" +
-	"\x06leased\x18\t \x01(\x04R\x06leased\x1a:\n" +
+	"\x06leased\x18\t \x01(\x04R\x06leased\x12\x10\n" +
+	"\x03bye\x18\n" +
+	" \x01(\bR\x03bye\x1a:\n" +
 	"\fConfigsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xed\x01\n" +

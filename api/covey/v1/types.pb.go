@@ -611,7 +611,9 @@ type Machine struct {
 	// Last dynamic port.
 	PortTo uint32 `protobuf:"varint,14,opt,name=port_to,json=portTo,proto3" json:"port_to,omitempty"`
 	// The computer's boot id.
-	Boot          string `protobuf:"bytes,15,opt,name=boot,proto3" json:"boot,omitempty"`
+	Boot string `protobuf:"bytes,15,opt,name=boot,proto3" json:"boot,omitempty"`
+	// Its agent stops its tasks and takes no new ones, or has done so and ended.
+	Leaving       bool `protobuf:"varint,16,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +753,13 @@ func (x *Machine) GetBoot() string {
 	return ""
 }
 
+func (x *Machine) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
 var File_covey_v1_types_proto protoreflect.FileDescriptor
 
 const file_covey_v1_types_proto_rawDesc = "" +
@@ -807,7 +816,7 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\x02by\x18\b \x01(\tR\x02by\"5\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xe2\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xfc\x03\n" +
 	"\aMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x123\n" +
@@ -826,7 +835,8 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\x06limits\x18\f \x03(\tR\x06limits\x12\x1b\n" +
 	"\tport_from\x18\r \x01(\rR\bportFrom\x12\x17\n" +
 	"\aport_to\x18\x0e \x01(\rR\x06portTo\x12\x12\n" +
-	"\x04boot\x18\x0f \x01(\tR\x04bootB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
+	"\x04boot\x18\x0f \x01(\tR\x04boot\x12\x18\n" +
+	"\aleaving\x18\x10 \x01(\bR\aleavingB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
 
 var (
 	file_covey_v1_types_proto_rawDescOnce sync.Once
