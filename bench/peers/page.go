@@ -43,6 +43,8 @@ const foot = `
 - tasks/CPU-s is tasks placed over the processor time of the whole process from its start to its end, with everything it did. On a machine that is
   used by others as well it is the steadier figure.
 - The factors in parentheses say how many times faster Covey was in the same run.
+- Covey and Nomad decide on one core; garbage is collected on the others. kube-scheduler looks at nodes on all cores. A Nomad server runs a scheduler on each
+  core, for different jobs: compare it by tasks/CPU-s.
 - A job's latency is the time until each of its tasks has a machine. A task's is that of one scheduling cycle (kube-scheduler) or of one more task in
   the cluster as it is at the end (Covey); Nomad places a job as a whole and has none.
 - Machines used are those that hold a task: fewer are better packed, where the same tasks were placed.
