@@ -7,7 +7,6 @@ package control
 
 import (
 	"cmp"
-	"strings"
 
 	"github.com/google/btree"
 
@@ -79,6 +78,7 @@ type Loop struct {
 	met      map[machine.ID]bool // machines that have said hello in this term
 	vanish   vanish
 	hold     hold
+	auditing *Audit // of the indexes; nil: none is under way
 	surplus  surplus
 	proved   unit.Tick // when it was certain last that this leader leads, by the steady clock; 0: never
 }
@@ -172,24 +172,6 @@ func (l *Loop) Held(limit int) []Held {
 		out = append(out, l.held[id])
 	}
 	return out
-}
-
-// Audit compares the indexes with fresh ones, keeps the fresh ones where they
-// differ, and says what differed.
-func (l *Loop) Audit() error {
-	var wrong []string
-	if fresh := converge.NewIndex(l.snap); !l.converge.Equal(fresh) {
-		l.converge = fresh
-		wrong = append(wrong, "due times")
-	}
-	if diff := l.sched.Audit(l.snap); diff != "" {
-		l.sched = sched.NewIndex(l.snap)
-		wrong = append(wrong, diff)
-	}
-	if wrong != nil {
-		return fault.Internal.Errorf("audit: an index differed from the cluster and was made anew: %s", strings.Join(wrong, "; "))
-	}
-	return nil
 }
 
 // Paused says why rescheduling is paused; it is empty when it is not.

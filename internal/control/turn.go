@@ -198,6 +198,9 @@ type Result struct {
 // what goes out.
 func (l *Loop) Commit(t *Turn) Result {
 	l.snap = t.snap
+	if l.auditing != nil {
+		merge(l.auditing.since, t.delta)
+	}
 	l.waits = t.waits
 	freed := false
 	for _, id := range t.unheld {

@@ -11,8 +11,15 @@ import (
 
 // Audit compares x with an index made of s alone, and returns the first
 // difference in words, or nothing. Its cost is that of [NewIndex].
-func (x *Index) Audit(s *state.Snapshot) string {
-	y := NewIndexFor(s, x.policy)
+func (x *Index) Audit(s *state.Snapshot) string { return x.Compare(x.Fresh(s)) }
+
+// Fresh returns an index like x that is made of s alone. Of x it looks only at
+// what never changes.
+func (x *Index) Fresh(s *state.Snapshot) *Index { return NewIndexFor(s, x.policy) }
+
+// Compare returns the first difference between x and y, which is at the same
+// snapshot, in words, or nothing.
+func (x *Index) Compare(y *Index) string {
 	if x.largest != y.largest {
 		return fmt.Sprintf("the largest machine has %v; want %v", x.largest, y.largest)
 	}

@@ -326,13 +326,4 @@ func (l *looper) ask(ctx context.Context, do func(*control.Turn) error) error {
 	}
 }
 
-// auditLoop compares the loop's indexes with fresh ones.
-func auditLoop(b *backend) func(*control.Loop, unit.Tick) {
-	return func(l *control.Loop, _ unit.Tick) {
-		if err := l.Audit(); err != nil {
-			b.log.Error("the loop's memory was wrong and was made anew", "error", err)
-		}
-	}
-}
-
 func itoa(fd uintptr) string { return strconv.FormatUint(uint64(fd), 10) }

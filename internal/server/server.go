@@ -227,10 +227,40 @@ func (b *backend) trim(ctx context.Context) {
 	}
 }
 
+// audit compares the loop's indexes with fresh ones, which are made beside it.
 func (b *backend) audit(ctx context.Context) {
-	in := input{beat: auditLoop(b), done: func(error) {}}
+	var a *control.Audit
+	if !b.between(ctx, func(l *control.Loop) { a = l.BeginAudit() }) {
+		return
+	}
+	a.Build()
+	var wrong error
+	if !b.between(ctx, func(l *control.Loop) { wrong = l.EndAudit(a) }) {
+		return
+	}
+	b.stats.audited(wrong)
+	if wrong != nil {
+		b.log.ErrorContext(ctx, "the loop's memory was wrong and was made anew", "error", wrong)
+	}
+}
+
+// between does something between two turns, and waits until it is done. It is
+// false when ctx ends before.
+func (b *backend) between(ctx context.Context, do func(*control.Loop)) bool {
+	done := make(chan struct{})
+	in := input{beat: func(l *control.Loop, _ unit.Tick) {
+		do(l)
+		close(done)
+	}, done: func(error) {}}
 	select {
 	case b.inputs <- in:
 	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

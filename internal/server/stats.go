@@ -18,6 +18,7 @@ type stats struct {
 	steps    *prometheus.CounterVec
 	orders   prometheus.Counter
 	looked   prometheus.Counter
+	audits   *prometheus.CounterVec
 }
 
 func newStats() *stats {
@@ -35,9 +36,12 @@ func newStats() *stats {
 			Name: "covey_task_steps_total", Help: "Steps of tasks, by the state they led to.",
 		}, []string{"state"}),
 		orders: prometheus.NewCounter(prometheus.CounterOpts{Name: "covey_orders_total", Help: "Orders sent to machines."}),
+		audits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "covey_audits_total", Help: "Comparisons of the engines' indexes with fresh ones, by result. One that differs is a bug; the index was made anew.",
+		}, []string{"result"}),
 		looked: prometheus.NewCounter(prometheus.CounterOpts{Name: "covey_looked_total", Help: "Rows and machines that the engines looked at. It grows with what changes, not with the cluster."}),
 	}
-	s.registry.MustRegister(s.commits, s.seconds, s.records, s.steps, s.orders, s.looked)
+	s.registry.MustRegister(s.commits, s.seconds, s.records, s.steps, s.orders, s.looked, s.audits)
 	return s
 }
 
@@ -54,6 +58,14 @@ func (s *stats) committed(b *state.Batch, d time.Duration, err error) {
 			s.steps.WithLabelValues(r.Task.After.State.String()).Inc()
 		}
 	}
+}
+
+func (s *stats) audited(wrong error) {
+	if wrong != nil {
+		s.audits.WithLabelValues("different").Inc()
+		return
+	}
+	s.audits.WithLabelValues("same").Inc()
 }
 
 func (s *stats) turn(r control.Result) {

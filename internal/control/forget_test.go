@@ -1,0 +1,10 @@
+package control
+
+import (
+	"github.com/covey-platform/covey/internal/converge"
+	"github.com/covey-platform/covey/internal/sched"
+	"github.com/covey-platform/covey/internal/state"
+)
+
+// Forget makes the indexes of l wrong, for tests.
+func Forget(l *Loop) { l.converge, l.sched = converge.NewIndex(state.New()), sched.NewIndex(state.New()) }
