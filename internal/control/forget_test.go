@@ -7,4 +7,6 @@ import (
 )
 
 // Forget makes the indexes of l wrong, for tests.
-func Forget(l *Loop) { l.converge, l.sched = converge.NewIndex(state.New()), sched.NewIndex(state.New()) }
+func Forget(l *Loop) {
+	l.converge, l.sched = converge.NewIndex(state.New()), sched.NewIndex(state.New())
+}
