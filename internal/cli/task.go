@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 func (a *app) tasks() *cobra.Command {
@@ -176,10 +177,12 @@ type eventJSON struct {
 	Machine string `json:"machine"`
 	Reason  string `json:"reason"`
 	By      string `json:"by"`
+
+	Left *resourcesJSON `json:"left,omitempty"` // on the machine after the step
 }
 
 func eventOf(e *pb.TaskEvent) eventJSON {
-	return eventJSON{e.GetSeq(), moment(e.GetAtUnixNanos()), e.GetTaskId(), e.GetFrom(), e.GetTo(), e.GetMachine(), e.GetReason(), e.GetBy()}
+	return eventJSON{e.GetSeq(), moment(e.GetAtUnixNanos()), e.GetTaskId(), e.GetFrom(), e.GetTo(), e.GetMachine(), e.GetReason(), e.GetBy(), resourcesOf(e.GetLeft())}
 }
 
 func (a *app) printEvents(cmd *cobra.Command, r *pb.ListTaskEventsResponse) error {
@@ -223,7 +226,10 @@ func (a *app) taskExplain() *cobra.Command {
 				Text   string       `json:"text"`
 				Why    *explainJSON `json:"why,omitempty"`
 				Events []eventJSON  `json:"events"`
-			}{r.GetTaskId(), r.GetStatus(), r.GetText(), nil, []eventJSON{}}
+				All    int32        `json:"machines,omitempty"` // of the cluster now
+				May    int32        `json:"allowed,omitempty"`  // that may run it
+				Room   int32        `json:"room,omitempty"`     // that would take one more
+			}{r.GetTaskId(), r.GetStatus(), r.GetText(), nil, []eventJSON{}, r.GetMachines(), r.GetAllowed(), r.GetRoom()}
 			if x := r.GetWaits(); x != nil {
 				e := explainOf(x)
 				v.Why = &e
@@ -252,7 +258,13 @@ func explainTaskTable(w io.Writer, r *pb.ExplainTaskResponse) {
 		if e.GetBy() != "" {
 			line += " (by " + e.GetBy() + ")"
 		}
+		if l := e.GetLeft(); l != nil && e.GetTo() == "ASSIGNED" {
+			line += "; left there: " + unit.Resources{CPU: l.GetCpuMilli(), RAM: l.GetRamBytes(), Disk: l.GetDiskBytes(), GPU: l.GetGpuMilli(), Net: l.GetNetBps()}.String()
+		}
 		_, _ = fmt.Fprintf(w, "  %s\n", printable(line))
+	}
+	if n := r.GetMachines(); n > 0 {
+		_, _ = fmt.Fprintf(w, "now %d of %s may run it, and %d would take one more like it\n", r.GetAllowed(), many(int(n), "machine"), r.GetRoom())
 	}
 	if x := r.GetWaits(); x != nil {
 		explainRows(w, x)

@@ -80,10 +80,14 @@ func eventToWire(r state.Record) *pb.TaskEvent {
 		return nil
 	}
 	a := r.Task.After
-	return &pb.TaskEvent{
+	e := &pb.TaskEvent{
 		Seq: uint64(r.Seq), AtUnixNanos: nanos(r.At), TaskId: a.ID.String(), From: r.Task.Before.String(),
 		To: a.State.String(), Machine: string(a.Machine), Reason: text(a.Reason), By: text(r.By),
 	}
+	if a.Machine != "" {
+		e.Left = resourcesToWire(r.Task.Free)
+	}
+	return e
 }
 
 // current returns the newest task of a slot that has not ended.

@@ -162,6 +162,13 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 		resp.Waits = &pb.InstanceExplanation{TaskId: resp.GetTaskId(), Instance: t.ID.Instance, Status: resp.GetStatus()}
 		fillExplanation(resp.Waits, w, true)
 	}
+	if t.State.Placed() {
+		a, failed := sched.Elsewhere(v.Snapshot, t.ID)
+		if failed != nil {
+			return nil, failed
+		}
+		resp.Machines, resp.Allowed, resp.Room = count(a.Machines), count(a.Allowed), count(a.Room)
+	}
 	all, truncated, err := s.lastEvents(ctx, v.Snapshot, eventFilter{key: key, instance: t.ID.Instance, attempt: t.ID.Attempt, limit: maxSteps})
 	if err != nil {
 		return nil, err

@@ -1645,7 +1645,13 @@ type ExplainTaskResponse struct {
 	// Its steps with their reasons, oldest first.
 	Events []*TaskEvent `protobuf:"bytes,5,rep,name=events,proto3" json:"events,omitempty"`
 	// The first steps are gone or were not looked at.
-	Truncated     bool `protobuf:"varint,6,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Truncated bool `protobuf:"varint,6,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// Machines of the cluster now; 0 if the task has ended or waits.
+	Machines int32 `protobuf:"varint,7,opt,name=machines,proto3" json:"machines,omitempty"`
+	// Of them, those that are up and that its constraints allow.
+	Allowed int32 `protobuf:"varint,8,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// Of those, the ones that would take one more task like it now.
+	Room          int32 `protobuf:"varint,9,opt,name=room,proto3" json:"room,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1720,6 +1726,27 @@ func (x *ExplainTaskResponse) GetTruncated() bool {
 		return x.Truncated
 	}
 	return false
+}
+
+func (x *ExplainTaskResponse) GetMachines() int32 {
+	if x != nil {
+		return x.Machines
+	}
+	return 0
+}
+
+func (x *ExplainTaskResponse) GetAllowed() int32 {
+	if x != nil {
+		return x.Allowed
+	}
+	return 0
+}
+
+func (x *ExplainTaskResponse) GetRoom() int32 {
+	if x != nil {
+		return x.Room
+	}
+	return 0
 }
 
 // ReadLogRequest says whose log to read.
@@ -3973,14 +4000,17 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x12ExplainTaskRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
-	"\aattempt\x18\x03 \x01(\rR\aattempt\"\xda\x01\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\"\xa4\x02\n" +
 	"\x13ExplainTaskResponse\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x123\n" +
 	"\x05waits\x18\x04 \x01(\v2\x1d.covey.v1.InstanceExplanationR\x05waits\x12+\n" +
 	"\x06events\x18\x05 \x03(\v2\x13.covey.v1.TaskEventR\x06events\x12\x1c\n" +
-	"\ttruncated\x18\x06 \x01(\bR\ttruncated\"\xb8\x01\n" +
+	"\ttruncated\x18\x06 \x01(\bR\ttruncated\x12\x1a\n" +
+	"\bmachines\x18\a \x01(\x05R\bmachines\x12\x18\n" +
+	"\aallowed\x18\b \x01(\x05R\aallowed\x12\x12\n" +
+	"\x04room\x18\t \x01(\x05R\x04room\"\xb8\x01\n" +
 	"\x0eReadLogRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +

@@ -433,7 +433,9 @@ type TaskEvent struct {
 	// Why, for people.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Who asked for it; empty when the platform did.
-	By            string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	By string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	// What the machine had left after the step; absent without a machine.
+	Left          *Resources `protobuf:"bytes,9,opt,name=left,proto3" json:"left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -522,6 +524,13 @@ func (x *TaskEvent) GetBy() string {
 		return x.By
 	}
 	return ""
+}
+
+func (x *TaskEvent) GetLeft() *Resources {
+	if x != nil {
+		return x.Left
+	}
+	return nil
 }
 
 // Attribute is one fact about a machine.
@@ -804,7 +813,7 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"PortsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xc0\x01\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xe9\x01\n" +
 	"\tTaskEvent\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\"\n" +
 	"\rat_unix_nanos\x18\x02 \x01(\x03R\vatUnixNanos\x12\x17\n" +
@@ -813,7 +822,8 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\x02to\x18\x05 \x01(\tR\x02to\x12\x18\n" +
 	"\amachine\x18\x06 \x01(\tR\amachine\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12\x0e\n" +
-	"\x02by\x18\b \x01(\tR\x02by\"5\n" +
+	"\x02by\x18\b \x01(\tR\x02by\x12'\n" +
+	"\x04left\x18\t \x01(\v2\x13.covey.v1.ResourcesR\x04left\"5\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"\xfc\x03\n" +
@@ -864,16 +874,17 @@ var file_covey_v1_types_proto_goTypes = []any{
 var file_covey_v1_types_proto_depIdxs = []int32{
 	7, // 0: covey.v1.Task.ports:type_name -> covey.v1.Task.PortsEntry
 	0, // 1: covey.v1.Task.resources:type_name -> covey.v1.Resources
-	5, // 2: covey.v1.Machine.attributes:type_name -> covey.v1.Attribute
-	0, // 3: covey.v1.Machine.capacity:type_name -> covey.v1.Resources
-	0, // 4: covey.v1.Machine.overhead:type_name -> covey.v1.Resources
-	0, // 5: covey.v1.Machine.foreign:type_name -> covey.v1.Resources
-	0, // 6: covey.v1.Machine.free:type_name -> covey.v1.Resources
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	0, // 2: covey.v1.TaskEvent.left:type_name -> covey.v1.Resources
+	5, // 3: covey.v1.Machine.attributes:type_name -> covey.v1.Attribute
+	0, // 4: covey.v1.Machine.capacity:type_name -> covey.v1.Resources
+	0, // 5: covey.v1.Machine.overhead:type_name -> covey.v1.Resources
+	0, // 6: covey.v1.Machine.foreign:type_name -> covey.v1.Resources
+	0, // 7: covey.v1.Machine.free:type_name -> covey.v1.Resources
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_types_proto_init() }
