@@ -20,8 +20,27 @@ import (
 	"github.com/covey-platform/covey/internal/whatif"
 )
 
-// Run answers one question.
+// Run answers one question. When ctx ends it returns at once, and leaves its
+// work to the end of the program: what is worked on is in memory alone.
 func Run(ctx context.Context, f cli.SimulateFlags) (cli.Simulated, error) {
+	type answer struct {
+		found cli.Simulated
+		err   error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		found, err := run(ctx, f)
+		done <- answer{found, err}
+	}()
+	select {
+	case a := <-done:
+		return a.found, a.err
+	case <-ctx.Done():
+		return cli.Simulated{}, ctx.Err()
+	}
+}
+
+func run(ctx context.Context, f cli.SimulateFlags) (cli.Simulated, error) {
 	switch {
 	case f.Check != "":
 		return verify(f)
@@ -34,7 +53,7 @@ func Run(ctx context.Context, f cli.SimulateFlags) (cli.Simulated, error) {
 	case f.State != "" || f.Changes():
 		return change(f)
 	default:
-		return batch(ctx, f)
+		return batch(f)
 	}
 }
 
@@ -119,7 +138,7 @@ func open(name string) (*os.File, error) {
 }
 
 // batch places the jobs of a file on the machines of another.
-func batch(_ context.Context, f cli.SimulateFlags) (cli.Simulated, error) {
+func batch(f cli.SimulateFlags) (cli.Simulated, error) {
 	machines, asks, err := load(f)
 	if err != nil {
 		return cli.Simulated{}, err

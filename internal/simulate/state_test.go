@@ -2,10 +2,14 @@ package simulate
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
+	"github.com/covey-platform/covey/internal/cli"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/sched"
@@ -75,5 +79,22 @@ func TestUnchanged(t *testing.T) {
 	}
 	if !bytes.Equal(want, again.Bytes()) {
 		t.Error("the copy of the copy is another one")
+	}
+}
+
+// TestInterrupted: who says stop does not wait for the end of a large question.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := Run(ctx, cli.SimulateFlags{Machines: "../../examples/simulate/machines.csv", Jobs: "../../examples/simulate/jobs.csv", Policy: "covey", Note: func(string) {}})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("%v; want an answer or the end of the context", err)
+	}
+	fifo := filepath.Join(t.TempDir(), "never.csv") // nobody ever writes to it
+	if err = syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Run(ctx, cli.SimulateFlags{Machines: fifo, Jobs: fifo, Policy: "covey"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v; want the end of the context", err)
 	}
 }
