@@ -213,8 +213,10 @@ func (d *dev) known(ctx context.Context) error {
 	return nil
 }
 
-// startLimit is how long a part of the platform may take to answer.
-const startLimit = 30 * time.Second
+// startLimit is how long a part of the platform may take to answer. It is above
+// the half minute for which a new leader takes no machine for lost: an agent
+// whose directory is gone may not join as its machine before.
+const startLimit = 60 * time.Second
 
 // await waits until a path of the server answers well.
 func (d *dev) await(ctx context.Context, path string, limit time.Duration) error {
