@@ -7,7 +7,6 @@ import (
 
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
-	"github.com/covey-platform/covey/internal/sched"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
