@@ -65,7 +65,7 @@ var (
 			Capacity: anyResources.Draw(t, "capacity"), Overhead: anyResources.Draw(t, "overhead"), Foreign: anyResources.Draw(t, "foreign"),
 			Ports: machine.PortRange{From: rapid.Uint16().Draw(t, "from"), To: rapid.Uint16().Draw(t, "to")},
 			Mode:  machine.Mode(rapid.IntRange(0, int(machine.Drained)).Draw(t, "mode")),
-			Up:    rapid.Bool().Draw(t, "up"), Boot: rapid.String().Draw(t, "boot"),
+			Up:    rapid.Bool().Draw(t, "up"), Leaving: rapid.Bool().Draw(t, "leaving"), Boot: rapid.String().Draw(t, "boot"),
 			Limits: rapid.SliceOfN(rapid.String(), 0, 3).Draw(t, "limits"),
 		}
 	})
@@ -168,7 +168,7 @@ func TestRowsHoldEveryField(t *testing.T) {
 		"Task":       {state.Task{}, 3},
 		"task.Task":  {task.Task{}, 15},
 		"Machine":    {state.Machine{}, 4},
-		"m.Machine":  {machine.Machine{}, 11},
+		"m.Machine":  {machine.Machine{}, 12},
 		"Resources":  {unit.Resources{}, 5},
 		"Credential": {state.Credential{}, 7},
 		"Record":     {state.Record{}, 9},
