@@ -92,22 +92,32 @@ type column struct {
 	title string
 	value func(figures) float64
 	shown string
+	// optional measures were taken only where they are not 0.
+	optional bool
 }
 
 var columns = []column{
-	{"tasks", "", func(f figures) float64 { return float64(f.Tasks) }, "%.0f"},
-	{"tasks/s", "", func(f figures) float64 { return float64(f.Tasks) / f.RunSeconds }, "%.0f"},
-	{"server's CPU, s for 1,000 tasks", "server's CPU, s for 1,000 tasks", func(f figures) float64 { return f.RunCPU * 1000 / float64(f.Tasks) }, "%.3f"},
-	{"KiB a machine", "memory, KiB a machine", func(f figures) float64 { return f.HeapPerMachine / 1024 }, "%.1f"},
-	{"B a task", "memory, B a task", func(f figures) float64 { return f.HeapPerTask }, "%.0f"},
-	{"RSS, MiB", "", func(f figures) float64 { return float64(f.RSS) / (1 << 20) }, "%.0f"},
-	{"cores at rest, empty", "", func(f figures) float64 { return f.IdleCores }, "%.3f"},
-	{"commits/s at rest", "", func(f figures) float64 { return f.IdleCommits }, "%.1f"},
-	{"cores at rest, full", "cores at rest, all tasks running", func(f figures) float64 { return f.FullCores }, "%.3f"},
-	{"replaced tasks/s", "", func(f figures) float64 { return f.Replaced }, "%.1f"},
-	{"cores then", "", func(f figures) float64 { return f.ChurnCores }, "%.3f"},
-	{"disk, B a new task", "", func(f figures) float64 { return f.DiskPerTask }, "%.0f"},
-	{"kill -9 to next placement, s", "", func(f figures) float64 { return f.PlacedSeconds }, "%.1f"},
+	{"tasks", "", func(f figures) float64 { return float64(f.Tasks) }, "%.0f", false},
+	{"tasks/s", "", func(f figures) float64 { return float64(f.Tasks) / f.RunSeconds }, "%.0f", false},
+	{"server's CPU, s for 1,000 tasks", "server's CPU, s for 1,000 tasks", func(f figures) float64 { return f.RunCPU * 1000 / float64(f.Tasks) }, "%.3f", false},
+	{"KiB a machine", "memory, KiB a machine", func(f figures) float64 { return f.HeapPerMachine / 1024 }, "%.1f", false},
+	{"B a task", "memory, B a task", func(f figures) float64 { return f.HeapPerTask }, "%.0f", false},
+	{"RSS, MiB", "", func(f figures) float64 { return float64(f.RSS) / (1 << 20) }, "%.0f", false},
+	{"cores at rest, empty", "", func(f figures) float64 { return f.IdleCores }, "%.3f", false},
+	{"commits/s at rest", "", func(f figures) float64 { return f.IdleCommits }, "%.1f", false},
+	{"cores at rest, full", "cores at rest, all tasks running", func(f figures) float64 { return f.FullCores }, "%.3f", false},
+	{"replaced tasks/s", "", func(f figures) float64 { return f.Replaced }, "%.1f", true},
+	{"cores then", "", func(f figures) float64 { return f.ChurnCores }, "%.3f", true},
+	{"disk, B a new task", "", func(f figures) float64 { return f.DiskPerTask }, "%.0f", false},
+	{"kill -9 to next placement, s", "", func(f figures) float64 { return f.PlacedSeconds }, "%.1f", true},
+}
+
+// show is the value for people; what was not measured is no nought.
+func (c column) show(f figures) string {
+	if c.optional && c.value(f) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf(c.shown, c.value(f))
 }
 
 func page(command string, all []figures) []byte {
@@ -131,7 +141,7 @@ func page(command string, all []figures) []byte {
 	for _, c := range columns {
 		fmt.Fprintf(&b, "| %s |", c.head)
 		for _, f := range all {
-			fmt.Fprintf(&b, " "+c.shown+" |", c.value(f))
+			b.WriteString(" " + c.show(f) + " |")
 		}
 		b.WriteString("\n")
 	}
