@@ -177,7 +177,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 		x.reclass(n)
 		delete(x.slots, id)
 		x.spare = append(x.spare, n)
-		return 0, true
+		return 0, x.mayRescale(before, unit.Resources{})
 	}
 	h := look(s, row, x.kindOf)
 	x.count(&h, +1)
@@ -189,7 +189,20 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	if !known || !slices.Equal(old.row.Attributes, row.Attributes) {
 		x.reclass(n)
 	}
-	return n, !known || before != row.Allocatable()
+	return n, x.mayRescale(before, row.Allocatable())
+}
+
+// mayRescale reports whether the largest machine may be another one when a
+// machine gives after instead of before: in some measure it is the largest now,
+// or it was one of them and gives less. To find out takes a look at every host.
+func (x *Index) mayRescale(before, after unit.Resources) bool {
+	if largestOf(x.largest, after) != x.largest {
+		return true
+	}
+	l := x.largest
+	less := func(was, is, most int64) bool { return was == most && is < was }
+	return less(before.CPU, after.CPU, l.CPU) || less(before.RAM, after.RAM, l.RAM) || less(before.Disk, after.Disk, l.Disk) ||
+		less(before.GPU, after.GPU, l.GPU) || less(before.Net, after.Net, l.Net)
 }
 
 // rescale looks for the largest machine again. If it is another one, every
