@@ -277,7 +277,7 @@ func (c PutMachine) apply(d *Draft) error {
 		row.Since = d.snap.At
 	}
 	d.snap.machines.put(row.ID, row)
-	d.giveBack(row.ID, row.Allocatable().Sub(old.Allocatable()))
+	d.snap.giveBack(row.ID, row.Allocatable().Sub(old.Allocatable()))
 	d.touchMachine(row.ID)
 	d.record(Record{Kind: MachineRecord, Machine: &MachineChange{Before: old.Machine, After: row.Machine, Free: d.snap.Free(row.ID)}})
 	return nil

@@ -188,10 +188,10 @@ func (d *Draft) putTask(before task.State, t Task, by string) {
 		at := place{t.Machine, t.ID}
 		if t.State.Placed() {
 			if _, held := d.snap.on.ReplaceOrInsert(at); !held && !fault.Planted("overcommit") {
-				d.giveBack(t.Machine, unit.Resources{}.Sub(t.Resources))
+				d.snap.giveBack(t.Machine, unit.Resources{}.Sub(t.Resources))
 			}
 		} else if _, held := d.snap.on.Delete(at); held {
-			d.giveBack(t.Machine, t.Resources)
+			d.snap.giveBack(t.Machine, t.Resources)
 		}
 		d.touchPlace(t.Machine)
 	}
@@ -217,9 +217,8 @@ func (d *Draft) moveRoom(t Task) {
 }
 
 // giveBack adds r to what a machine has left.
-func (d *Draft) giveBack(id machine.ID, r unit.Resources) {
-	f := free{machine: id, left: d.snap.Free(id).Add(r)}
-	d.snap.free.ReplaceOrInsert(f)
+func (s *Snapshot) giveBack(id machine.ID, r unit.Resources) {
+	s.free.ReplaceOrInsert(free{machine: id, left: s.Free(id).Add(r)})
 }
 
 func (d *Draft) left(id machine.ID) unit.Resources {

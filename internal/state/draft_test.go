@@ -204,6 +204,13 @@ func (w *drafting) commit() {
 			t.Fatal(err)
 		}
 	}
+	followed, err := w.base.Follow(batch.Rows, state.Head{Rev: snap.Rev, Seq: snap.Seq, At: snap.At})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if diff := differ(dump(followed), dump(snap)); diff != "" {
+		w.t.Fatalf("what a follower would see is not what was sealed (-followed +sealed):\n%s", diff)
+	}
 	w.base = snap
 	if diff := differ(dump(w.load()), dump(snap)); diff != "" {
 		t.Fatalf("what a restart would see is not what was sealed (-restored +sealed):\n%s", diff)

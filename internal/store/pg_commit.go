@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -43,21 +44,22 @@ func (s *Postgres) Commit(ctx context.Context, b *state.Batch) error {
 		return s.explain(doing, err)
 	}
 	seal := newSealer()
+	var feed []byte // nil is NULL
+	if s.followed.Load() {
+		step := encodeStep(b)
+		seal.reset(len(step) + sealSize)
+		feed = bytes.Clone(seal.seal(nil, step))
+	}
 	w.batch = &pgconn.Batch{}
 	w.batch.ExecPrepared(pgBegin, nil, nil, nil)
 	w.add(pgStep, pgInt(int64(b.Epoch.Incarnation)), pgInt(int64(b.Epoch.N)), pgInt(int64(b.Base)), pgInt(int64(b.Rev)),
-		pgInt(int64(b.At)), pgInt(int64(len(b.Records))), pgInt(int64(last)))
+		pgInt(int64(b.At)), pgInt(int64(len(b.Records))), pgInt(int64(last)), feed)
 	w.rows(seal, b.Rows)
 	if block != nil {
 		seal.reset(len(block) + sealSize)
 		w.add(pgRecord, pgInt(int64(last)), pgInt(int64(b.Records[0].Seq)), pgInt(int64(b.At)), seal.seal(nil, block))
 	}
 	w.ended(b.Ended)
-	if s.followed.Load() {
-		feed := encodeStep(b)
-		seal.reset(len(feed) + sealSize)
-		w.add(pgFeed, pgInt(int64(b.Rev)), pgInt(int64(b.Base)), seal.seal(nil, feed))
-	}
 	err = s.run(ctx, w, doing)
 	if fault.Of(err) == fault.Conflict {
 		return s.refusal(ctx, b, err)

@@ -274,6 +274,8 @@ func pgFollow(t *testing.T, server *storetest.Postgres) {
 	}
 	_, err = b.Steps(t.Context(), state.Head{})
 	refused(t, err, fault.Compacted, "revisions 0 and 1") // nobody followed then
+	_, err = b.Steps(t.Context(), state.Head{Rev: 9})
+	refused(t, err, fault.Compacted, "an older copy")
 	for _, s := range []struct {
 		*store.Postgres
 		name string
@@ -326,14 +328,20 @@ func pgFollow(t *testing.T, server *storetest.Postgres) {
 	if d := cmp.Diff(want, mine); d != "" {
 		t.Errorf("rows (-loaded +followed):\n%s", d)
 	}
+	heads := map[state.Rev]state.Head{}
+	for _, s := range steps {
+		heads[s.Head.Rev] = s.Head
+	}
 	server.Exec(t, url, "DELETE FROM covey.feed WHERE rev = 5")
-	if steps, err = b.Steps(t.Context(), state.Head{Rev: 3}); err != nil || len(steps) != 1 {
+	if steps, err = b.Steps(t.Context(), heads[3]); err != nil || len(steps) != 1 {
 		t.Errorf("Steps before a gap = %d, %v, want 1", len(steps), err)
 	}
-	_, err = b.Steps(t.Context(), state.Head{Rev: 4})
+	_, err = b.Steps(t.Context(), heads[4])
+	refused(t, err, fault.Compacted, "load everything")
+	_, err = b.Steps(t.Context(), state.Head{Rev: 6, At: 1}) // of another history
 	refused(t, err, fault.Compacted, "load everything")
 	server.Exec(t, url, `UPDATE covey.feed SET rows = substr(rows, 1, length(rows) - 1)`)
-	_, err = b.Steps(t.Context(), state.Head{Rev: 6})
+	_, err = b.Steps(t.Context(), heads[6])
 	refused(t, err, fault.Internal, "revision 7", "damaged")
 	if err = a.TrimFeed(t.Context()); err != nil {
 		t.Error(err)

@@ -28,8 +28,8 @@ const (
 	maxStepBytes = 64 << 20
 )
 
-// Steps returns some of the commits that follow revision after, in order, up to
-// where the store stands when there is none. An error of kind Compacted says
+// Steps returns some of the commits that follow after, in order; none when the
+// store stands there. An error of kind Compacted says
 // that some of them are gone, or were never kept.
 func (s *Postgres) Steps(ctx context.Context, after state.Head) ([]Step, error) {
 	const doing = "follow the leader"
@@ -40,10 +40,13 @@ func (s *Postgres) Steps(ctx context.Context, after state.Head) ([]Step, error) 
 	if err != nil {
 		return nil, s.explain(doing, err)
 	}
-	if head.Rev == after.Rev {
+	switch {
+	case head.Rev == after.Rev && head.At == after.At:
 		return nil, nil
+	case head.Rev <= after.Rev:
+		return nil, fault.Compacted.Errorf("the database %s stands at revision %d and not where it stood at %d: it is an older copy; load everything", s.name, head.Rev, after.Rev)
 	}
-	rows, err := s.pool.Query(ctx, "SELECT rev, base, rows FROM feed WHERE rev > $1 ORDER BY rev LIMIT $2", int64(after.Rev), maxSteps)
+	rows, err := s.pool.Query(ctx, "SELECT rev, base, base_at, rows FROM feed WHERE rev > $1 ORDER BY rev LIMIT $2", int64(after.Rev), maxSteps)
 	if err != nil {
 		return nil, s.explain(doing, err)
 	}
@@ -51,12 +54,12 @@ func (s *Postgres) Steps(ctx context.Context, after state.Head) ([]Step, error) 
 	var out []Step
 	seal, bytes := newSealer(), 0
 	for bytes < maxStepBytes && rows.Next() {
-		var rev, base int64
+		var rev, base, at int64
 		var sealed []byte
-		if err := rows.Scan(&rev, &base, &sealed); err != nil {
+		if err := rows.Scan(&rev, &base, &at, &sealed); err != nil {
 			return nil, s.explain(doing, err)
 		}
-		if state.Rev(base) != after.Rev {
+		if state.Rev(base) != after.Rev || unit.Tick(at) != after.At {
 			break
 		}
 		bytes += len(sealed)

@@ -29,19 +29,17 @@ const (
 	pgStep    = "step"
 	pgRecord  = "records"
 	pgHistory = "history"
-	pgFeed    = "feed"
 )
 
 func pgStatements() map[string]string {
 	all := map[string]string{
 		pgBegin:  "BEGIN",
 		pgEnd:    "COMMIT",
-		pgStep:   "SELECT step($1, $2, $3, $4, $5, $6, $7)",
+		pgStep:   "SELECT step($1, $2, $3, $4, $5, $6, $7, $8)",
 		pgRecord: "INSERT INTO records (last, first, at, block) VALUES ($1, $2, $3, $4)",
 		pgHistory: "INSERT INTO history (job, ended, instance, attempt, value)" +
 			" SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::integer[], $4::bigint[], $5::bytea[])" +
 			" ON CONFLICT (job, ended, instance, attempt) DO UPDATE SET value = excluded.value",
-		pgFeed: "INSERT INTO feed (rev, base, rows) VALUES ($1, $2, $3)",
 	}
 	for _, t := range state.Tables() {
 		all["put "+t.String()] = fmt.Sprintf("INSERT INTO %s (key, value) SELECT * FROM unnest($1::bytea[], $2::bytea[])"+

@@ -57,9 +57,10 @@ CREATE INDEX history_ended ON history (ended);
 -- The rows of the last commits, for servers that follow. It need not survive a
 -- crash of the database: who misses something reads everything again.
 CREATE UNLOGGED TABLE feed (
-	rev   bigint PRIMARY KEY,
-	base  bigint NOT NULL,
-	rows  bytea  NOT NULL
+	rev     bigint PRIMARY KEY,
+	base    bigint NOT NULL,
+	base_at bigint NOT NULL,
+	rows    bytea  NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.2);
 ALTER TABLE feed ALTER COLUMN rows SET STORAGE EXTERNAL;
 
@@ -74,15 +75,23 @@ CREATE TABLE server (
 
 -- Begins every commit: only the leader goes on from where the store stands.
 -- Everybody else is refused with CV001, and with that the whole transaction.
+-- Rows for the feed may be NULL.
 -- +goose StatementBegin
-CREATE FUNCTION step(p_incarnation bigint, p_n bigint, p_base bigint, p_rev bigint, p_at bigint, p_records bigint, p_last bigint)
+CREATE FUNCTION step(p_incarnation bigint, p_n bigint, p_base bigint, p_rev bigint, p_at bigint, p_records bigint, p_last bigint, p_feed bytea)
 RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	was bigint;
 BEGIN
-	UPDATE meta SET rev = p_rev, seq = seq + p_records, at = p_at
+	SELECT at INTO was FROM meta
 	WHERE id = 1 AND holder <> '' AND incarnation = p_incarnation AND n = p_n
-		AND rev = p_base AND p_rev > p_base AND at <= p_at AND (p_records = 0 OR seq + p_records = p_last);
+		AND rev = p_base AND p_rev > p_base AND at <= p_at AND (p_records = 0 OR seq + p_records = p_last)
+	FOR UPDATE;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'this commit is not the leader''s next one' USING ERRCODE = 'CV001';
+	END IF;
+	UPDATE meta SET rev = p_rev, seq = seq + p_records, at = p_at WHERE id = 1;
+	IF p_feed IS NOT NULL THEN
+		INSERT INTO feed VALUES (p_rev, p_base, was, p_feed);
 	END IF;
 END
 $$;
