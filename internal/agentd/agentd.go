@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,7 @@ type daemon struct {
 	hands   *hands
 	lease   *lease
 	self    machine.Machine
+	servers func() []string // of the cluster, as far as they are known
 
 	session  *link
 	n        uint64 // orders taken in this session
@@ -122,11 +124,12 @@ func (d *daemon) start(ctx context.Context) error {
 	d.log.InfoContext(ctx, "agent starts", "server", d.cfg.Server, "cluster", d.id.Cluster, "uid", d.id.UID, "tasks", len(found))
 	d.lease = newLease()
 	d.cfg.renewed = d.lease.renewed
-	client, err := d.cfg.dial(d.id.Credential)
+	client, err := d.cfg.dial(d.id)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	d.servers = client.Servers
 	g, ctx := errgroup.WithContext(ctx)
 	d.hands = newHands(d.rt, d.log)
 	g.Go(func() error { return d.hands.run(ctx) })
@@ -262,6 +265,7 @@ func (d *daemon) linked(e event) {
 		d.session, d.n, d.sent, d.depart.bye = e.up, 0, time.Time{}, false
 		d.mind.Open()
 		d.log.Info("the leader let this machine in", "epoch", e.up.peer.Orders.Epoch.String(), "server", e.up.peer.Version)
+		d.remember(d.servers())
 		d.obey(e.up.peer.Orders)
 		d.say(true)
 	case e.down != nil:
@@ -271,6 +275,18 @@ func (d *daemon) linked(e event) {
 	case d.session == e.from:
 		d.obey(e.orders)
 		d.depart.over = d.depart.over || e.orders.Bye
+	}
+}
+
+// remember writes down where the cluster's servers are, so that the next agent
+// finds one of them.
+func (d *daemon) remember(servers []string) {
+	if slices.Equal(servers, d.id.Servers) || len(servers) < 2 {
+		return
+	}
+	d.id.Servers = servers
+	if err := d.id.write(d.cfg.DataDir, false); err != nil {
+		d.log.Error("the cluster's servers could not be written down", "error", err)
 	}
 }
 

@@ -48,8 +48,13 @@ func (c *Config) keep(cert *tls.Certificate, roots []*x509.Certificate) error {
 }
 
 // dial returns the way to the server of a machine that joined.
-func (c *Config) dial(credential string) (*rpc.Agent, error) {
-	cfg := rpc.AgentConfig{URL: c.Server, Credential: credential, Version: c.Version, Renewed: c.renewed, Steady: runtime.BootTime}
+func (c *Config) dial(id identity) (*rpc.Agent, error) {
+	cfg := rpc.AgentConfig{URL: c.Server, Others: c.Servers, Credential: id.Credential, Version: c.Version, Renewed: c.renewed, Steady: runtime.BootTime}
+	for _, s := range id.Servers {
+		if strings.HasPrefix(s, "https:") == strings.HasPrefix(c.Server, "https:") {
+			cfg.Others = append(cfg.Others, s)
+		}
+	}
 	if !strings.HasPrefix(c.Server, "https:") {
 		return rpc.DialAgent(cfg)
 	}

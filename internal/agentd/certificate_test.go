@@ -49,7 +49,7 @@ func TestDial(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		client, err := c.dial("secret")
+		client, err := c.dial(identity{Credential: "secret"})
 		switch {
 		case tt.says != "":
 			if fault.Of(err) != fault.Invalid || err == nil || !strings.Contains(err.Error(), tt.says) {
@@ -65,7 +65,7 @@ func TestDial(t *testing.T) {
 		}
 	}
 	c := Config{DataDir: t.TempDir(), Server: "http://127.0.0.1:1"}
-	client, err := c.dial("secret")
+	client, err := c.dial(identity{Credential: "secret"})
 	if err != nil {
 		t.Fatal(err)
 	}

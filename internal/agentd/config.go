@@ -35,6 +35,7 @@ import (
 // A Config says how an agent runs.
 type Config struct {
 	Server     string // URL of the server
+	Servers    []string // of further ones of the same cluster
 	CAFile     string // who may sign the server's certificate; empty: as joining found out
 	DataDir    string // the tasks, the journal and the agent's identity; made when missing
 	JoinToken  string // lets a new machine in, once; not needed afterwards
@@ -175,6 +176,7 @@ type identity struct {
 	Machine    string     `json:"machine"`
 	Credential string     `json:"credential"`
 	Seen       agent.Seen `json:"seen"`
+	Servers    []string   `json:"servers,omitempty"` // of the cluster, as the leader told
 }
 
 const (
@@ -199,16 +201,7 @@ func identify(ctx context.Context, cfg Config) (identity, error) {
 	if err != nil {
 		return identity{}, err
 	}
-	dial := rpc.AgentConfig{URL: cfg.Server, Version: cfg.Version}
-	if len(roots) > 0 {
-		dial.Roots = trust.Pool(roots...)
-	}
-	a, err := rpc.DialAgent(dial)
-	if err != nil {
-		return identity{}, err
-	}
-	defer a.Close()
-	j, err := a.Join(ctx, cfg.JoinToken, machine.ID(cfg.Machine))
+	j, err := cfg.join(ctx, roots)
 	if err != nil {
 		return identity{}, err
 	}
@@ -220,6 +213,26 @@ func identify(ctx context.Context, cfg Config) (identity, error) {
 	}
 	id := identity{Version: identityVersion, UID: j.UID, Cluster: j.Name, Machine: cfg.Machine, Credential: j.Credential}
 	return id, id.write(cfg.DataDir, true)
+}
+
+// join trades the join token, at the first server that answers.
+func (c *Config) join(ctx context.Context, roots []*x509.Certificate) (j rpc.Joined, err error) {
+	for _, server := range append([]string{c.Server}, c.Servers...) {
+		dial := rpc.AgentConfig{URL: server, Version: c.Version}
+		if len(roots) > 0 {
+			dial.Roots = trust.Pool(roots...)
+		}
+		a, bad := rpc.DialAgent(dial)
+		if bad != nil {
+			return j, bad
+		}
+		j, err = a.Join(ctx, c.JoinToken, machine.ID(c.Machine))
+		a.Close()
+		if err == nil || fault.Of(err) != fault.Unavailable {
+			return j, err
+		}
+	}
+	return j, err
 }
 
 func readIdentity(cfg Config, path string, data []byte) (identity, error) {

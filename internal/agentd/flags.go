@@ -65,7 +65,8 @@ func onSignal(sig os.Signal) (got <-chan struct{}, done func()) {
 }
 
 func fromFlags(f cli.AgentFlags) (Config, error) {
-	c := Config{Server: f.Server, CAFile: f.CAFile, DataDir: f.DataDir, Machine: f.Machine, Host: f.Host, Hide: f.Hide}
+	servers := strings.Split(f.Server, ",")
+	c := Config{Server: servers[0], Servers: servers[1:], CAFile: f.CAFile, DataDir: f.DataDir, Machine: f.Machine, Host: f.Host, Hide: f.Hide}
 	for _, n := range slices.Sorted(maps.Keys(f.Attributes)) {
 		for _, v := range f.Attributes[n] {
 			c.Attributes = append(c.Attributes, machine.Attribute{Name: n, Value: v})

@@ -57,6 +57,7 @@ const (
 func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello, events chan<- event, log *slog.Logger) error {
 	wait := firstRetry
 	last := ""
+	moves := 0 // to another server, without a session in between
 	session := func() error {
 		s, err := client.Session(ctx, hello())
 		if err != nil {
@@ -68,7 +69,7 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 		if last != "" {
 			log.InfoContext(ctx, "the server answers again")
 		}
-		last = ""
+		last, moves = "", 0
 		began := time.Now()
 		err = talk(ctx, &link{s: s, peer: s.Peer(), out: make(chan control.Message, maxSay)}, events)
 		if time.Since(began) > rpc.Silence {
@@ -80,6 +81,11 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 		err := session()
 		if ctx.Err() != nil || errors.Is(err, rpc.ErrRenewed) {
 			continue
+		}
+		if errors.Is(err, rpc.ErrMoved) {
+			if moves++; moves <= 2*len(client.Servers()) { // somebody may know the leader
+				wait = firstRetry
+			}
 		}
 		if text := err.Error(); text != last {
 			log.WarnContext(ctx, "no session with the server; the tasks run on", "error", text)

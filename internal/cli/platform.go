@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,8 +29,9 @@ type ServerFlags struct {
 	TLSKey       string
 	Cluster      string
 	PriceBook    string // empty: the default one
-	ClusterStore string // empty: SQLite in the data directory
-	CompanyStore string // empty: SQLite in the data directory
+	ClusterStore string // a file or postgres://…; empty: SQLite in the data directory
+	CompanyStore string // likewise
+	Advertise    string // URL under which other servers, agents and users reach this one; empty: from Listen
 	Hosts        []string
 }
 
@@ -150,6 +152,13 @@ func (a *app) serverCommand() *cobra.Command {
 			if f.DataDir == "" {
 				f.DataDir = a.dataDir(f.Cluster)
 			}
+			for _, s := range []*string{&f.ClusterStore, &f.CompanyStore} {
+				if u, err := url.Parse(*s); err == nil && (hasPassword(u.User) || u.Query().Has("password")) {
+					return badParameter("a password on the command line is seen by everybody on this machine; put it into PGPASSWORD, into the file that PGPASSFILE names, or give the whole URL in COVEY_CLUSTER_STORE and COVEY_COMPANY_STORE")
+				}
+			}
+			f.ClusterStore = first(f.ClusterStore, a.env.Getenv("COVEY_CLUSTER_STORE"))
+			f.CompanyStore = first(f.CompanyStore, a.env.Getenv("COVEY_COMPANY_STORE"))
 			return run(cmd.Context(), func() error { return a.env.Server(cmd.Context(), f) })
 		},
 	}
@@ -161,10 +170,16 @@ func (a *app) serverCommand() *cobra.Command {
 	fs.StringVar(&f.TLSKey, "tls-key", "", "file with its key")
 	fs.StringVar(&f.Cluster, "cluster", "dev", "name of the cluster")
 	fs.StringVar(&f.PriceBook, "price-book", "", "file with prices (default: the documented ones)")
-	fs.StringVar(&f.ClusterStore, "cluster-store", "", "store of jobs, tasks and machines (default: SQLite in the data directory)")
-	fs.StringVar(&f.CompanyStore, "company-store", "", "store of teams and money (default: SQLite in the data directory)")
+	fs.StringVar(&f.ClusterStore, "cluster-store", "", "store of jobs, tasks and machines: a file, or postgres://USER@HOST/DATABASE for several servers (COVEY_CLUSTER_STORE; default: SQLite in the data directory)")
+	fs.StringVar(&f.CompanyStore, "company-store", "", "store of teams and money, likewise (COVEY_COMPANY_STORE)")
+	fs.StringVar(&f.Advertise, "advertise", "", "URL under which other servers, agents and users reach this one (default: from --listen)")
 	fs.StringArrayVar(&f.Hosts, "host", nil, "a name beside localhost under which the server is reached (may be given again)")
 	return c
+}
+
+func hasPassword(u *url.Userinfo) bool {
+	_, ok := u.Password()
+	return ok
 }
 
 func (a *app) agentCommand() *cobra.Command {

@@ -19,6 +19,7 @@ import (
 // Recv may be called at the same time; each of them by one goroutine.
 type Session struct {
 	agent  *Agent
+	way    *way
 	stream *connect.BidiStreamForClient[pb.SessionRequest, pb.SessionResponse]
 	end    context.CancelCauseFunc
 	done   <-chan struct{}
@@ -67,7 +68,7 @@ func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) 
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	s := &Session{
-		agent: a, stream: w.client.Session(ctx), end: end, done: ctx.Done(), name: h.Session,
+		agent: a, way: w, stream: w.client.Session(ctx), end: end, done: ctx.Done(), name: h.Session,
 		cause: func() error { return context.Cause(ctx) },
 	}
 	closeWith(ctx, s.stream)
@@ -76,6 +77,9 @@ func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) 
 		end(fault.Timeout.Errorf("the server was silent for %v", Silence))
 	})
 	a.sign(s.stream.RequestHeader())
+	if lost := a.unreached(); lost != "" {
+		s.stream.RequestHeader().Set(lostHeader, lost)
+	}
 	hello := helloToWire(h)
 	hello.Wire, hello.Version = Wire, text(a.cfg.Version)
 	_ = s.send(&pb.SessionRequest{Hello: hello, Session: h.Session}) // receive says why it failed
@@ -84,6 +88,8 @@ func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) 
 		s.Close()
 		return nil, err
 	}
+	a.reached()
+	a.learn(first.GetServers())
 	s.peer = Peer{Wire: first.GetWire(), Version: first.GetVersion()}
 	if s.peer.Orders, err = ordersFromWire(first); err == nil && (s.peer.Wire+1 < Wire || s.peer.Wire > Wire+1) {
 		err = fault.Conflict.Errorf("the server speaks version %d of the wire and this agent %d; upgrade the older one", s.peer.Wire, Wire)
@@ -198,7 +204,11 @@ func (s *Session) lost(err error) error {
 	} else if errors.Is(err, io.EOF) {
 		err = fault.Unavailable.Errorf("the server ended the session")
 	}
+	moved := s.way != nil && !errors.Is(err, errClosed) && !errors.Is(err, context.Canceled) && s.agent.move(s.way, err)
 	err = s.agent.judge(err)
+	if moved {
+		err = errors.Join(err, ErrMoved)
+	}
 	s.end(err)
 	return err
 }

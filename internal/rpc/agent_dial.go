@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // An AgentConfig says how an agent reaches its server.
 type AgentConfig struct {
 	URL        string           // http://HOST:PORT on loopback, else https://HOST:PORT
+	Others     []string         // further servers of the cluster, in the same form
 	Credential string           // what [Agent.Join] returned; empty before
 	Version    string           // of the agent, for people
 	Roots      *x509.CertPool   // https: who may sign the server's certificate; nil: nobody, until the machine joined
@@ -42,31 +44,38 @@ type AgentConfig struct {
 // several goroutines at once.
 type Agent struct {
 	cfg    AgentConfig
-	host   string // of the URL, without a port
-	secure bool   // by TLS
+	secure bool // by TLS
 
-	mu   sync.Mutex
-	way  *way
-	cert *tls.Certificate // nil: there is none, or the server refused it
+	mu      sync.Mutex
+	way     *way
+	cert    *tls.Certificate // nil: there is none, or the server refused it
+	servers []string         // of the cluster, as far as they are known
+	lost    string           // the server that was not reached last; empty: none
 }
 
-// A way is a bundle of connections on which the machine proves itself by one
-// certificate.
+// A way is a bundle of connections to one server on which the machine proves
+// itself by one certificate.
 type way struct {
+	url    string
 	client api.AgentServiceClient
 	conns  *http.Transport
-	over   chan struct{} // closed when the certificate was replaced
+	over   chan struct{} // closed when another way is used instead
+	moved  bool          // to another server; set before over is closed
 }
 
 // DialAgent returns a way to the server. It opens no connection: the calls do,
 // whenever there is none.
 func DialAgent(cfg AgentConfig) (*Agent, error) {
-	u, err := url.Parse(cfg.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fault.Invalid.Errorf("server %.100q is no address; want a URL such as http://127.0.0.1:8081", cfg.URL)
+	secure, err := address(cfg.URL)
+	if err != nil {
+		return nil, err
 	}
-	if u.Scheme == "http" && !loopback(hostOf(u.Host)) {
-		return nil, fault.Invalid.Errorf("server %.100q is reached over a network; want https://, since http:// is for loopback only", cfg.URL)
+	for _, o := range cfg.Others {
+		if also, err := address(o); err != nil {
+			return nil, err
+		} else if also != secure {
+			return nil, fault.Invalid.Errorf("servers %.100q and %.100q are reached in different ways; want https:// for all, or http:// on loopback", cfg.URL, o)
+		}
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -78,9 +87,10 @@ func DialAgent(cfg AgentConfig) (*Agent, error) {
 	if cfg.Roots == nil {
 		cfg.Roots = x509.NewCertPool()
 	}
-	a := &Agent{cfg: cfg, host: u.Hostname(), secure: u.Scheme == "https", cert: cfg.Cert}
+	a := &Agent{cfg: cfg, secure: secure, cert: cfg.Cert}
+	a.learn(append([]string{cfg.URL}, cfg.Others...))
 	if cfg.Beside == nil {
-		a.way = a.open(a.config(cfg.Cert))
+		a.way = a.open(cfg.URL, a.config(cfg.Cert))
 		return a, nil
 	}
 	if a.secure || cfg.Beside.secure || cfg.URL != cfg.Beside.cfg.URL {
@@ -88,6 +98,18 @@ func DialAgent(cfg AgentConfig) (*Agent, error) {
 	}
 	a.way, _ = cfg.Beside.current()
 	return a, nil
+}
+
+// address reports whether the server at a URL is reached by TLS.
+func address(server string) (secure bool, err error) {
+	u, err := url.Parse(server)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return false, fault.Invalid.Errorf("server %.100q is no address; want a URL such as http://127.0.0.1:8081", server)
+	}
+	if u.Scheme == "http" && !loopback(hostOf(u.Host)) {
+		return false, fault.Invalid.Errorf("server %.100q is reached over a network; want https://, since http:// is for loopback only", server)
+	}
+	return u.Scheme == "https", nil
 }
 
 // config is TLS on which the machine shows cert, if any.
@@ -99,17 +121,17 @@ func (a *Agent) config(cert *tls.Certificate) *tls.Config {
 	return c
 }
 
-func (a *Agent) open(c *tls.Config) *way {
+func (a *Agent) open(server string, c *tls.Config) *way {
 	var p http.Protocols // streams in both directions need HTTP/2
 	p.SetHTTP2(a.secure)
 	p.SetUnencryptedHTTP2(!a.secure)
-	w := &way{over: make(chan struct{}), conns: &http.Transport{
+	w := &way{url: server, over: make(chan struct{}), conns: &http.Transport{
 		Protocols: &p, TLSClientConfig: c, TLSHandshakeTimeout: 10 * time.Second,
 		DialContext:     (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		IdleConnTimeout: time.Minute,
 		HTTP2:           &http.HTTP2Config{SendPingTimeout: Silence, PingTimeout: 5 * time.Second},
 	}}
-	w.client = api.NewAgentServiceClient(&http.Client{Transport: trust.Explained{Next: w.conns}}, a.cfg.URL, connect.WithReadMaxBytes(maxReport))
+	w.client = api.NewAgentServiceClient(&http.Client{Transport: trust.Explained{Next: w.conns}}, server, connect.WithReadMaxBytes(maxReport))
 	return w
 }
 
@@ -117,12 +139,20 @@ func (a *Agent) open(c *tls.Config) *way {
 // ones are opened with the new one.
 var ErrRenewed = fault.Unavailable.Errorf("the machine's certificate was renewed; open a new stream")
 
-// endWith ends a stream's context when its certificate was replaced.
+// ErrMoved ends the streams of a machine that turned to another server of its
+// cluster.
+var ErrMoved = fault.Unavailable.Errorf("another server leads; open a new stream")
+
+// endWith ends a stream's context when its way is no longer used.
 func (w *way) endWith(ctx context.Context, end context.CancelCauseFunc) {
 	go func() {
 		select {
 		case <-w.over:
-			end(ErrRenewed)
+			if w.moved {
+				end(ErrMoved)
+			} else {
+				end(ErrRenewed)
+			}
 		case <-ctx.Done():
 		}
 	}()
@@ -144,7 +174,7 @@ func (a *Agent) current() (*way, *tls.Certificate) {
 func (a *Agent) use(cert *tls.Certificate) {
 	a.mu.Lock()
 	old := a.way
-	a.way, a.cert = a.open(a.config(cert)), cert
+	a.way, a.cert = a.open(old.url, a.config(cert)), cert
 	a.mu.Unlock()
 	close(old.over)
 	old.conns.CloseIdleConnections()
@@ -216,8 +246,8 @@ func (a *Agent) Join(ctx context.Context, token string, m machine.ID) (Joined, e
 			return Joined{}, fault.Invalid.Errorf("the join token names no authority, so that %s cannot be verified; make the token at that server with covey token create --kind join, or name the authority with --ca-file", a.cfg.URL)
 		}
 		if pin != "" {
-			pinned = trust.NewPinned(pin, a.host, a.cfg.Now)
-			w = a.open(pinned.Config())
+			pinned = trust.NewPinned(pin, hostOf(strings.TrimPrefix(w.url, "https://")), a.cfg.Now)
+			w = a.open(w.url, pinned.Config())
 			defer w.conns.CloseIdleConnections()
 		}
 		var err error
@@ -268,7 +298,8 @@ func (a *Agent) Renew(ctx context.Context, m machine.ID) (*tls.Certificate, erro
 	a.sign(call.Header())
 	w, err := a.certified()
 	if err != nil {
-		w = a.open(a.config(nil))
+		w, _ = a.current()
+		w = a.open(w.url, a.config(nil))
 		defer w.conns.CloseIdleConnections()
 		call.Header().Set("Authorization", "Bearer "+a.cfg.Credential)
 	}

@@ -86,6 +86,9 @@ func (s *services) Session(ctx context.Context, stream *connect.BidiStream[pb.Se
 	if err != nil {
 		return err
 	}
+	if err = s.awaitLeading(ctx, stream.RequestHeader().Get(lostHeader)); err != nil {
+		return err
+	}
 	agent, err := s.b.Attach(ctx, hello)
 	if err != nil {
 		return err
@@ -123,7 +126,7 @@ type talk struct {
 func (t *talk) run(ctx context.Context, first *pb.SessionRequest) error {
 	v := t.s.b.View()
 	welcome := ordersToWire(Orders{Epoch: v.Epoch, Rev: v.Snapshot.Rev, UID: v.Snapshot.Cluster.UID})
-	welcome.Wire, welcome.Version = Wire, text(t.s.opt.Version)
+	welcome.Wire, welcome.Version, welcome.Servers = Wire, text(t.s.opt.Version), v.urls()
 	if err := t.send(welcome); err != nil {
 		return err
 	}

@@ -59,6 +59,9 @@ type View struct {
 	Epoch    machine.Epoch
 	Paused   string         // why rescheduling is paused; empty: it is not
 	Held     []control.Held // tasks that nobody knows and that are left alone; at most 1000
+	// Servers are those of the cluster when several share its database.
+	Servers   []Server
+	Following *Following // nil: this server leads
 }
 
 // An AgentSession is the life of one agent at the backend.

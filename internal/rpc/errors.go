@@ -65,6 +65,9 @@ func toWire(err error) error {
 	if _, ok := errors.AsType[*connect.Error](err); ok {
 		return err
 	}
+	if e, ok := errors.AsType[*elsewhereError](err); ok {
+		return elsewhereToWire(e)
+	}
 	kind := fault.Of(err)
 	if kind == fault.Internal {
 		switch {

@@ -147,6 +147,9 @@ func (s *services) Look(ctx context.Context, stream *connect.BidiStream[pb.LookR
 	if first.GetMachine() == "" {
 		return fault.Invalid.Errorf("the first message names no machine")
 	}
+	if v := s.b.View(); v.Following != nil {
+		return v.Elsewhere()
+	}
 	m := machine.ID(first.GetMachine())
 	p := newLookPeer()
 	s.looks.attach(m, p)

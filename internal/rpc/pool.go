@@ -80,7 +80,10 @@ func (s *services) GetCluster(ctx context.Context, _ *connect.Request[pb.GetClus
 	resp := &pb.GetClusterResponse{
 		Name: text(c.Name), Uid: text(c.UID), Version: text(s.opt.Version), Epoch: epochToWire(v.Epoch), Recovery: c.Recovery,
 		Jobs: count(jobs), Tasks: count(tasks), Machines: count(machines), Subject: text(callerOf(ctx).String()),
-		Paused: text(v.Paused), Wire: Wire,
+		Paused: text(v.Paused), Wire: Wire, Servers: serversToWire(v.Servers),
+	}
+	if v.Following != nil {
+		resp.AgeMillis = max(1, s.opt.Now().Sub(v.Following.Since).Milliseconds())
 	}
 	for m := range v.Snapshot.Machines() {
 		if m.Up {

@@ -25,7 +25,7 @@ func (p Program) Server(ctx context.Context, f cli.ServerFlags) error {
 	return Run(ctx, Config{
 		DataDir: f.DataDir, Listen: f.Listen, TLS: f.TLS, TLSCert: f.TLSCert, TLSKey: f.TLSKey,
 		Cluster: f.Cluster, PriceBook: f.PriceBook, ClusterStore: f.ClusterStore,
-		CompanyStore: f.CompanyStore, Hosts: f.Hosts, Self: p.Self, Version: p.Version, Log: p.log().With("part", "server"),
+		CompanyStore: f.CompanyStore, Advertise: f.Advertise, Hosts: f.Hosts, Self: p.Self, Version: p.Version, Log: p.log().With("part", "server"),
 	})
 }
 

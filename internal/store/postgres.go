@@ -75,15 +75,6 @@ func IsPostgres(place string) bool {
 	return strings.HasPrefix(place, "postgres://") || strings.HasPrefix(place, "postgresql://")
 }
 
-// HasPassword reports whether the URL of a database holds a password.
-func HasPassword(url string) bool {
-	_, rest, _ := strings.Cut(url, "://")
-	user, _, found := strings.Cut(rest, "@")
-	_, secret, with := strings.Cut(user, ":")
-	_, query, _ := strings.Cut(url, "?")
-	return found && with && secret != "" || strings.Contains("&"+query, "&password=")
-}
-
 // OpenPostgres opens the store, which it creates or upgrades if needed. An
 // error is of kind Unavailable if the database is not reached, Denied if it
 // does not let this server in, and Invalid if the URL makes no sense, the

@@ -805,7 +805,10 @@ type SessionResponse struct {
 	// since it said so last.
 	Leased uint64 `protobuf:"varint,9,opt,name=leased,proto3" json:"leased,omitempty"`
 	// The agent said bye, and that is durable: the session is over.
-	Bye           bool `protobuf:"varint,10,opt,name=bye,proto3" json:"bye,omitempty"`
+	Bye bool `protobuf:"varint,10,opt,name=bye,proto3" json:"bye,omitempty"`
+	// URLs of the cluster's servers, any of which knows the leader; in the first
+	// message.
+	Servers       []string `protobuf:"bytes,11,rep,name=servers,proto3" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -908,6 +911,13 @@ func (x *SessionResponse) GetBye() bool {
 		return x.Bye
 	}
 	return false
+}
+
+func (x *SessionResponse) GetServers() []string {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
 }
 
 // LookRequest is an answer of the agent; the first message has no id and says
@@ -1270,7 +1280,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x04gpus\x18\a \x03(\rR\x04gpus\"3\n" +
 	"\aFactAck\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\x91\x03\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xab\x03\n" +
 	"\x0fSessionResponse\x12%\n" +
 	"\x05epoch\x18\x01 \x01(\v2\x0f.covey.v1.EpochR\x05epoch\x12\x10\n" +
 	"\x03rev\x18\x02 \x01(\x04R\x03rev\x12\x1f\n" +
@@ -1283,7 +1293,8 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\aversion\x18\b \x01(\tR\aversion\x12\x16\n" +
 	"\x06leased\x18\t \x01(\x04R\x06leased\x12\x10\n" +
 	"\x03bye\x18\n" +
-	" \x01(\bR\x03bye\x1a:\n" +
+	" \x01(\bR\x03bye\x12\x18\n" +
+	"\aservers\x18\v \x03(\tR\aservers\x1a:\n" +
 	"\fConfigsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xed\x01\n" +

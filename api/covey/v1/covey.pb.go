@@ -3148,7 +3148,11 @@ type GetClusterResponse struct {
 	// Rescheduling is paused because too many machines vanished; empty if not.
 	Paused string `protobuf:"bytes,12,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Version of the wire that the server speaks.
-	Wire          uint32 `protobuf:"varint,13,opt,name=wire,proto3" json:"wire,omitempty"`
+	Wire uint32 `protobuf:"varint,13,opt,name=wire,proto3" json:"wire,omitempty"`
+	// The servers that live, when several share a database; none otherwise.
+	Servers []*Server `protobuf:"bytes,14,rep,name=servers,proto3" json:"servers,omitempty"`
+	// How old what this server shows may be, in milliseconds; 0 when it leads.
+	AgeMillis     int64 `protobuf:"varint,15,opt,name=age_millis,json=ageMillis,proto3" json:"age_millis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3274,6 +3278,84 @@ func (x *GetClusterResponse) GetWire() uint32 {
 	return 0
 }
 
+func (x *GetClusterResponse) GetServers() []*Server {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *GetClusterResponse) GetAgeMillis() int64 {
+	if x != nil {
+		return x.AgeMillis
+	}
+	return 0
+}
+
+// Server is one of the servers of a cluster.
+type Server struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, as the database knows it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Where clients reach it.
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// It leads the cluster; the others follow it.
+	Leads         bool `protobuf:"varint,3,opt,name=leads,proto3" json:"leads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Server) Reset() {
+	*x = Server{}
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Server) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Server) ProtoMessage() {}
+
+func (x *Server) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Server.ProtoReflect.Descriptor instead.
+func (*Server) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Server) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Server) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Server) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
 // CreateTokenRequest says what the token is for.
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3289,7 +3371,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3383,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3396,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateTokenRequest) GetKind() string {
@@ -3351,7 +3433,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3445,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3458,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3402,7 +3484,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3414,7 +3496,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3427,7 +3509,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
 }
 
 // Token is a token without its secret.
@@ -3449,7 +3531,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +3543,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +3556,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Token) GetId() string {
@@ -3523,7 +3605,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3535,7 +3617,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3548,7 +3630,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3569,7 +3651,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3663,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3676,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3613,7 +3695,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3625,7 +3707,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3638,7 +3720,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
 }
 
 // EndRecoveryRequest ends a recovery.
@@ -3650,7 +3732,7 @@ type EndRecoveryRequest struct {
 
 func (x *EndRecoveryRequest) Reset() {
 	*x = EndRecoveryRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3662,7 +3744,7 @@ func (x *EndRecoveryRequest) String() string {
 func (*EndRecoveryRequest) ProtoMessage() {}
 
 func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3675,7 +3757,7 @@ func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*EndRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
 }
 
 // EndRecoveryResponse says what is ending.
@@ -3689,7 +3771,7 @@ type EndRecoveryResponse struct {
 
 func (x *EndRecoveryResponse) Reset() {
 	*x = EndRecoveryResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3701,7 +3783,7 @@ func (x *EndRecoveryResponse) String() string {
 func (*EndRecoveryResponse) ProtoMessage() {}
 
 func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3714,7 +3796,7 @@ func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*EndRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *EndRecoveryResponse) GetTasks() int32 {
@@ -3733,7 +3815,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3745,7 +3827,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3758,7 +3840,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
 }
 
 // ResumeResponse says nothing: it is done.
@@ -3770,7 +3852,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3782,7 +3864,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3795,7 +3877,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
 }
 
 // ExportStateRequest asks for everything.
@@ -3807,7 +3889,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3819,7 +3901,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3832,7 +3914,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
 }
 
 // ExportStateResponse is a piece of the file, in order. The file is whole when
@@ -3847,7 +3929,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +3941,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +3954,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ExportStateResponse) GetData() []byte {
@@ -4097,7 +4179,7 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\bHeldTask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\amachine\x18\x02 \x01(\tR\amachine\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xec\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb7\x03\n" +
 	"\x12GetClusterResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
@@ -4113,7 +4195,14 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	" \x01(\x05R\bmachines\x12\x18\n" +
 	"\asubject\x18\v \x01(\tR\asubject\x12\x16\n" +
 	"\x06paused\x18\f \x01(\tR\x06paused\x12\x12\n" +
-	"\x04wire\x18\r \x01(\rR\x04wire\"c\n" +
+	"\x04wire\x18\r \x01(\rR\x04wire\x12*\n" +
+	"\aservers\x18\x0e \x03(\v2\x10.covey.v1.ServerR\aservers\x12\x1d\n" +
+	"\n" +
+	"age_millis\x18\x0f \x01(\x03R\tageMillis\"D\n" +
+	"\x06Server\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12\x14\n" +
+	"\x05leads\x18\x03 \x01(\bR\x05leads\"c\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x1f\n" +
@@ -4190,7 +4279,7 @@ func file_covey_v1_covey_proto_rawDescGZIP() []byte {
 	return file_covey_v1_covey_proto_rawDescData
 }
 
-var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_covey_v1_covey_proto_goTypes = []any{
 	(*CreateJobRequest)(nil),       // 0: covey.v1.CreateJobRequest
 	(*CreateJobResponse)(nil),      // 1: covey.v1.CreateJobResponse
@@ -4240,50 +4329,51 @@ var file_covey_v1_covey_proto_goTypes = []any{
 	(*GetClusterRequest)(nil),      // 45: covey.v1.GetClusterRequest
 	(*HeldTask)(nil),               // 46: covey.v1.HeldTask
 	(*GetClusterResponse)(nil),     // 47: covey.v1.GetClusterResponse
-	(*CreateTokenRequest)(nil),     // 48: covey.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 49: covey.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),      // 50: covey.v1.ListTokensRequest
-	(*Token)(nil),                  // 51: covey.v1.Token
-	(*ListTokensResponse)(nil),     // 52: covey.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),     // 53: covey.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 54: covey.v1.RevokeTokenResponse
-	(*EndRecoveryRequest)(nil),     // 55: covey.v1.EndRecoveryRequest
-	(*EndRecoveryResponse)(nil),    // 56: covey.v1.EndRecoveryResponse
-	(*ResumeRequest)(nil),          // 57: covey.v1.ResumeRequest
-	(*ResumeResponse)(nil),         // 58: covey.v1.ResumeResponse
-	(*ExportStateRequest)(nil),     // 59: covey.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),    // 60: covey.v1.ExportStateResponse
-	nil,                            // 61: covey.v1.CreateJobRequest.FilesEntry
-	nil,                            // 62: covey.v1.JobSummary.TasksEntry
-	nil,                            // 63: covey.v1.FitJobRequest.FilesEntry
-	(*Job)(nil),                    // 64: covey.v1.Job
-	(*Task)(nil),                   // 65: covey.v1.Task
-	(*TaskEvent)(nil),              // 66: covey.v1.TaskEvent
-	(*Machine)(nil),                // 67: covey.v1.Machine
-	(*Epoch)(nil),                  // 68: covey.v1.Epoch
+	(*Server)(nil),                 // 48: covey.v1.Server
+	(*CreateTokenRequest)(nil),     // 49: covey.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 50: covey.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),      // 51: covey.v1.ListTokensRequest
+	(*Token)(nil),                  // 52: covey.v1.Token
+	(*ListTokensResponse)(nil),     // 53: covey.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),     // 54: covey.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 55: covey.v1.RevokeTokenResponse
+	(*EndRecoveryRequest)(nil),     // 56: covey.v1.EndRecoveryRequest
+	(*EndRecoveryResponse)(nil),    // 57: covey.v1.EndRecoveryResponse
+	(*ResumeRequest)(nil),          // 58: covey.v1.ResumeRequest
+	(*ResumeResponse)(nil),         // 59: covey.v1.ResumeResponse
+	(*ExportStateRequest)(nil),     // 60: covey.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),    // 61: covey.v1.ExportStateResponse
+	nil,                            // 62: covey.v1.CreateJobRequest.FilesEntry
+	nil,                            // 63: covey.v1.JobSummary.TasksEntry
+	nil,                            // 64: covey.v1.FitJobRequest.FilesEntry
+	(*Job)(nil),                    // 65: covey.v1.Job
+	(*Task)(nil),                   // 66: covey.v1.Task
+	(*TaskEvent)(nil),              // 67: covey.v1.TaskEvent
+	(*Machine)(nil),                // 68: covey.v1.Machine
+	(*Epoch)(nil),                  // 69: covey.v1.Epoch
 }
 var file_covey_v1_covey_proto_depIdxs = []int32{
-	61, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
-	64, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
-	64, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
-	65, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
-	62, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
+	62, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
+	65, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
+	65, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
+	66, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
+	63, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
 	5,  // 5: covey.v1.ListJobsResponse.jobs:type_name -> covey.v1.JobSummary
 	12, // 6: covey.v1.InstanceExplanation.verdicts:type_name -> covey.v1.Verdict
 	13, // 7: covey.v1.InstanceExplanation.machines:type_name -> covey.v1.MachineVerdict
 	14, // 8: covey.v1.ExplainJobResponse.instances:type_name -> covey.v1.InstanceExplanation
-	63, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
+	64, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
 	14, // 10: covey.v1.FitJobResponse.waits:type_name -> covey.v1.InstanceExplanation
 	18, // 11: covey.v1.FitJobResponse.machines:type_name -> covey.v1.MachineCount
 	19, // 12: covey.v1.FitJobResponse.stopped:type_name -> covey.v1.StoppedTask
-	66, // 13: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
-	66, // 14: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
+	67, // 13: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
+	67, // 14: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
 	14, // 15: covey.v1.ExplainTaskResponse.waits:type_name -> covey.v1.InstanceExplanation
-	66, // 16: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
+	67, // 16: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
 	29, // 17: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
-	67, // 18: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
-	67, // 19: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
-	65, // 20: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
+	68, // 18: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
+	68, // 19: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
+	66, // 20: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
 	39, // 21: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
 	39, // 22: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
 	38, // 23: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
@@ -4291,62 +4381,63 @@ var file_covey_v1_covey_proto_depIdxs = []int32{
 	39, // 25: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
 	39, // 26: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
 	43, // 27: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
-	68, // 28: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
+	69, // 28: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
 	46, // 29: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
-	51, // 30: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
-	0,  // 31: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
-	2,  // 32: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
-	4,  // 33: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
-	7,  // 34: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
-	9,  // 35: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
-	11, // 36: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
-	16, // 37: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
-	20, // 38: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
-	22, // 39: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
-	24, // 40: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
-	26, // 41: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
-	28, // 42: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
-	31, // 43: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
-	33, // 44: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
-	35, // 45: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
-	37, // 46: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
-	42, // 47: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
-	45, // 48: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
-	48, // 49: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
-	50, // 50: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
-	53, // 51: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
-	55, // 52: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
-	57, // 53: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
-	59, // 54: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
-	1,  // 55: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
-	3,  // 56: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
-	6,  // 57: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
-	8,  // 58: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
-	10, // 59: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
-	15, // 60: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
-	17, // 61: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
-	21, // 62: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
-	23, // 63: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
-	25, // 64: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
-	27, // 65: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
-	30, // 66: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
-	32, // 67: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
-	34, // 68: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
-	36, // 69: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
-	41, // 70: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
-	44, // 71: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
-	47, // 72: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
-	49, // 73: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
-	52, // 74: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
-	54, // 75: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
-	56, // 76: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
-	58, // 77: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
-	60, // 78: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
-	55, // [55:79] is the sub-list for method output_type
-	31, // [31:55] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	48, // 30: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
+	52, // 31: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
+	0,  // 32: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
+	2,  // 33: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
+	4,  // 34: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
+	7,  // 35: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
+	9,  // 36: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
+	11, // 37: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
+	16, // 38: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
+	20, // 39: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
+	22, // 40: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
+	24, // 41: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
+	26, // 42: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
+	28, // 43: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
+	31, // 44: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
+	33, // 45: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
+	35, // 46: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
+	37, // 47: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
+	42, // 48: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
+	45, // 49: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
+	49, // 50: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
+	51, // 51: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
+	54, // 52: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
+	56, // 53: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
+	58, // 54: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
+	60, // 55: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
+	1,  // 56: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
+	3,  // 57: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
+	6,  // 58: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
+	8,  // 59: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
+	10, // 60: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
+	15, // 61: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
+	17, // 62: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
+	21, // 63: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
+	23, // 64: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
+	25, // 65: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
+	27, // 66: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
+	30, // 67: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
+	32, // 68: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
+	34, // 69: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
+	36, // 70: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
+	41, // 71: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
+	44, // 72: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
+	47, // 73: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
+	50, // 74: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
+	53, // 75: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
+	55, // 76: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
+	57, // 77: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
+	59, // 78: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
+	61, // 79: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
+	56, // [56:80] is the sub-list for method output_type
+	32, // [32:56] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_covey_proto_init() }
@@ -4361,7 +4452,7 @@ func file_covey_v1_covey_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_covey_v1_covey_proto_rawDesc), len(file_covey_v1_covey_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   64,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -1,0 +1,128 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/covey-platform/covey/api/covey/v1"
+	"github.com/covey-platform/covey/internal/fault"
+)
+
+// A Server is one of several servers of a cluster.
+type Server struct {
+	Name  string
+	URL   string // where clients reach it
+	Leads bool
+}
+
+// A Following is what a server knows that does not lead.
+type Following struct {
+	Since time.Time // what the view shows was the newest then
+}
+
+// leader returns the URL of the leader, empty if none is known.
+func (v View) leader() string {
+	for _, s := range v.Servers {
+		if s.Leads {
+			return s.URL
+		}
+	}
+	return ""
+}
+
+// urls returns where the cluster's servers are reached.
+func (v View) urls() []string {
+	var out []string
+	for _, s := range v.Servers {
+		out = append(out, s.URL)
+	}
+	return out
+}
+
+// Elsewhere is the answer of a server that follows to what only the leader can
+// do. Its kind is Unavailable; a caller that understands it goes to the leader.
+func (v View) Elsewhere() error {
+	return fault.Unavailable.Errorf("%w", &elsewhereError{leader: v.leader(), servers: v.urls()})
+}
+
+type elsewhereError struct {
+	leader  string // URL; empty: nobody leads now
+	servers []string
+}
+
+func (e *elsewhereError) Error() string {
+	if e.leader == "" {
+		return "this server does not lead, and no server does now; try again"
+	}
+	return "this server does not lead; " + e.leader + " does"
+}
+
+// The metadata of an elsewhereError.
+const (
+	leaderHeader  = "Covey-Leader"
+	serversHeader = "Covey-Servers"
+)
+
+// lostHeader names, in the headers of an agent's session, the server that it
+// has just not reached.
+const lostHeader = "Covey-Lost"
+
+// turnover is how long an agent that has lost its leader waits here for the
+// next one: longer than a lease, and shorter than its patience.
+const turnover = 5 * time.Second
+
+// awaitLeading returns nil if this server leads. Otherwise it says who does,
+// when somebody does whom the caller has not just lost.
+func (s *services) awaitLeading(ctx context.Context, lost string) error {
+	late := time.NewTimer(turnover)
+	defer late.Stop()
+	for {
+		news := s.b.Published() // before looking, so that no change is missed
+		v := s.b.View()
+		if v.Following == nil {
+			return nil
+		}
+		if l := v.leader(); l != "" && l != lost {
+			return v.Elsewhere()
+		}
+		select {
+		case <-ctx.Done():
+			return ended(ctx.Err())
+		case <-late.C:
+			return v.Elsewhere()
+		case <-news:
+		}
+	}
+}
+
+// elsewhereToWire puts where the leader is into an error's metadata.
+func elsewhereToWire(e *elsewhereError) *connect.Error {
+	w := connect.NewError(connect.CodeUnavailable, errors.New(e.Error()))
+	w.Meta().Set(leaderHeader, e.leader)
+	w.Meta().Set(serversHeader, strings.Join(e.servers, ","))
+	return w
+}
+
+// elsewhereFromWire reports whether err is from a server that does not lead,
+// and where the leader and the other servers are.
+func elsewhereFromWire(err error) (leader string, servers []string, ok bool) {
+	e, is := errors.AsType[*connect.Error](err)
+	if !is || len(e.Meta().Values(leaderHeader)) == 0 {
+		return "", nil, false
+	}
+	servers = strings.Split(e.Meta().Get(serversHeader), ",")
+	servers = slices.DeleteFunc(servers, func(s string) bool { return s == "" })
+	return e.Meta().Get(leaderHeader), servers, true
+}
+
+func serversToWire(all []Server) (out []*pb.Server) {
+	for _, s := range all {
+		out = append(out, &pb.Server{Name: text(s.Name), Url: text(s.URL), Leads: s.Leads})
+	}
+	return out
+}
