@@ -34,13 +34,13 @@ import (
 
 // A Config says how an agent runs.
 type Config struct {
-	Server     string // URL of the server
+	Server     string   // URL of the server
 	Servers    []string // of further ones of the same cluster
-	CAFile     string // who may sign the server's certificate; empty: as joining found out
-	DataDir    string // the tasks, the journal and the agent's identity; made when missing
-	JoinToken  string // lets a new machine in, once; not needed afterwards
-	Machine    string // the machine's name in the cluster; empty: the host's name
-	Host       string // where its tasks' ports are reached; empty: 127.0.0.1
+	CAFile     string   // who may sign the server's certificate; empty: as joining found out
+	DataDir    string   // the tasks, the journal and the agent's identity; made when missing
+	JoinToken  string   // lets a new machine in, once; not needed afterwards
+	Machine    string   // the machine's name in the cluster; empty: the host's name
+	Host       string   // where its tasks' ports are reached; empty: 127.0.0.1
 	Attributes []machine.Attribute
 	Capacity   unit.Resources // zero measures are found out
 	Overhead   unit.Resources // kept back; zero: a default

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -125,20 +126,29 @@ func (a *app) clusterUse() *cobra.Command {
 }
 
 // clusterJSON is a cluster as commands print it.
+// serverJSON is one of several servers of a cluster.
+type serverJSON struct {
+	Name  string `json:"name"`
+	URL   string `json:"url"`
+	Leads bool   `json:"leads"`
+}
+
 type clusterJSON struct {
-	Name       string     `json:"name"`
-	UID        string     `json:"uid"`
-	Server     string     `json:"server"`
-	Version    string     `json:"version"`
-	Epoch      string     `json:"epoch"`
-	Recovery   bool       `json:"recovery"`
-	Paused     string     `json:"paused"`
-	Held       []heldJSON `json:"held"`
-	Jobs       int32      `json:"jobs"`
-	Tasks      int32      `json:"tasks"`
-	Machines   int32      `json:"machines"`
-	MachinesUp int32      `json:"machines_up"`
-	Subject    string     `json:"subject"`
+	Servers    []serverJSON `json:"servers,omitempty"` // when several share a database
+	Age        string       `json:"age,omitempty"`     // of all this, when nobody leads
+	Name       string       `json:"name"`
+	UID        string       `json:"uid"`
+	Server     string       `json:"server"`
+	Version    string       `json:"version"`
+	Epoch      string       `json:"epoch"`
+	Recovery   bool         `json:"recovery"`
+	Paused     string       `json:"paused"`
+	Held       []heldJSON   `json:"held"`
+	Jobs       int32        `json:"jobs"`
+	Tasks      int32        `json:"tasks"`
+	Machines   int32        `json:"machines"`
+	MachinesUp int32        `json:"machines_up"`
+	Subject    string       `json:"subject"`
 }
 
 type heldJSON struct {
@@ -175,6 +185,12 @@ func (a *app) clusterShow() *cobra.Command {
 			for _, h := range r.GetHeld() {
 				v.Held = append(v.Held, heldJSON{h.GetId(), h.GetMachine(), h.GetReason()})
 			}
+			for _, x := range r.GetServers() {
+				v.Servers = append(v.Servers, serverJSON{x.GetName(), x.GetUrl(), x.GetLeads()})
+			}
+			if age := r.GetAgeMillis(); age > 0 {
+				v.Age = (time.Duration(age) * time.Millisecond).String()
+			}
 			return a.print(cmd, v, func(w io.Writer) { clusterTable(w, v) })
 		},
 	}
@@ -190,6 +206,16 @@ func clusterTable(w io.Writer, v clusterJSON) {
 		{"machines", fmt.Sprintf("%d, %d up", v.Machines, v.MachinesUp)},
 		{"jobs", fmt.Sprintf("%d with %s", v.Jobs, many(int(v.Tasks), "task"))},
 		{"paused", v.Paused},
+	}
+	for _, x := range v.Servers {
+		what := "follower"
+		if x.Leads {
+			what = "leader"
+		}
+		lines = append(lines, [2]string{what, x.URL + " " + x.Name})
+	}
+	if v.Age != "" {
+		lines = append(lines, [2]string{"age", v.Age + ": nobody leads, and this is the last that a follower knows"})
 	}
 	if v.Recovery {
 		lines = append(lines, [2]string{"recovery", "the database was restored: unknown tasks are held until covey cluster recover"})

@@ -67,22 +67,35 @@ func (a *app) await(cmd *cobra.Command, c *client, key, until string, limit time
 func (c *client) watch(ctx context.Context, key string, seq uint64) <-chan struct{} {
 	news := make(chan struct{}, 1)
 	go func() {
-		s, err := c.jobs.WatchJob(ctx, connect.NewRequest(&pb.WatchJobRequest{Key: key, AfterSeq: seq}))
-		if err != nil {
-			return
-		}
-		defer func() { _ = s.Close() }()
-		for s.Receive() {
-			if s.Msg().GetEvent() == nil {
-				continue
-			}
-			select {
-			case news <- struct{}{}:
-			default:
+		for ctx.Err() == nil {
+			seq = c.watchOnce(ctx, key, seq, news)
+			select { // the server was lost, and another one goes on
+			case <-ctx.Done():
+			case <-time.After(retryPause):
 			}
 		}
 	}()
 	return news
+}
+
+// watchOnce watches until the stream ends, and returns where to go on.
+func (c *client) watchOnce(ctx context.Context, key string, seq uint64, news chan<- struct{}) uint64 {
+	s, err := c.jobs.WatchJob(ctx, connect.NewRequest(&pb.WatchJobRequest{Key: key, AfterSeq: seq}))
+	if err != nil {
+		return seq
+	}
+	defer func() { _ = s.Close() }()
+	for s.Receive() {
+		seq = s.Msg().GetSeq()
+		if s.Msg().GetEvent() == nil {
+			continue
+		}
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+	}
+	return seq
 }
 
 // verdict is how far a job is.

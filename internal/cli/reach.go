@@ -283,13 +283,26 @@ func (a *app) token(r reach) (string, error) {
 	return t, nil
 }
 
+// serverURLs reads the URLs of a cluster's servers, between commas.
+func serverURLs(server string) ([]*url.URL, error) {
+	var out []*url.URL
+	for one := range strings.SplitSeq(server, ",") {
+		u, err := url.Parse(strings.TrimSpace(one))
+		switch {
+		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "":
+			return nil, badParameter("server %.200q is no address; want a URL such as http://127.0.0.1:8081, or several with commas between them", one)
+		case u.Scheme == "http" && !loopback(u.Hostname()):
+			return nil, badParameter("server %.200q is reached over a network; want https://, since http:// is for loopback only", one)
+		}
+		out = append(out, u)
+	}
+	return out, nil
+}
+
 func newClient(server, token, caFile string) (*client, error) {
-	u, err := url.Parse(server)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "":
-		return nil, badParameter("server %.200q is no address; want a URL such as http://127.0.0.1:8081", server)
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return nil, badParameter("server %.200q is reached over a network; want https://, since http:// is for loopback only", server)
+	servers, err := serverURLs(server)
+	if err != nil {
+		return nil, err
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS13}
 	if caFile != "" {
@@ -308,8 +321,9 @@ func newClient(server, token, caFile string) (*client, error) {
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 2 * time.Minute,
 	}
-	h := &http.Client{Transport: bearer{token, trust.Explained{Next: t}}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	base := strings.TrimSuffix(server, "/")
+	servant := &several{servers: servers, next: trust.Explained{Next: t}}
+	h := &http.Client{Transport: bearer{token, servant}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	base := strings.TrimSuffix(servers[0].String(), "/")
 	opt := connect.WithReadMaxBytes(64 << 20)
 	return &client{
 		url:  base,

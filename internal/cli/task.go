@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,7 +64,33 @@ func (a *app) taskLogs() *cobra.Command {
 	return c
 }
 
+// readLog prints logs. When the server is lost in the middle, another one goes
+// on where this one was.
 func (a *app) readLog(cmd *cobra.Command, c *client, m *pb.ReadLogRequest) error {
+	out := &logWriter{w: cmd.OutOrStdout(), json: a.output == "json", names: m.GetInstance() < 0, at: map[string]*pb.LogPosition{}}
+	var lost time.Time // when nothing came since
+	for {
+		began := time.Now()
+		err := a.readLogOnce(cmd, c, m, out)
+		if !passes(err) || cmd.Context().Err() != nil {
+			return err
+		}
+		if out.wrote.After(began) || lost.IsZero() {
+			lost = time.Now()
+		}
+		if time.Since(lost) > patience || len(out.at) == 0 && !m.GetFollow() {
+			return err
+		}
+		m.After = slices.Collect(maps.Values(out.at))
+		select {
+		case <-cmd.Context().Done():
+			return err
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+func (a *app) readLogOnce(cmd *cobra.Command, c *client, m *pb.ReadLogRequest, out *logWriter) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	dead := time.AfterFunc(silence, cancel)
@@ -72,7 +100,6 @@ func (a *app) readLog(cmd *cobra.Command, c *client, m *pb.ReadLogRequest) error
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	out := &logWriter{w: cmd.OutOrStdout(), json: a.output == "json", names: m.GetInstance() < 0}
 	for s.Receive() {
 		dead.Reset(silence)
 		if err = out.write(s.Msg()); err != nil {
@@ -93,11 +120,18 @@ type logWriter struct {
 	json  bool
 	names bool
 	last  string // whose line is not complete
+	// at is how far each log was printed, and wrote when.
+	at    map[string]*pb.LogPosition
+	wrote time.Time
 }
 
 func (l *logWriter) write(m *pb.ReadLogResponse) error {
+	l.wrote = time.Now()
 	if len(m.GetData()) == 0 {
 		return nil
+	}
+	if m.GetLog() != "" {
+		l.at[m.GetTaskId()+" "+m.GetLog()] = &pb.LogPosition{TaskId: m.GetTaskId(), Log: m.GetLog(), Offset: m.GetNext()}
 	}
 	if l.json {
 		return jsonLine(l.w, struct {

@@ -87,3 +87,11 @@ func (h *hold) next(recovery bool) unit.Tick {
 		return h.until
 	}
 }
+
+// Warm ends the hold of a leader that has followed the one before it commit by
+// commit: its state is no old copy, so the machines need not be asked first.
+func (l *Loop) Warm() {
+	if !l.snap.Cluster.Recovery {
+		l.hold = hold{}
+	}
+}

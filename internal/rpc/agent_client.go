@@ -207,7 +207,7 @@ func (s *Session) lost(err error) error {
 	moved := s.way != nil && !errors.Is(err, errClosed) && !errors.Is(err, context.Canceled) && s.agent.move(s.way, err)
 	err = s.agent.judge(err)
 	if moved {
-		err = errors.Join(err, ErrMoved)
+		err = movedError{err}
 	}
 	s.end(err)
 	return err

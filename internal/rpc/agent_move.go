@@ -75,3 +75,10 @@ func (a *Agent) reached() {
 	defer a.mu.Unlock()
 	a.lost = ""
 }
+
+// movedError is why a session ended after which the agent turned to another
+// server. It is [ErrMoved].
+type movedError struct{ error }
+
+func (e movedError) Unwrap() error        { return e.error }
+func (e movedError) Is(target error) bool { return target == ErrMoved }

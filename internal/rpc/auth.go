@@ -142,6 +142,16 @@ func byToken(s *state.Snapshot, now unit.Tick, all []string) (caller, error) {
 	return who, nil
 }
 
+// Recognises reports whether the token of a call is known in v.
+func Recognises(v View, now time.Time, r *http.Request) bool {
+	all := r.Header.Values("Authorization")
+	if len(all) == 0 {
+		return false
+	}
+	_, err := byToken(v.Snapshot, unit.TickAt(now), all)
+	return err == nil
+}
+
 // A rule says what a procedure needs.
 type rule struct {
 	verb   tenant.Verb

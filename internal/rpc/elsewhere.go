@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -118,6 +119,17 @@ func elsewhereFromWire(err error) (leader string, servers []string, ok bool) {
 	servers = strings.Split(e.Meta().Get(serversHeader), ",")
 	servers = slices.DeleteFunc(servers, func(s string) bool { return s == "" })
 	return e.Meta().Get(leaderHeader), servers, true
+}
+
+// IsElsewhere reports whether an answer to a call of one message is that of a
+// server that does not lead, given its headers.
+func IsElsewhere(h http.Header) bool { return len(h.Values(leaderHeader)) > 0 }
+
+// Refuse answers a call with an error, in the form that its caller speaks.
+func Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if e := connect.NewErrorWriter().Write(w, r, toWire(err)); e != nil {
+		refuse(w, err)
+	}
 }
 
 func serversToWire(all []Server) (out []*pb.Server) {

@@ -31,7 +31,9 @@ type Options struct {
 	Hosts   []string         // names beside loopback under which the server may be reached, without ports
 	Now     func() time.Time // nil: the wall clock
 	Log     *slog.Logger     // nil: nothing is logged
-	TLS     *trust.Presenter // what the server shows; nil: it is reached on loopback without TLS
+	// Route returns who answers a call instead; nil, or no Route: this handler.
+	Route func(*http.Request) http.Handler
+	TLS   *trust.Presenter // what the server shows; nil: it is reached on loopback without TLS
 }
 
 // Bounds of what one peer may ask for.
@@ -210,6 +212,12 @@ func (s *services) door(next http.Handler) http.Handler {
 		rc := http.NewResponseController(w)
 		if !streams(r.URL.Path) {
 			_ = rc.SetReadDeadline(time.Now().Add(readLimit))
+		}
+		if s.opt.Route != nil {
+			if other := s.opt.Route(r); other != nil {
+				other.ServeHTTP(w, r)
+				return
+			}
 		}
 		ctx := context.WithValue(context.WithValue(r.Context(), controllerKey{}, rc), connKey{}, r.TLS)
 		next.ServeHTTP(w, r.WithContext(ctx))

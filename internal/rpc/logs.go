@@ -41,7 +41,13 @@ func (s *services) ReadLog(ctx context.Context, req *connect.Request[pb.ReadLogR
 	if err := cleanText("process", m.GetProcess(), maxNote); err != nil {
 		return err
 	}
-	r := &logReader{s: s, key: key, req: m, at: map[task.ID]map[string]*logCursor{}}
+	if len(m.GetAfter()) > maxLogs {
+		return fault.Invalid.Errorf("%d positions in logs; want at most %d", len(m.GetAfter()), maxLogs)
+	}
+	r := &logReader{s: s, key: key, req: m, at: map[task.ID]map[string]*logCursor{}, after: map[string]int64{}}
+	for _, p := range m.GetAfter() {
+		r.after[p.GetTaskId()+" "+p.GetLog()] = max(0, p.GetOffset())
+	}
 	d := deadlinesOf(ctx)
 	r.send = func(p *pb.ReadLogResponse) error {
 		d.write(time.Now().Add(streamLimit))
@@ -57,6 +63,8 @@ type logReader struct {
 	req  *pb.ReadLogRequest
 	send func(*pb.ReadLogResponse) error
 	at   map[task.ID]map[string]*logCursor
+	// after is where its caller is in logs that it has read before, by task and log.
+	after map[string]int64
 }
 
 // logCursor is how far a log was sent.
@@ -68,6 +76,9 @@ type logCursor struct {
 func (r *logReader) run(ctx context.Context) error {
 	beat := time.Now()
 	for {
+		if v := r.s.b.View(); v.Following != nil {
+			return v.Elsewhere() // the agents are with the leader
+		}
 		targets, more, err := r.targets(ctx)
 		if err != nil {
 			return err
@@ -178,7 +189,9 @@ func (r *logReader) one(ctx context.Context, t target) error {
 		c := r.at[t.id][e.Name]
 		if c == nil {
 			c = &logCursor{}
-			if n := int(r.req.GetTail()); n > 0 {
+			if at, known := r.after[t.id.String()+" "+e.Name]; known {
+				c.offset = at
+			} else if n := int(r.req.GetTail()); n > 0 {
 				if c.offset, err = r.tail(ctx, t, e.Name, n); err != nil {
 					return err
 				}
@@ -258,6 +271,7 @@ func (r *logReader) drain(ctx context.Context, t target, e LookEntry, c *logCurs
 		c.waiting = 0
 		err = r.send(&pb.ReadLogResponse{
 			TaskId: t.id.String(), Process: text(process), Stream: text(stream), Data: a.Data[:whole],
+			Log: text(e.Name), Next: a.Offset + int64(whole),
 		})
 		if err != nil {
 			return err

@@ -29,8 +29,6 @@ var _ rpc.Backend = (*backend)(nil)
 // doLimit bounds a command when its caller does not.
 const doLimit = 30 * time.Second
 
-func (b *backend) View() rpc.View { return *b.view.Load() }
-
 func (b *backend) Do(ctx context.Context, c control.Command) (control.Answer, state.Seq, error) {
 	ctx, cancel := context.WithTimeout(ctx, doLimit)
 	defer cancel()
@@ -106,10 +104,8 @@ func (b *backend) Usage(ctx context.Context, by ledger.By, from, to unit.Tick) (
 }
 
 func (b *backend) metered(ctx context.Context) (usageMeter, string, error) {
-	if err := b.metering.catchUp(ctx, b.View().Snapshot.Seq); err != nil {
-		return nil, "", err
-	}
-	return b.metering.meter, b.View().Snapshot.Cluster.UID, nil
+	m, err := b.metering.upTo(ctx, b.View().Snapshot.Seq)
+	return m, b.View().Snapshot.Cluster.UID, err
 }
 
 func ceilHour(t unit.Tick) unit.Tick {
@@ -131,9 +127,8 @@ func cutLast(s string) (before, after string, found bool) {
 	return s[:i], s[i+1:], true
 }
 
-// addToken makes sure that the secret of a token lets an admin in.
-func (b *backend) addToken(ctx context.Context, secret, user string) error {
-	hash := rpc.HashToken(secret)
+// addToken makes sure that the token with a hash lets an admin in.
+func (b *backend) addToken(ctx context.Context, hash, user string) error {
 	if _, ok := b.View().Snapshot.Credential(hash); ok {
 		return nil
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/rate"
+	"github.com/covey-platform/covey/internal/store"
 	"github.com/covey-platform/covey/internal/trust"
 )
 
@@ -33,8 +34,9 @@ type Config struct {
 	TLSKey       string   // path of its key
 	Cluster      string   // the name of the cluster
 	PriceBook    string   // path of a price book; empty: the default prices
-	ClusterStore string   // path of the cluster's database; empty: cluster.db in DataDir
-	CompanyStore string   // path of the company's database; empty: company.db in DataDir
+	ClusterStore string   // path or postgres URL of the cluster's database; empty: cluster.db in DataDir
+	CompanyStore string   // path or postgres URL of the company's database; empty: company.db in DataDir
+	Advertise    string   // URL under which others reach this server; empty: from Listen
 	Hosts        []string // names beside loopback under which the server may be reached
 	Self         string   // path of this binary, for child processes that evaluate files
 	Version      string
@@ -68,6 +70,12 @@ func (c *Config) complete() error {
 	}
 	if c.CompanyStore == "" {
 		c.CompanyStore = filepath.Join(dir, "company.db")
+		if store.IsPostgres(c.ClusterStore) {
+			c.CompanyStore = c.ClusterStore
+		}
+	}
+	if store.IsPostgres(c.ClusterStore) && !store.IsPostgres(c.CompanyStore) {
+		return fault.Invalid.Errorf("the cluster is kept in PostgreSQL and the company in the file %s, which no other server could read; name a postgres:// URL with --company-store too, or leave it out to use the same database", c.CompanyStore)
 	}
 	return MakeDataDir(dir)
 }

@@ -22,7 +22,7 @@ const (
 	maxQueue  = 4096 // what may wait for a turn; who comes then waits in line
 	maxInputs = 2000 // taken into one turn
 	maxHeld   = 1000 // held tasks that are shown
-	leaseTTL  = 10 * time.Second
+	leaseTTL  = 3 * time.Second
 	renewal   = time.Second
 	breath    = time.Second // after a commit that was refused
 	// A loop that was not awake for so long has not heard its agents either. It
@@ -47,6 +47,7 @@ type input struct {
 // looper takes the turns of one cluster.
 type looper struct {
 	store   clusterStore
+	shared  sharedStore // the same, if other servers use it too; else nil
 	log     *slog.Logger
 	name    string // of the cluster
 	holder  string // of the lease
@@ -59,15 +60,21 @@ type looper struct {
 	due      time.Time               // the next turn at the latest
 	sessions map[machine.ID]*session // of this term; touched by the loop's goroutine only
 
+	leads   bool         // touched by the loop's goroutine only
+	renewed atomic.Int64 // the lease, on the steady clock; see keep
+	unsure  []unsure     // commits of which nobody knows whether they happened
+	ring    ring
+
 	tail      tail
 	view      atomic.Pointer[rpc.View]
 	mu        sync.Mutex
 	published chan struct{}
 }
 
-func newLooper(store clusterStore, cluster string, st *stats, log *slog.Logger) *looper {
+func newLooper(cluster clusterStore, name, holder string, st *stats, log *slog.Logger) *looper {
+	shared, _ := cluster.(sharedStore)
 	return &looper{
-		store: store, log: log, name: cluster, holder: "server-" + rand.Text()[:8], inputs: make(chan input, maxQueue), stats: st,
+		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), stats: st,
 		steady0: time.Now(), sessions: map[machine.ID]*session{}, published: make(chan struct{}),
 	}
 }
@@ -82,34 +89,76 @@ func (l *looper) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.renewed.Store(int64(asked))
+	snap, warm, err := l.newest(ctx)
+	if err != nil {
+		return err
+	}
+	return l.reign(ctx, snap, epoch, warm)
+}
+
+// newest returns the state as it stands in the store. A server that followed
+// has it already: then it is warm.
+func (l *looper) newest(ctx context.Context) (snap *state.Snapshot, warm bool, err error) {
+	if v := l.view.Load(); v != nil && v.Following != nil {
+		if snap, err = l.advance(ctx, v.Snapshot); err == nil {
+			return snap, true, nil
+		}
+		l.log.WarnContext(ctx, "the state is read again", "because", err)
+	}
+	snap, err = l.load(ctx)
+	return snap, false, err
+}
+
+// load reads the whole state.
+func (l *looper) load(ctx context.Context) (*state.Snapshot, error) {
 	var rows []state.Row
 	head, err := l.store.Load(ctx, func(r state.Row) error { rows = append(rows, r); return nil })
 	if err != nil {
+		return nil, err
+	}
+	return state.Restore(each(rows), head)
+}
+
+// reign begins a term at snap.
+func (l *looper) reign(ctx context.Context, snap *state.Snapshot, epoch machine.Epoch, warm bool) error {
+	if err := l.named(snap); err != nil {
 		return err
 	}
-	snap, err := state.Restore(each(rows), head)
-	if err != nil {
-		return err
-	}
-	if have := snap.Cluster.Name; have != "" && have != l.name {
-		return fault.Conflict.Errorf("the database is that of cluster %s, not of %s; start with --cluster %s, or name another data directory", have, l.name, have)
-	}
-	for _, s := range l.sessions {
-		s.end()
-	}
-	l.sessions = map[machine.ID]*session{}
+	l.endSessions()
 	l.clock = control.Clock{}
 	l.clock.Since(snap.At, l.steady())
 	l.loop = control.New(snap, epoch, l.steady(), control.Defaults())
-	l.loop.Prove(asked)
-	l.log.InfoContext(ctx, "this server leads", "cluster", l.name, "uid", snap.Cluster.UID, "epoch", epoch.String(), "rev", uint64(snap.Rev))
+	l.loop.Prove(unit.Tick(l.renewed.Load()))
+	if warm {
+		l.loop.Warm()
+	}
+	l.leads = true
+	l.log.InfoContext(ctx, "this server leads", "cluster", l.name, "uid", snap.Cluster.UID, "epoch", epoch.String(), "rev", uint64(snap.Rev), "warm", warm)
 	l.tail.reset(snap.Seq)
+	l.settle(ctx, epoch)
 	l.publish()
 	if snap.Cluster.UID == "" {
 		birth := control.Birth{Cluster: state.Cluster{Name: l.name, UID: rand.Text(), Incarnation: 1}}
 		return l.turn(ctx, []input{{do: func(t *control.Turn) error { _, err := t.Do(birth); return err }, done: func(error) {}}})
 	}
 	return nil
+}
+
+// named refuses the database of another cluster.
+func (l *looper) named(snap *state.Snapshot) error {
+	if have := snap.Cluster.Name; have != "" && have != l.name {
+		return fault.Conflict.Errorf("the database is that of cluster %s, not of %s; start with --cluster %s, or name another data directory", have, l.name, have)
+	}
+	return nil
+}
+
+// endSessions ends those of the last term.
+func (l *looper) endSessions() {
+	for _, s := range l.sessions {
+		s.end()
+	}
+	l.sessions = map[machine.ID]*session{}
 }
 
 // each yields rows that were read.
@@ -124,9 +173,54 @@ func each(rows []state.Row) func(func(state.Row) error) error {
 	}
 }
 
-// run takes turns until ctx ends. A term that ends by a commit of which nobody
-// knows the outcome is followed by another one.
+// run takes turns until ctx ends, or follows who does.
 func (l *looper) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		step := l.follow
+		if l.leads {
+			step = l.term
+		}
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	l.leave(ctx)
+	return nil
+}
+
+// term leads until the term ends: by a commit of which nobody knows the
+// outcome, or because the lease is lost. Another one follows, or another leader.
+func (l *looper) term(ctx context.Context) error {
+	why := l.lead(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case l.shared != nil:
+		l.log.WarnContext(ctx, "the term ended; this server follows", "error", why)
+		l.stepDown()
+		return nil
+	default:
+		l.log.ErrorContext(ctx, "the term ended; the state is read again", "error", why)
+		return l.begin(ctx)
+	}
+}
+
+// lead takes turns until the term ends, and returns why.
+func (l *looper) lead(ctx context.Context) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	// A commit is waited for also when the server is to end, but not when the
+	// lease is lost: then it is another one's to find out.
+	term, lose := context.WithCancel(context.WithoutCancel(ctx))
+	defer lose()
+	lost := make(chan error, 1)
+	if l.shared != nil {
+		epoch := l.loopEpoch()
+		go func() {
+			lost <- l.keep(ctx, epoch)
+			lose()
+		}()
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	lastRenewal := time.Now()
@@ -135,33 +229,34 @@ func (l *looper) run(ctx context.Context) error {
 		var batch []input
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
+		case err := <-lost:
+			return err
 		case in := <-l.inputs:
 			batch = l.gather(in)
 		case <-timer.C:
+		}
+		if err := l.fresh(); err != nil {
+			refuse(batch, l.View())
+			return err
 		}
 		if d := time.Since(awake); d > stall {
 			l.log.WarnContext(ctx, "this server stood still, or has too much to do: it cannot tell which agents were silent, and gives all of them more time", "for", d)
 			l.loop.Excuse(l.steady())
 		}
 		awake = time.Now()
-		if time.Since(lastRenewal) >= renewal {
+		if l.shared == nil && time.Since(lastRenewal) >= renewal {
 			asked := l.steady()
 			if err := l.store.Renew(ctx, l.holder, l.loopEpoch()); err == nil {
-				l.loop.Prove(asked)
+				l.renewed.Store(int64(asked))
 			} else if ctx.Err() == nil {
 				l.log.WarnContext(ctx, "the lease was not renewed", "error", err)
 			}
 			lastRenewal = time.Now()
 		}
-		if err := l.turn(ctx, batch); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			l.log.ErrorContext(ctx, "the term ended; the state is read again", "error", err)
-			if err := l.begin(ctx); err != nil {
-				return err
-			}
+		l.loop.Prove(unit.Tick(l.renewed.Load()))
+		if err := l.turn(term, batch); err != nil {
+			return err
 		}
 		timer.Reset(l.pause())
 	}
@@ -217,9 +312,17 @@ func (l *looper) turn(ctx context.Context, batch []input) error {
 		finish(kept, nil)
 		return nil
 	}
-	finish(kept, err)
-	if k := fault.Of(err); k == fault.Timeout || k == fault.Conflict || k == fault.Internal {
+	switch fault.Of(err) {
+	case fault.Timeout:
+		l.unsure = append(l.unsure, unsure{b, kept, time.Now()})
 		return err
+	case fault.Conflict, fault.Internal:
+		finish(kept, err)
+		return err
+	case fault.Unavailable:
+		l.refused(kept, err)
+	default:
+		finish(kept, err)
 	}
 	l.log.WarnContext(ctx, "a commit was refused; nothing of it happened", "error", err)
 	l.loop.Abort(t)
@@ -298,9 +401,14 @@ func (l *looper) pause() time.Duration { return max(time.Until(l.due), time.Mill
 
 // publish shows the committed state to readers.
 func (l *looper) publish() {
-	l.view.Store(&rpc.View{
+	l.show(&rpc.View{
 		Snapshot: l.loop.Snapshot(), Waits: l.loop.Waits(), Epoch: l.loop.Epoch(), Paused: l.loop.Paused(), Held: l.loop.Held(maxHeld),
+		Servers: l.ring.servers(l.holder),
 	})
+}
+
+func (l *looper) show(v *rpc.View) {
+	l.view.Store(v)
 	l.mu.Lock()
 	close(l.published)
 	l.published = make(chan struct{})

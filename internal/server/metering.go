@@ -24,10 +24,13 @@ type metering struct {
 	records interface {
 		Records(ctx context.Context, after state.Seq, limit int) ([]state.Record, error)
 	}
-	meter *store.Meter
-	log   *slog.Logger
+	company *store.Company
+	log     *slog.Logger
+	head    func() (uid string, head state.Head, leads bool)
+	stands  func(ctx context.Context) (state.Head, error) // the store, whatever this server knows
 
-	mu sync.Mutex
+	mu    sync.Mutex
+	meter *store.Meter // of the cluster, once its UID is known
 }
 
 const (
@@ -36,16 +39,19 @@ const (
 	meterEarly = maxTail / 5 // so many records are taken in at once, while they are in memory
 )
 
-// run takes in what is new now and then, until ctx ends. news is closed at the
-// next commit.
-func (m *metering) run(ctx context.Context, head func() state.Seq, news func() <-chan struct{}) error {
-	done := head()
+// run takes in what is new now and then, until ctx ends: on the leader, so that
+// servers do not get in each other's way. news is closed at the next commit.
+func (m *metering) run(ctx context.Context, news func() <-chan struct{}) error {
+	_, done, _ := m.head()
 	for {
-		if !m.wait(ctx, done, head, news) {
+		if !m.wait(ctx, done.Seq, news) {
 			return nil
 		}
-		done = head()
-		if err := m.catchUp(ctx, done); err != nil && ctx.Err() == nil {
+		var leads bool
+		if _, done, leads = m.head(); !leads {
+			continue
+		}
+		if _, err := m.upTo(ctx, done.Seq); err != nil && ctx.Err() == nil {
 			m.log.ErrorContext(ctx, "metering stands still; bills are refused until it goes on", "error", err)
 		}
 	}
@@ -53,12 +59,12 @@ func (m *metering) run(ctx context.Context, head func() state.Seq, news func() <
 
 // wait waits until it is time, or much has happened since done. It is false
 // when ctx ends.
-func (m *metering) wait(ctx context.Context, done state.Seq, head func() state.Seq, news func() <-chan struct{}) bool {
+func (m *metering) wait(ctx context.Context, done state.Seq, news func() <-chan struct{}) bool {
 	late := time.NewTimer(meterEvery)
 	defer late.Stop()
 	for {
 		next := news() // before looking, so that no commit is missed
-		if head() >= done+meterEarly {
+		if _, head, _ := m.head(); head.Seq >= done+meterEarly {
 			return true
 		}
 		select {
@@ -71,10 +77,41 @@ func (m *metering) wait(ctx context.Context, done state.Seq, head func() state.S
 	}
 }
 
-// catchUp takes in every record up to seq.
-func (m *metering) catchUp(ctx context.Context, seq state.Seq) error {
+// upTo takes in every record up to seq, and returns the meter.
+func (m *metering) upTo(ctx context.Context, seq state.Seq) (*store.Meter, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.open(ctx); err != nil {
+		return nil, err
+	}
+	return m.meter, m.catchUp(ctx, seq)
+}
+
+// open finds the meter of the cluster, which has a name by now.
+func (m *metering) open(ctx context.Context) error {
+	if m.meter != nil {
+		return nil
+	}
+	uid, _, _ := m.head()
+	if uid == "" {
+		return fault.Unavailable.Errorf("the cluster is being made; try again")
+	}
+	meter, err := m.company.Meter(ctx, uid)
+	if err != nil {
+		return err
+	}
+	m.meter = meter
+	head, err := m.stands(ctx)
+	if err == nil {
+		err = meter.Follows(ctx, head)
+	}
+	if err != nil {
+		m.log.ErrorContext(ctx, "bills are refused", "error", err)
+	}
+	return nil
+}
+
+func (m *metering) catchUp(ctx context.Context, seq state.Seq) error {
 	for {
 		at, err := m.meter.Seq(ctx)
 		if err != nil || at >= seq {
@@ -95,6 +132,11 @@ func (m *metering) catchUp(ctx context.Context, seq state.Seq) error {
 
 // at is the last record taken in, for trimming; 0 if it is not known.
 func (m *metering) at(ctx context.Context) state.Seq {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.open(ctx) != nil {
+		return 0
+	}
 	seq, err := m.meter.Seq(ctx)
 	if err != nil {
 		return 0

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"net"
@@ -35,12 +36,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	cluster, err := store.Open(ctx, store.Config{Path: cfg.ClusterStore, Now: time.Now, TTL: leaseTTL, Log: cfg.Log})
+	holder := "server-" + rand.Text()[:8]
+	cluster, err := cfg.openCluster(ctx, holder)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, cluster.Close()) }()
-	company, err := store.OpenCompany(ctx, cfg.CompanyStore, cfg.Log)
+	company, err := cfg.openCompany(ctx, holder)
 	if err != nil {
 		return err
 	}
@@ -53,23 +55,33 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer l.Close() //nolint:errcheck // the HTTP server closes it first
-	return serve(ctx, cfg, cluster, company, backend{book: book, eval: newEvaluator(cfg.Self)}, l)
+	b := backend{looper: newLooper(cluster, cfg.Cluster, holder, newStats(), cfg.Log), book: book, eval: newEvaluator(cfg.Self)}
+	return serve(ctx, cfg, company, b, l)
 }
 
-func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *store.Company, b backend, l net.Listener) error {
-	st := newStats()
-	b.looper = newLooper(cluster, cfg.Cluster, st, cfg.Log)
-	if err := b.begin(ctx); err != nil {
-		return err
-	}
-	m, err := company.Meter(ctx, b.View().Snapshot.Cluster.UID)
+func serve(ctx context.Context, cfg Config, company *store.Company, b backend, l net.Listener) error {
+	st := b.stats
+	secret, who, err := adminToken(filepath.Join(cfg.DataDir, TokenFile))
 	if err != nil {
 		return err
 	}
-	b.metering = &metering{records: &b, meter: m, log: cfg.Log}
-	s := b.View().Snapshot
-	if err = m.Follows(ctx, state.Head{Rev: s.Rev, Seq: s.Seq, At: s.At}); err != nil {
-		cfg.Log.ErrorContext(ctx, "bills are refused", "error", err)
+	if b.ring.me, err = cfg.member(b.holder, l.Addr().String(), rpc.HashToken(secret), who); err != nil {
+		return err
+	}
+	if err = b.start(ctx); err != nil {
+		return err
+	}
+	b.metering = &metering{records: &b, company: company, log: cfg.Log, head: func() (string, state.Head, bool) {
+		v := b.View()
+		s := v.Snapshot
+		return s.Cluster.UID, state.Head{Rev: s.Rev, Seq: s.Seq, At: s.At}, v.Following == nil
+	}}
+	b.metering.stands = func(ctx context.Context) (state.Head, error) {
+		if b.shared != nil {
+			return b.shared.Head(ctx)
+		}
+		_, head, _ := b.metering.head()
+		return head, nil
 	}
 	st.watch(func() *state.Snapshot { return b.View().Snapshot })
 	st.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -80,13 +92,15 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 	defer admin.Close() //nolint:errcheck // the HTTP server closes it first
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.run(ctx) })
-	g.Go(func() error {
-		return b.metering.run(ctx, func() state.Seq { return b.View().Snapshot.Seq }, b.Published)
-	})
+	g.Go(func() error { return b.metering.run(ctx, b.Published) })
 	g.Go(func() error { return b.housekeep(ctx) })
 	g.Go(func() error { return b.eval.run(ctx) })
-	if err := b.admit(ctx, filepath.Join(cfg.DataDir, TokenFile)); err != nil {
-		return err
+	if b.shared == nil {
+		if err := b.addToken(ctx, b.ring.me.Token, who); err != nil {
+			return err
+		}
+	} else {
+		g.Go(func() error { return b.admit(ctx) })
 	}
 	g.Go(func() error { return serveHTTP(ctx, cfg.http(b.routes(cfg)), l) })
 	g.Go(func() error {
@@ -103,7 +117,14 @@ func serve(ctx context.Context, cfg Config, cluster *store.SQLite, company *stor
 func (b *backend) routes(cfg Config) http.Handler {
 	opt := rpc.Options{Version: cfg.Version, Hosts: cfg.Hosts, Now: b.wall, Log: cfg.Log, TLS: cfg.present}
 	mux := http.NewServeMux()
-	mux.Handle("/", rpc.Handler(b, opt))
+	if b.shared == nil {
+		mux.Handle("/", rpc.Handler(b, opt))
+	} else {
+		f := newFront(b, cfg.root())
+		opt.Route = f.route
+		f.here = rpc.Handler(b, opt)
+		mux.Handle("/", f.age(f.here))
+	}
 	mux.Handle("GET /metrics", rpc.Protect(b, opt, tenant.MetricsRead, promhttp.HandlerFor(b.stats.registry, promhttp.HandlerOpts{})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -167,24 +188,47 @@ func profiles() http.Handler {
 	return mux
 }
 
-// admit makes sure that the token in the file lets this user in.
-func (b *backend) admit(ctx context.Context, file string) error {
+// adminToken returns the secret in the file, which is made if need be, and
+// whom it lets in.
+func adminToken(file string) (secret, who string, err error) {
 	data, err := os.ReadFile(file) //nolint:gosec // a path of our own making
-	secret := strings.TrimSpace(string(data))
+	secret = strings.TrimSpace(string(data))
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && secret == "":
 		secret = rpc.NewToken(tenant.Admin)
 		if err = writeFile(file, []byte(secret+"\n")); err != nil {
-			return err
+			return "", "", err
 		}
 	case err != nil:
-		return fault.Denied.Errorf("admin token: %w", err)
+		return "", "", fault.Denied.Errorf("admin token: %w", err)
 	}
-	who := "admin"
+	who = "admin"
 	if u, err := user.Current(); err == nil {
 		who = u.Username
 	}
-	return b.addToken(ctx, secret, who)
+	return secret, who, nil
+}
+
+// admit lets the admins of all servers in, for as long as this one leads: each
+// has a token in its own data directory.
+func (b *backend) admit(ctx context.Context) error {
+	for {
+		if b.View().Following == nil {
+			for _, m := range b.ring.all() {
+				if m.Token == "" {
+					continue
+				}
+				if err := b.addToken(ctx, m.Token, m.Owner); err != nil && ctx.Err() == nil {
+					b.log.WarnContext(ctx, "the admin of another server is not let in yet", "server", m.Name, "error", err)
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(renewal):
+		}
+	}
 }
 
 // Retention of the cluster's store.
@@ -204,6 +248,9 @@ func (b *backend) housekeep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(trimEvery):
+		}
+		if b.View().Following != nil {
+			continue
 		}
 		b.trim(ctx)
 		if _, _, err := b.Do(ctx, control.DropUnused{Limit: trimStep}); err != nil && ctx.Err() == nil {

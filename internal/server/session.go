@@ -95,9 +95,12 @@ func checkFact(from machine.ID, f state.Fact, now unit.Tick) error {
 // beat prolongs the lease without a turn.
 func (s *session) beat(ctx context.Context) (leased bool, err error) {
 	alive := make(chan [2]bool, 1)
-	in := input{beat: func(l *control.Loop, now unit.Tick) {
-		alive <- [2]bool{l.Heartbeat(s.machine, s.name, now), l.Leased(s.machine, now)}
-	}}
+	in := input{
+		beat: func(l *control.Loop, now unit.Tick) {
+			alive <- [2]bool{l.Heartbeat(s.machine, s.name, now), l.Leased(s.machine, now)}
+		},
+		done: func(error) { alive <- [2]bool{} },
+	}
 	select {
 	case s.l.inputs <- in:
 	case <-ctx.Done():

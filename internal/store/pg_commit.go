@@ -17,7 +17,8 @@ import (
 
 // Commit makes b durable, with one message to the database and one answer. The
 // database itself refuses it when b.Epoch is over or something else was
-// committed since. Its errors are those of [state.Store].
+// committed since. Its errors are those of [state.Store]. When ctx ends while a
+// commit is under way, nobody knows whether it happens.
 func (s *Postgres) Commit(ctx context.Context, b *state.Batch) error {
 	doing := fmt.Sprintf("commit revision %d", b.Rev)
 	if err := known(b.Rows); err != nil {

@@ -82,6 +82,12 @@ func (s *Postgres) Steps(ctx context.Context, after state.Head) ([]Step, error) 
 	return out, nil
 }
 
+// Head returns where the store stands.
+func (s *Postgres) Head(ctx context.Context) (state.Head, error) {
+	head, _, err := s.meta(ctx, s.pool, "")
+	return head, s.explain("read where the store stands", err)
+}
+
 // feedFormat is the version of a step's encoding, its first byte. Servers of
 // one cluster may differ by one version: what is not understood is loaded.
 const feedFormat = 1

@@ -20,7 +20,15 @@ import (
 type pgWriter struct {
 	conn  *pgx.Conn
 	batch *pgconn.Batch
+	used  time.Time
 }
+
+// pgIdle is how long a connection is believed to be good: an outcome that
+// nobody knows costs a term, and a look at the connection next to nothing.
+const pgIdle = 5 * time.Millisecond
+
+// pgReady is how long it may take until a commit can be sent.
+const pgReady = 2 * time.Second
 
 // The statements of a commit, by the names under which they are prepared.
 const (
@@ -51,11 +59,16 @@ func pgStatements() map[string]string {
 
 // writer returns the connection that commits, and opens it if need be.
 func (s *Postgres) writer(ctx context.Context) (*pgWriter, error) {
+	ctx, cancel := context.WithTimeout(ctx, pgReady)
+	defer cancel()
 	if s.closed {
 		return nil, fault.Unavailable.Errorf("the database is closed")
 	}
 	if s.write != nil && !s.write.conn.IsClosed() {
-		return s.write, nil
+		if time.Since(s.write.used) < pgIdle || s.write.conn.Ping(ctx) == nil {
+			return s.write, nil
+		}
+		s.drop() // it broke meanwhile, with nothing under way
 	}
 	conn, err := pgx.ConnectConfig(ctx, s.conf.ConnConfig)
 	if err != nil {
@@ -92,12 +105,10 @@ func (w *pgWriter) add(name string, values ...[]byte) {
 // not of kind Timeout, nothing has happened.
 func (s *Postgres) run(ctx context.Context, w *pgWriter, doing string) error {
 	w.batch.ExecPrepared(pgEnd, nil, nil, nil)
-	// A commit once sent is not ended early by its caller, so that its outcome
-	// is known: but the database may never answer.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pgCommit)
+	ctx, cancel := context.WithTimeout(ctx, pgCommit) // the database may never answer
 	defer cancel()
 	err := w.conn.PgConn().ExecBatch(ctx, w.batch).Close()
-	w.batch = nil
+	w.batch, w.used = nil, time.Now()
 	if err == nil {
 		return nil
 	}

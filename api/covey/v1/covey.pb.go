@@ -1765,7 +1765,10 @@ type ReadLogRequest struct {
 	// Of the attempt before the present one.
 	Previous bool `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`
 	// Only the last so many lines of each file; 0: from the start.
-	Tail          int32 `protobuf:"varint,7,opt,name=tail,proto3" json:"tail,omitempty"`
+	Tail int32 `protobuf:"varint,7,opt,name=tail,proto3" json:"tail,omitempty"`
+	// Where to go on in logs that were read before, at most 1000: how a caller
+	// whose stream was cut misses nothing and sees nothing twice.
+	After         []*LogPosition `protobuf:"bytes,8,rep,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1849,6 +1852,77 @@ func (x *ReadLogRequest) GetTail() int32 {
 	return 0
 }
 
+func (x *ReadLogRequest) GetAfter() []*LogPosition {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// LogPosition is how far a log was read.
+type LogPosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// The log, as ReadLogResponse names it.
+	Log string `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
+	// Bytes since its process started.
+	Offset        int64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogPosition) Reset() {
+	*x = LogPosition{}
+	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogPosition) ProtoMessage() {}
+
+func (x *LogPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
+func (*LogPosition) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *LogPosition) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *LogPosition) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *LogPosition) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 // ReadLogResponse is a piece of a log, in whole lines where there are any.
 type ReadLogResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1859,14 +1933,18 @@ type ReadLogResponse struct {
 	// stdout or stderr.
 	Stream string `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"`
 	// The bytes, as they were written.
-	Data          []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	Data []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// The log: process/run/stream.
+	Log string `protobuf:"bytes,5,opt,name=log,proto3" json:"log,omitempty"`
+	// Where the next piece of it begins, in bytes since the process started.
+	Next          int64 `protobuf:"varint,6,opt,name=next,proto3" json:"next,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	mi := &file_covey_v1_covey_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +1956,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	mi := &file_covey_v1_covey_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +1969,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{27}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadLogResponse) GetTaskId() string {
@@ -1922,6 +2000,20 @@ func (x *ReadLogResponse) GetData() []byte {
 	return nil
 }
 
+func (x *ReadLogResponse) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *ReadLogResponse) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
 // ListFilesRequest names a folder of a sandbox.
 type ListFilesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1937,7 +2029,7 @@ type ListFilesRequest struct {
 
 func (x *ListFilesRequest) Reset() {
 	*x = ListFilesRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	mi := &file_covey_v1_covey_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2041,7 @@ func (x *ListFilesRequest) String() string {
 func (*ListFilesRequest) ProtoMessage() {}
 
 func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	mi := &file_covey_v1_covey_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2054,7 @@ func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListFilesRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{28}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListFilesRequest) GetKey() string {
@@ -2005,7 +2097,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_covey_v1_covey_proto_msgTypes[29]
+	mi := &file_covey_v1_covey_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2109,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[29]
+	mi := &file_covey_v1_covey_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2122,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{29}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *File) GetName() string {
@@ -2079,7 +2171,7 @@ type ListFilesResponse struct {
 
 func (x *ListFilesResponse) Reset() {
 	*x = ListFilesResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[30]
+	mi := &file_covey_v1_covey_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2183,7 @@ func (x *ListFilesResponse) String() string {
 func (*ListFilesResponse) ProtoMessage() {}
 
 func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[30]
+	mi := &file_covey_v1_covey_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2196,7 @@ func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListFilesResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{30}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListFilesResponse) GetFiles() []*File {
@@ -2129,7 +2221,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[31]
+	mi := &file_covey_v1_covey_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2233,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[31]
+	mi := &file_covey_v1_covey_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2246,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{31}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadFileRequest) GetKey() string {
@@ -2189,7 +2281,7 @@ type ReadFileResponse struct {
 
 func (x *ReadFileResponse) Reset() {
 	*x = ReadFileResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[32]
+	mi := &file_covey_v1_covey_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2293,7 @@ func (x *ReadFileResponse) String() string {
 func (*ReadFileResponse) ProtoMessage() {}
 
 func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[32]
+	mi := &file_covey_v1_covey_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2306,7 @@ func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
 func (*ReadFileResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{32}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReadFileResponse) GetData() []byte {
@@ -2237,7 +2329,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[33]
+	mi := &file_covey_v1_covey_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2249,7 +2341,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[33]
+	mi := &file_covey_v1_covey_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2262,7 +2354,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{33}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListMachinesRequest) GetLimit() int32 {
@@ -2292,7 +2384,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[34]
+	mi := &file_covey_v1_covey_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2396,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[34]
+	mi := &file_covey_v1_covey_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2409,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{34}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -2345,7 +2437,7 @@ type GetMachineRequest struct {
 
 func (x *GetMachineRequest) Reset() {
 	*x = GetMachineRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[35]
+	mi := &file_covey_v1_covey_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2449,7 @@ func (x *GetMachineRequest) String() string {
 func (*GetMachineRequest) ProtoMessage() {}
 
 func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[35]
+	mi := &file_covey_v1_covey_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2462,7 @@ func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetMachineRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{35}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetMachineRequest) GetId() string {
@@ -2393,7 +2485,7 @@ type GetMachineResponse struct {
 
 func (x *GetMachineResponse) Reset() {
 	*x = GetMachineResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[36]
+	mi := &file_covey_v1_covey_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2497,7 @@ func (x *GetMachineResponse) String() string {
 func (*GetMachineResponse) ProtoMessage() {}
 
 func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[36]
+	mi := &file_covey_v1_covey_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2510,7 @@ func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineResponse.ProtoReflect.Descriptor instead.
 func (*GetMachineResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{36}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetMachineResponse) GetMachine() *Machine {
@@ -2450,7 +2542,7 @@ type GetBillRequest struct {
 
 func (x *GetBillRequest) Reset() {
 	*x = GetBillRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[37]
+	mi := &file_covey_v1_covey_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2554,7 @@ func (x *GetBillRequest) String() string {
 func (*GetBillRequest) ProtoMessage() {}
 
 func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[37]
+	mi := &file_covey_v1_covey_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2567,7 @@ func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillRequest.ProtoReflect.Descriptor instead.
 func (*GetBillRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{37}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetBillRequest) GetBy() string {
@@ -2520,7 +2612,7 @@ type BillHour struct {
 
 func (x *BillHour) Reset() {
 	*x = BillHour{}
-	mi := &file_covey_v1_covey_proto_msgTypes[38]
+	mi := &file_covey_v1_covey_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2624,7 @@ func (x *BillHour) String() string {
 func (*BillHour) ProtoMessage() {}
 
 func (x *BillHour) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[38]
+	mi := &file_covey_v1_covey_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2637,7 @@ func (x *BillHour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillHour.ProtoReflect.Descriptor instead.
 func (*BillHour) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{38}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BillHour) GetHour() string {
@@ -2607,7 +2699,7 @@ type Amounts struct {
 
 func (x *Amounts) Reset() {
 	*x = Amounts{}
-	mi := &file_covey_v1_covey_proto_msgTypes[39]
+	mi := &file_covey_v1_covey_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2619,7 +2711,7 @@ func (x *Amounts) String() string {
 func (*Amounts) ProtoMessage() {}
 
 func (x *Amounts) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[39]
+	mi := &file_covey_v1_covey_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2632,7 +2724,7 @@ func (x *Amounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amounts.ProtoReflect.Descriptor instead.
 func (*Amounts) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{39}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Amounts) GetCpuCoreHours() string {
@@ -2680,7 +2772,7 @@ type BillRow struct {
 
 func (x *BillRow) Reset() {
 	*x = BillRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[40]
+	mi := &file_covey_v1_covey_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2784,7 @@ func (x *BillRow) String() string {
 func (*BillRow) ProtoMessage() {}
 
 func (x *BillRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[40]
+	mi := &file_covey_v1_covey_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2797,7 @@ func (x *BillRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillRow.ProtoReflect.Descriptor instead.
 func (*BillRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{40}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BillRow) GetOwner() string {
@@ -2757,7 +2849,7 @@ type GetBillResponse struct {
 
 func (x *GetBillResponse) Reset() {
 	*x = GetBillResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[41]
+	mi := &file_covey_v1_covey_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2861,7 @@ func (x *GetBillResponse) String() string {
 func (*GetBillResponse) ProtoMessage() {}
 
 func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[41]
+	mi := &file_covey_v1_covey_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2874,7 @@ func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillResponse.ProtoReflect.Descriptor instead.
 func (*GetBillResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{41}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetBillResponse) GetHours() []*BillHour {
@@ -2842,7 +2934,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[42]
+	mi := &file_covey_v1_covey_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2946,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[42]
+	mi := &file_covey_v1_covey_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +2959,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{42}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetUsageRequest) GetBy() string {
@@ -2906,7 +2998,7 @@ type UsageRow struct {
 
 func (x *UsageRow) Reset() {
 	*x = UsageRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[43]
+	mi := &file_covey_v1_covey_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3010,7 @@ func (x *UsageRow) String() string {
 func (*UsageRow) ProtoMessage() {}
 
 func (x *UsageRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[43]
+	mi := &file_covey_v1_covey_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3023,7 @@ func (x *UsageRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRow.ProtoReflect.Descriptor instead.
 func (*UsageRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{43}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UsageRow) GetOwner() string {
@@ -2970,7 +3062,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[44]
+	mi := &file_covey_v1_covey_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3074,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[44]
+	mi := &file_covey_v1_covey_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3087,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{44}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetUsageResponse) GetRows() []*UsageRow {
@@ -3028,7 +3120,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[45]
+	mi := &file_covey_v1_covey_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3040,7 +3132,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[45]
+	mi := &file_covey_v1_covey_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3053,7 +3145,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{45}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{46}
 }
 
 // HeldTask is a task that runs though the cluster does not know it.
@@ -3071,7 +3163,7 @@ type HeldTask struct {
 
 func (x *HeldTask) Reset() {
 	*x = HeldTask{}
-	mi := &file_covey_v1_covey_proto_msgTypes[46]
+	mi := &file_covey_v1_covey_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3175,7 @@ func (x *HeldTask) String() string {
 func (*HeldTask) ProtoMessage() {}
 
 func (x *HeldTask) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[46]
+	mi := &file_covey_v1_covey_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3188,7 @@ func (x *HeldTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldTask.ProtoReflect.Descriptor instead.
 func (*HeldTask) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{46}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HeldTask) GetId() string {
@@ -3159,7 +3251,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[47]
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3171,7 +3263,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[47]
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +3276,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{47}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetClusterResponse) GetName() string {
@@ -3307,7 +3399,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3411,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3424,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Server) GetName() string {
@@ -3371,7 +3463,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3383,7 +3475,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3396,7 +3488,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateTokenRequest) GetKind() string {
@@ -3433,7 +3525,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3445,7 +3537,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3458,7 +3550,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3484,7 +3576,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3496,7 +3588,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3509,7 +3601,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
 }
 
 // Token is a token without its secret.
@@ -3531,7 +3623,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3543,7 +3635,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3556,7 +3648,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Token) GetId() string {
@@ -3605,7 +3697,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3617,7 +3709,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3630,7 +3722,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3651,7 +3743,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3663,7 +3755,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3676,7 +3768,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3695,7 +3787,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3707,7 +3799,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3720,7 +3812,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
 }
 
 // EndRecoveryRequest ends a recovery.
@@ -3732,7 +3824,7 @@ type EndRecoveryRequest struct {
 
 func (x *EndRecoveryRequest) Reset() {
 	*x = EndRecoveryRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3744,7 +3836,7 @@ func (x *EndRecoveryRequest) String() string {
 func (*EndRecoveryRequest) ProtoMessage() {}
 
 func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3757,7 +3849,7 @@ func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*EndRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
 }
 
 // EndRecoveryResponse says what is ending.
@@ -3771,7 +3863,7 @@ type EndRecoveryResponse struct {
 
 func (x *EndRecoveryResponse) Reset() {
 	*x = EndRecoveryResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3783,7 +3875,7 @@ func (x *EndRecoveryResponse) String() string {
 func (*EndRecoveryResponse) ProtoMessage() {}
 
 func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3796,7 +3888,7 @@ func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*EndRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *EndRecoveryResponse) GetTasks() int32 {
@@ -3815,7 +3907,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +3919,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +3932,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
 }
 
 // ResumeResponse says nothing: it is done.
@@ -3852,7 +3944,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3864,7 +3956,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3877,7 +3969,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
 }
 
 // ExportStateRequest asks for everything.
@@ -3889,7 +3981,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +3993,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4006,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{61}
 }
 
 // ExportStateResponse is a piece of the file, in order. The file is whole when
@@ -3929,7 +4021,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[61]
+	mi := &file_covey_v1_covey_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3941,7 +4033,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[61]
+	mi := &file_covey_v1_covey_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3954,7 +4046,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{61}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ExportStateResponse) GetData() []byte {
@@ -4092,7 +4184,7 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\ttruncated\x18\x06 \x01(\bR\ttruncated\x12\x1a\n" +
 	"\bmachines\x18\a \x01(\x05R\bmachines\x12\x18\n" +
 	"\aallowed\x18\b \x01(\x05R\aallowed\x12\x12\n" +
-	"\x04room\x18\t \x01(\x05R\x04room\"\xb8\x01\n" +
+	"\x04room\x18\t \x01(\x05R\x04room\"\xe5\x01\n" +
 	"\x0eReadLogRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
@@ -4100,12 +4192,19 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x06stream\x18\x04 \x01(\tR\x06stream\x12\x16\n" +
 	"\x06follow\x18\x05 \x01(\bR\x06follow\x12\x1a\n" +
 	"\bprevious\x18\x06 \x01(\bR\bprevious\x12\x12\n" +
-	"\x04tail\x18\a \x01(\x05R\x04tail\"p\n" +
+	"\x04tail\x18\a \x01(\x05R\x04tail\x12+\n" +
+	"\x05after\x18\b \x03(\v2\x15.covey.v1.LogPositionR\x05after\"P\n" +
+	"\vLogPosition\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x10\n" +
+	"\x03log\x18\x02 \x01(\tR\x03log\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x03R\x06offset\"\x96\x01\n" +
 	"\x0fReadLogResponse\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aprocess\x18\x02 \x01(\tR\aprocess\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\tR\x06stream\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"T\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x10\n" +
+	"\x03log\x18\x05 \x01(\tR\x03log\x12\x12\n" +
+	"\x04next\x18\x06 \x01(\x03R\x04next\"T\n" +
 	"\x10ListFilesRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x12\n" +
@@ -4279,7 +4378,7 @@ func file_covey_v1_covey_proto_rawDescGZIP() []byte {
 	return file_covey_v1_covey_proto_rawDescData
 }
 
-var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_covey_v1_covey_proto_goTypes = []any{
 	(*CreateJobRequest)(nil),       // 0: covey.v1.CreateJobRequest
 	(*CreateJobResponse)(nil),      // 1: covey.v1.CreateJobResponse
@@ -4308,136 +4407,138 @@ var file_covey_v1_covey_proto_goTypes = []any{
 	(*ExplainTaskRequest)(nil),     // 24: covey.v1.ExplainTaskRequest
 	(*ExplainTaskResponse)(nil),    // 25: covey.v1.ExplainTaskResponse
 	(*ReadLogRequest)(nil),         // 26: covey.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),        // 27: covey.v1.ReadLogResponse
-	(*ListFilesRequest)(nil),       // 28: covey.v1.ListFilesRequest
-	(*File)(nil),                   // 29: covey.v1.File
-	(*ListFilesResponse)(nil),      // 30: covey.v1.ListFilesResponse
-	(*ReadFileRequest)(nil),        // 31: covey.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),       // 32: covey.v1.ReadFileResponse
-	(*ListMachinesRequest)(nil),    // 33: covey.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),   // 34: covey.v1.ListMachinesResponse
-	(*GetMachineRequest)(nil),      // 35: covey.v1.GetMachineRequest
-	(*GetMachineResponse)(nil),     // 36: covey.v1.GetMachineResponse
-	(*GetBillRequest)(nil),         // 37: covey.v1.GetBillRequest
-	(*BillHour)(nil),               // 38: covey.v1.BillHour
-	(*Amounts)(nil),                // 39: covey.v1.Amounts
-	(*BillRow)(nil),                // 40: covey.v1.BillRow
-	(*GetBillResponse)(nil),        // 41: covey.v1.GetBillResponse
-	(*GetUsageRequest)(nil),        // 42: covey.v1.GetUsageRequest
-	(*UsageRow)(nil),               // 43: covey.v1.UsageRow
-	(*GetUsageResponse)(nil),       // 44: covey.v1.GetUsageResponse
-	(*GetClusterRequest)(nil),      // 45: covey.v1.GetClusterRequest
-	(*HeldTask)(nil),               // 46: covey.v1.HeldTask
-	(*GetClusterResponse)(nil),     // 47: covey.v1.GetClusterResponse
-	(*Server)(nil),                 // 48: covey.v1.Server
-	(*CreateTokenRequest)(nil),     // 49: covey.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 50: covey.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),      // 51: covey.v1.ListTokensRequest
-	(*Token)(nil),                  // 52: covey.v1.Token
-	(*ListTokensResponse)(nil),     // 53: covey.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),     // 54: covey.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 55: covey.v1.RevokeTokenResponse
-	(*EndRecoveryRequest)(nil),     // 56: covey.v1.EndRecoveryRequest
-	(*EndRecoveryResponse)(nil),    // 57: covey.v1.EndRecoveryResponse
-	(*ResumeRequest)(nil),          // 58: covey.v1.ResumeRequest
-	(*ResumeResponse)(nil),         // 59: covey.v1.ResumeResponse
-	(*ExportStateRequest)(nil),     // 60: covey.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),    // 61: covey.v1.ExportStateResponse
-	nil,                            // 62: covey.v1.CreateJobRequest.FilesEntry
-	nil,                            // 63: covey.v1.JobSummary.TasksEntry
-	nil,                            // 64: covey.v1.FitJobRequest.FilesEntry
-	(*Job)(nil),                    // 65: covey.v1.Job
-	(*Task)(nil),                   // 66: covey.v1.Task
-	(*TaskEvent)(nil),              // 67: covey.v1.TaskEvent
-	(*Machine)(nil),                // 68: covey.v1.Machine
-	(*Epoch)(nil),                  // 69: covey.v1.Epoch
+	(*LogPosition)(nil),            // 27: covey.v1.LogPosition
+	(*ReadLogResponse)(nil),        // 28: covey.v1.ReadLogResponse
+	(*ListFilesRequest)(nil),       // 29: covey.v1.ListFilesRequest
+	(*File)(nil),                   // 30: covey.v1.File
+	(*ListFilesResponse)(nil),      // 31: covey.v1.ListFilesResponse
+	(*ReadFileRequest)(nil),        // 32: covey.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),       // 33: covey.v1.ReadFileResponse
+	(*ListMachinesRequest)(nil),    // 34: covey.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),   // 35: covey.v1.ListMachinesResponse
+	(*GetMachineRequest)(nil),      // 36: covey.v1.GetMachineRequest
+	(*GetMachineResponse)(nil),     // 37: covey.v1.GetMachineResponse
+	(*GetBillRequest)(nil),         // 38: covey.v1.GetBillRequest
+	(*BillHour)(nil),               // 39: covey.v1.BillHour
+	(*Amounts)(nil),                // 40: covey.v1.Amounts
+	(*BillRow)(nil),                // 41: covey.v1.BillRow
+	(*GetBillResponse)(nil),        // 42: covey.v1.GetBillResponse
+	(*GetUsageRequest)(nil),        // 43: covey.v1.GetUsageRequest
+	(*UsageRow)(nil),               // 44: covey.v1.UsageRow
+	(*GetUsageResponse)(nil),       // 45: covey.v1.GetUsageResponse
+	(*GetClusterRequest)(nil),      // 46: covey.v1.GetClusterRequest
+	(*HeldTask)(nil),               // 47: covey.v1.HeldTask
+	(*GetClusterResponse)(nil),     // 48: covey.v1.GetClusterResponse
+	(*Server)(nil),                 // 49: covey.v1.Server
+	(*CreateTokenRequest)(nil),     // 50: covey.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 51: covey.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),      // 52: covey.v1.ListTokensRequest
+	(*Token)(nil),                  // 53: covey.v1.Token
+	(*ListTokensResponse)(nil),     // 54: covey.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),     // 55: covey.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 56: covey.v1.RevokeTokenResponse
+	(*EndRecoveryRequest)(nil),     // 57: covey.v1.EndRecoveryRequest
+	(*EndRecoveryResponse)(nil),    // 58: covey.v1.EndRecoveryResponse
+	(*ResumeRequest)(nil),          // 59: covey.v1.ResumeRequest
+	(*ResumeResponse)(nil),         // 60: covey.v1.ResumeResponse
+	(*ExportStateRequest)(nil),     // 61: covey.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),    // 62: covey.v1.ExportStateResponse
+	nil,                            // 63: covey.v1.CreateJobRequest.FilesEntry
+	nil,                            // 64: covey.v1.JobSummary.TasksEntry
+	nil,                            // 65: covey.v1.FitJobRequest.FilesEntry
+	(*Job)(nil),                    // 66: covey.v1.Job
+	(*Task)(nil),                   // 67: covey.v1.Task
+	(*TaskEvent)(nil),              // 68: covey.v1.TaskEvent
+	(*Machine)(nil),                // 69: covey.v1.Machine
+	(*Epoch)(nil),                  // 70: covey.v1.Epoch
 }
 var file_covey_v1_covey_proto_depIdxs = []int32{
-	62, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
-	65, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
-	65, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
-	66, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
-	63, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
+	63, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
+	66, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
+	66, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
+	67, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
+	64, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
 	5,  // 5: covey.v1.ListJobsResponse.jobs:type_name -> covey.v1.JobSummary
 	12, // 6: covey.v1.InstanceExplanation.verdicts:type_name -> covey.v1.Verdict
 	13, // 7: covey.v1.InstanceExplanation.machines:type_name -> covey.v1.MachineVerdict
 	14, // 8: covey.v1.ExplainJobResponse.instances:type_name -> covey.v1.InstanceExplanation
-	64, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
+	65, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
 	14, // 10: covey.v1.FitJobResponse.waits:type_name -> covey.v1.InstanceExplanation
 	18, // 11: covey.v1.FitJobResponse.machines:type_name -> covey.v1.MachineCount
 	19, // 12: covey.v1.FitJobResponse.stopped:type_name -> covey.v1.StoppedTask
-	67, // 13: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
-	67, // 14: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
+	68, // 13: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
+	68, // 14: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
 	14, // 15: covey.v1.ExplainTaskResponse.waits:type_name -> covey.v1.InstanceExplanation
-	67, // 16: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
-	29, // 17: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
-	68, // 18: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
-	68, // 19: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
-	66, // 20: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
-	39, // 21: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
-	39, // 22: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
-	38, // 23: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
-	40, // 24: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
-	39, // 25: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
-	39, // 26: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
-	43, // 27: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
-	69, // 28: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
-	46, // 29: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
-	48, // 30: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
-	52, // 31: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
-	0,  // 32: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
-	2,  // 33: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
-	4,  // 34: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
-	7,  // 35: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
-	9,  // 36: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
-	11, // 37: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
-	16, // 38: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
-	20, // 39: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
-	22, // 40: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
-	24, // 41: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
-	26, // 42: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
-	28, // 43: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
-	31, // 44: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
-	33, // 45: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
-	35, // 46: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
-	37, // 47: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
-	42, // 48: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
-	45, // 49: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
-	49, // 50: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
-	51, // 51: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
-	54, // 52: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
-	56, // 53: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
-	58, // 54: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
-	60, // 55: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
-	1,  // 56: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
-	3,  // 57: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
-	6,  // 58: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
-	8,  // 59: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
-	10, // 60: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
-	15, // 61: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
-	17, // 62: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
-	21, // 63: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
-	23, // 64: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
-	25, // 65: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
-	27, // 66: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
-	30, // 67: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
-	32, // 68: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
-	34, // 69: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
-	36, // 70: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
-	41, // 71: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
-	44, // 72: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
-	47, // 73: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
-	50, // 74: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
-	53, // 75: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
-	55, // 76: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
-	57, // 77: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
-	59, // 78: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
-	61, // 79: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
-	56, // [56:80] is the sub-list for method output_type
-	32, // [32:56] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	68, // 16: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
+	27, // 17: covey.v1.ReadLogRequest.after:type_name -> covey.v1.LogPosition
+	30, // 18: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
+	69, // 19: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
+	69, // 20: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
+	67, // 21: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
+	40, // 22: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
+	40, // 23: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
+	39, // 24: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
+	41, // 25: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
+	40, // 26: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
+	40, // 27: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
+	44, // 28: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
+	70, // 29: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
+	47, // 30: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
+	49, // 31: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
+	53, // 32: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
+	0,  // 33: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
+	2,  // 34: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
+	4,  // 35: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
+	7,  // 36: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
+	9,  // 37: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
+	11, // 38: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
+	16, // 39: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
+	20, // 40: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
+	22, // 41: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
+	24, // 42: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
+	26, // 43: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
+	29, // 44: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
+	32, // 45: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
+	34, // 46: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
+	36, // 47: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
+	38, // 48: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
+	43, // 49: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
+	46, // 50: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
+	50, // 51: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
+	52, // 52: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
+	55, // 53: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
+	57, // 54: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
+	59, // 55: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
+	61, // 56: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
+	1,  // 57: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
+	3,  // 58: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
+	6,  // 59: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
+	8,  // 60: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
+	10, // 61: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
+	15, // 62: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
+	17, // 63: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
+	21, // 64: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
+	23, // 65: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
+	25, // 66: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
+	28, // 67: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
+	31, // 68: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
+	33, // 69: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
+	35, // 70: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
+	37, // 71: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
+	42, // 72: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
+	45, // 73: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
+	48, // 74: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
+	51, // 75: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
+	54, // 76: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
+	56, // 77: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
+	58, // 78: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
+	60, // 79: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
+	62, // 80: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
+	57, // [57:81] is the sub-list for method output_type
+	33, // [33:57] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_covey_proto_init() }
@@ -4452,7 +4553,7 @@ func file_covey_v1_covey_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_covey_v1_covey_proto_rawDesc), len(file_covey_v1_covey_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   65,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"strconv"
@@ -17,6 +18,7 @@ type Proxy struct {
 	mu      sync.Mutex
 	cut     bool
 	swallow bool
+	commit  bool // swallow from the next commit on
 	conns   map[net.Conn]bool
 }
 
@@ -59,11 +61,19 @@ func (p *Proxy) Swallow() {
 	p.swallow = true
 }
 
+// SwallowCommit lets the next commit of a cluster through, and neither its
+// answer nor any later one, until Heal.
+func (p *Proxy) SwallowCommit() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.commit = true
+}
+
 // Heal ends Cut and Swallow. Answers that were swallowed are lost.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cut, p.swallow = false, false
+	p.cut, p.swallow, p.commit = false, false, false
 }
 
 func (p *Proxy) serve() {
@@ -111,6 +121,9 @@ type answers struct {
 
 func (a answers) Write(b []byte) (int, error) {
 	a.p.mu.Lock()
+	if a.p.commit && bytes.Contains(b, []byte("INSERT 0 ")) && bytes.Contains(b, []byte("COMMIT\x00")) {
+		a.p.swallow = true // the answer to all of a batch
+	}
 	gone := a.p.swallow
 	a.p.mu.Unlock()
 	if gone {
