@@ -206,7 +206,8 @@ func (l *looper) stepDown() {
 	v := l.View()
 	l.leads = false
 	l.endSessions()
-	l.heed(l.loop.Snapshot(), state.Term{Epoch: v.Epoch}, time.Now())
+	since := time.Now().Add(-(l.steady() - unit.Tick(l.renewed.Load())).Duration()) // when it led for certain
+	l.heed(l.loop.Snapshot(), state.Term{Epoch: v.Epoch}, since)
 	l.loop = nil
 }
 
