@@ -192,17 +192,18 @@ func (l *looper) run(ctx context.Context) error {
 // outcome, or because the lease is lost. Another one follows, or another leader.
 func (l *looper) term(ctx context.Context) error {
 	why := l.lead(ctx)
-	switch {
-	case ctx.Err() != nil:
+	select {
+	case <-ctx.Done():
 		return nil
-	case l.shared != nil:
+	default:
+	}
+	if l.shared != nil {
 		l.log.WarnContext(ctx, "the term ended; this server follows", "error", why)
 		l.stepDown()
 		return nil
-	default:
-		l.log.ErrorContext(ctx, "the term ended; the state is read again", "error", why)
-		return l.begin(ctx)
 	}
+	l.log.ErrorContext(ctx, "the term ended; the state is read again", "error", why)
+	return l.begin(ctx)
 }
 
 // lead takes turns until the term ends, and returns why.
