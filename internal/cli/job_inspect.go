@@ -48,7 +48,14 @@ func inspectTable(w io.Writer, v jobJSON, j job.Job) {
 		if x.Limit > 0 {
 			s = fmt.Sprintf("limit:%d", x.Limit)
 		}
-		if x.Negated {
+		switch {
+		case x.Spread > 0:
+			s = fmt.Sprintf("spread:%d", x.Spread)
+		case x.With != "" && x.Negated:
+			s = "without:" + string(x.With)
+		case x.With != "":
+			s = "with:" + string(x.With)
+		case x.Negated:
 			s = "!" + s
 		}
 		rows = append(rows, [2]string{"constraint", x.Attribute + " = " + s})

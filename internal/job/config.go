@@ -52,13 +52,16 @@ type Metadata struct {
 }
 
 // A Constraint narrows the machines that a task may run on: a limit of
-// instances of this job per distinct value of the attribute (Limit > 0), or a
-// set of values, possibly negated.
+// instances of this job per distinct value of the attribute (Limit > 0), a set
+// of values, possibly negated, an even spread over the values (Spread > 0), or
+// nearness to another job or distance from it (With).
 type Constraint struct {
 	Attribute string   `json:"attribute"`
 	Negated   bool     `json:"negated,omitzero"`
 	Values    []string `json:"values,omitzero"`
 	Limit     int32    `json:"limit,omitzero"`
+	Spread    int32    `json:"spread,omitzero"` // at most so many tasks of this job more on one value than on the value with the fewest
+	With      Key      `json:"with,omitzero"`   // only where the value has a task of this job; negated: only where it has none
 }
 
 // A Task is the graph of processes that one instance runs (Thermos).

@@ -63,6 +63,13 @@ func (j Job) checkConstraints() error {
 		switch {
 		case c.Attribute == "" || len(c.Attribute) > name.Max:
 			return j.bad("a constraint names attribute %.40q; want 1 to %d bytes", c.Attribute, name.Max)
+		case c.Spread < 0 || forms(c) > 1:
+			return j.bad("the constraint on %s says several things, or spreads over less than 1; want values, or a limit, or a spread, or a job", c.Attribute)
+		case c.With != "":
+			if err := c.With.Validate(); err != nil {
+				return j.bad("the constraint on %s: %w", c.Attribute, err)
+			}
+		case c.Spread > 0:
 		case c.Limit < 0 || c.Limit == 0 && len(c.Values) == 0:
 			return j.bad("the constraint on %s has neither values nor a limit of 1 or more", c.Attribute)
 		case c.Limit > 0 && len(c.Values) > 0:
@@ -70,6 +77,17 @@ func (j Job) checkConstraints() error {
 		}
 	}
 	return nil
+}
+
+// forms counts what a constraint says beyond values and a limit, and those once.
+func forms(c Constraint) int {
+	n := 0
+	for _, has := range []bool{c.Limit > 0 || len(c.Values) > 0, c.Spread > 0, c.With != ""} {
+		if has {
+			n++
+		}
+	}
+	return n
 }
 
 func (j Job) checkTask() error {

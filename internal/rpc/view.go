@@ -150,6 +150,10 @@ func lackText(l sched.Lack, amounts bool) string {
 		return "constraint " + l.Detail
 	case sched.Limit:
 		return "limit of the job on one " + l.Detail
+	case sched.Spreading:
+		return "spread of the job over " + l.Detail
+	case sched.Affinity:
+		return "affinity " + l.Detail
 	case sched.CPU, sched.RAM, sched.Disk, sched.GPU, sched.Net, sched.Ports:
 	}
 	what := "insufficient " + string(l.Rule)

@@ -14,23 +14,30 @@ import (
 
 // A shape is all that placing wants to know of a config and its job.
 type shape struct {
-	role   string
-	tier   int8 // rank: the most urgent is 0
-	prio   int32
-	need   unit.Resources
-	room   chart // where need may fit
-	ports  int
-	values []job.Constraint
-	limits []job.Constraint
+	role    string
+	tier    int8 // rank: the most urgent is 0
+	prio    int32
+	need    unit.Resources
+	room    chart // where need may fit
+	ports   int
+	values  []job.Constraint
+	limits  []job.Constraint
+	spreads []job.Constraint
+	nears   []job.Constraint // affinity and its opposite
 }
 
 func shapeOf(k job.Key, c *job.Config) *shape {
 	w := &shape{role: k.Role(), tier: tierRank(c.Tier), prio: c.Priority, need: c.Task.Resources, ports: len(c.Task.Ports)}
 	w.room = chartFrom(w.need)
 	for _, con := range c.Constraints {
-		if con.Limit > 0 {
+		switch {
+		case con.Limit > 0:
 			w.limits = append(w.limits, con)
-		} else {
+		case con.Spread > 0:
+			w.spreads = append(w.spreads, con)
+		case con.With != "":
+			w.nears = append(w.nears, con)
+		default:
 			w.values = append(w.values, con)
 		}
 	}
@@ -61,8 +68,8 @@ func (w *shape) classKey() string {
 			parts = append(parts, "role"+strconv.Quote(w.role))
 		}
 	}
-	for _, c := range w.limits {
-		parts = append(parts, "limit"+strconv.Quote(c.Attribute))
+	for _, a := range w.counted() {
+		parts = append(parts, "limit"+strconv.Quote(a))
 	}
 	slices.Sort(parts)
 	return strings.Join(slices.Compact(parts), ";")
@@ -80,12 +87,27 @@ func (w *shape) allows(m *machine.Machine) bool {
 			return false
 		}
 	}
-	for _, c := range w.limits {
-		if !hasAny(m, c.Attribute) {
+	for _, a := range w.counted() {
+		if !hasAny(m, a) {
 			return false
 		}
 	}
 	return true
+}
+
+// counted returns the attributes that machines must have because tasks are
+// counted by them.
+func (w *shape) counted() []string {
+	if len(w.limits)+len(w.spreads)+len(w.nears) == 0 {
+		return nil
+	}
+	var out []string
+	for _, c := range slices.Concat(w.limits, w.spreads, w.nears) {
+		if !c.Negated {
+			out = append(out, c.Attribute)
+		}
+	}
+	return out
 }
 
 // mayUse is the dedicated rule: a machine with the attribute takes only tasks

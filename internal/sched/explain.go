@@ -39,6 +39,8 @@ const (
 	Net        Rule = "net"
 	Ports      Rule = "ports"
 	Limit      Rule = "limit"
+	Spreading  Rule = "spread"
+	Affinity   Rule = "affinity"
 	Attribute  Rule = "attribute" // a limit counts by one that it has not
 	Constraint Rule = "constraint"
 	Draining   Rule = "draining"
@@ -48,7 +50,7 @@ const (
 	Dedicated  Rule = "dedicated"
 )
 
-var rules = [...]Rule{CPU, RAM, Disk, GPU, Net, Ports, Limit, Attribute, Constraint, Draining, Drained, Down, Leaving, Dedicated}
+var rules = [...]Rule{CPU, RAM, Disk, GPU, Net, Ports, Limit, Spreading, Affinity, Attribute, Constraint, Draining, Drained, Down, Leaving, Dedicated}
 
 // A Lack is one rule that a machine fails. Need and Have are amounts in the
 // unit of the measure; for ports and limits, numbers. Have of a gpu may reach
@@ -76,7 +78,7 @@ type Reason struct {
 
 // judge returns what a host lacks for one more task of w. A host that is down
 // or in maintenance, or that no constraint lets w use, is not asked for room.
-func judge(h *host, w *shape, y *tally) []Lack {
+func judge(h *host, w *shape, y *moving) []Lack {
 	m := &h.row.Machine
 	switch {
 	case !m.Up:
@@ -95,16 +97,14 @@ func judge(h *host, w *shape, y *tally) []Lack {
 			return []Lack{{Rule: Constraint, Detail: spell(c)}}
 		}
 	}
-	for _, c := range w.limits {
-		if !hasAny(m, c.Attribute) {
-			return []Lack{{Rule: Attribute, Detail: c.Attribute}}
+	for _, a := range w.counted() {
+		if !hasAny(m, a) {
+			return []Lack{{Rule: Attribute, Detail: a}}
 		}
 	}
-	for _, c := range w.limits {
-		for _, v := range m.Values(c.Attribute) {
-			if have := y.by[c.Attribute][v]; have >= c.Limit {
-				return []Lack{{Rule: Limit, Detail: c.Attribute, Need: int64(c.Limit), Have: int64(have)}}
-			}
+	if y != nil {
+		if l, refused := y.refuses(m); refused {
+			return []Lack{l}
 		}
 	}
 	return short(w, h.free, h.portsLeft(), h.devs)
@@ -128,7 +128,12 @@ func short(w *shape, free unit.Resources, ports int, devs []int16) []Lack {
 // spell writes a value constraint as configuration files do.
 func spell(c job.Constraint) string {
 	eq := "="
-	if c.Negated {
+	switch {
+	case c.With != "" && c.Negated:
+		return c.Attribute + "=without:" + string(c.With)
+	case c.With != "":
+		return c.Attribute + "=with:" + string(c.With)
+	case c.Negated:
 		eq = "=!"
 	}
 	return c.Attribute + eq + strings.Join(c.Values, ",")
@@ -137,7 +142,7 @@ func spell(c job.Constraint) string {
 // A survey asks machines, one after another, why they do not take a task.
 type survey struct {
 	shape   *shape
-	tally   *tally
+	moving  *moving
 	largest unit.Resources // the largest machine of the cluster
 	seen    int
 	fit     int // that take it
@@ -163,8 +168,8 @@ func (g *giant) see(h *host, w *shape) {
 	g.holds = g.holds || len(short(w, all, h.row.Ports.Len(), devicesOf(all.GPU))) == 0
 }
 
-func newSurvey(w *shape, y *tally, largest unit.Resources) *survey {
-	return &survey{shape: w, tally: y, largest: largest, reasons: map[[2]string]*Reason{}}
+func newSurvey(w *shape, y *moving, largest unit.Resources) *survey {
+	return &survey{shape: w, moving: y, largest: largest, reasons: map[[2]string]*Reason{}}
 }
 
 // see asks one machine.
@@ -174,7 +179,7 @@ func (v *survey) see(h *host) Verdict {
 	if v.shape.allows(&h.row.Machine) {
 		v.allowed.see(h, v.shape)
 	}
-	d := Verdict{h.row.ID, judge(h, v.shape, v.tally)}
+	d := Verdict{h.row.ID, judge(h, v.shape, v.moving)}
 	if len(d.Lacks) == 0 {
 		v.fit++
 	}
@@ -217,7 +222,7 @@ func (v *survey) distance(lacks []Lack) int64 {
 			sum += 3 * step
 		case Constraint, Attribute:
 			sum += 2 * step
-		case Limit:
+		case Limit, Spreading, Affinity:
 			sum += step
 		case Ports:
 			sum += scale
@@ -272,7 +277,7 @@ func (p *planner) explain() {
 
 // why says why a group is stuck, from what is known of others or by a survey.
 func (p *planner) why(g *group, known map[need]Wait, looks *int) Wait {
-	if w, ok := known[g.need()]; ok && g.tally == nil {
+	if w, ok := known[g.need()]; ok && g.moving == nil {
 		return w
 	}
 	if *looks < len(p.x.slots) {
@@ -280,14 +285,17 @@ func (p *planner) why(g *group, known map[need]Wait, looks *int) Wait {
 	}
 	*looks -= len(p.x.slots)
 	w := p.x.survey(g).wait()
-	if g.tally == nil {
+	if g.moving == nil {
 		known[g.need()] = w
 	}
 	return w
 }
 
 func (x *Index) survey(g *group) *survey {
-	v := newSurvey(g.shape, g.tally, x.largest)
+	if g.moving != nil {
+		x.refresh(g)
+	}
+	v := newSurvey(g.shape, g.moving, x.largest)
 	for n := 1; n < len(x.hosts); n++ {
 		if x.hosts[n].row.ID != "" {
 			v.see(&x.hosts[n])
@@ -336,10 +344,7 @@ func Explain(s *state.Snapshot, id task.ID, limit int) (Wait, error) {
 
 // surveyOf starts a survey for a job without an index.
 func surveyOf(s *state.Snapshot, w *shape, k job.Key) *survey {
-	y := &tally{by: map[string]map[string]int32{}}
-	for _, c := range w.limits {
-		y.by[c.Attribute] = countBy(s, k, c.Attribute)
-	}
+	y := movingFrom(s, w, k)
 	var largest unit.Resources
 	for row := range s.Machines() {
 		largest = largestOf(largest, row.Allocatable())

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,7 +70,7 @@ func TestTexts(t *testing.T) {
 		{"limit", func(w *world) {
 			racks(w)
 			w.submit(web, 2, asks(cpu(1), 0, most("rack", 1)))
-		}, asks(cpu(1), 0, most("rack", 1)), "no machine fits: 3 of 4 are at the limit of 1 per rack, 1 has no attribute rack, which a limit counts by"},
+		}, asks(cpu(1), 0, most("rack", 1)), "no machine fits: 3 of 4 are at the limit of 1 per rack, 1 has no attribute rack, by which tasks are counted"},
 		{"dedicated", func(w *world) { w.add("m1", big, "dedicated", "ads/x") }, asks(cpu(1), 0), "no machine fits: 1 of 1 is dedicated to ads/x"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -165,5 +166,60 @@ func TestLooks(t *testing.T) {
 	}
 	if want := 6 + 2; told != want || len(waits.Groups) != 12 {
 		t.Errorf("%d of %d groups were explained; want %d of 12: three surveys of ten machines", told, len(waits.Groups), want)
+	}
+}
+
+// TestSpreadAndAffinity: where tasks go, and what people hear of the rest.
+func TestSpreadAndAffinity(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range []string{"a1", "a2", "b1", "c1"} {
+		w.add(machine.ID(id), cpu(4000), "rack", id[:1])
+	}
+	con := func(c job.Constraint) job.Config { return asks(cpu(1000), 0, c) }
+	racks := func(k job.Key) string {
+		var out []string
+		for x := range w.s.TasksOf(k) {
+			if x.Machine != "" {
+				out = append(out, string(x.Machine[:1]))
+			}
+		}
+		slices.Sort(out)
+		return strings.Join(out, "")
+	}
+	w.submit("r/prod/even", 7, con(job.Constraint{Attribute: "rack", Spread: 1}))
+	w.plan()
+	if got := racks("r/prod/even"); got != "aaabbcc" {
+		t.Errorf("seven tasks over three racks are on %s; want aaabbcc", got)
+	}
+	w.edit("c1", func(m *machine.Machine) { m.Capacity = cpu(2000) })
+	w.submit("r/prod/even", 20, con(job.Constraint{Attribute: "rack", Spread: 1}))
+	waits := w.plan()
+	if got := racks("r/prod/even"); got != "aaabbbcc" {
+		t.Errorf("with a rack that is full, they are on %s; want aaabbbcc", got)
+	}
+	if want := "no machine fits: 1 of 4 lacks cpu (need 1, nearest c1 has 0), 3 are where the job has 1 more per rack than where it has the fewest"; len(waits.Groups) != 1 || waits.Groups[0].Text != want {
+		t.Errorf("the rest waits because %q; want %q", waits.Groups[0].Text, want)
+	}
+	w.submit("r/prod/near", 2, con(job.Constraint{Attribute: "rack", With: "r/prod/db"}))
+	waits = w.plan()
+	if text := waits.Groups[len(waits.Groups)-1].Text; !strings.Contains(text, "do not match rack=with:r/prod/db") {
+		t.Errorf("near a job that is nowhere: %q", text)
+	}
+	db := asks(cpu(500), 0, is("rack", "b"))
+	w.submit("r/prod/db", 1, db)
+	w.plan() // the database
+	w.plan() // what wants to be near it
+	if got := racks("r/prod/near"); got != "" {
+		t.Errorf("near %s; want nowhere, for rack b has half a core left", got)
+	}
+	w.edit("b1", func(m *machine.Machine) { m.Capacity = cpu(8000) })
+	w.plan()
+	if got := racks("r/prod/near"); got != "bb" {
+		t.Errorf("near %s; want bb", got)
+	}
+	w.submit("r/prod/far", 1, con(job.Constraint{Attribute: "rack", With: "r/prod/even", Negated: true}))
+	waits = w.plan()
+	if text := waits.Groups[len(waits.Groups)-1].Text; !strings.Contains(text, "rack=without:r/prod/even") {
+		t.Errorf("far from a job that is everywhere: %q", text)
 	}
 }

@@ -69,7 +69,7 @@ type search struct {
 func (q search) takes(n int32) bool {
 	*q.looked++
 	h, g := &q.x.hosts[n], q.group
-	return g.class.allowed[n] && h.fits(g.shape) && (!q.limits || g.tally.below(g.shape, &h.row.Machine))
+	return g.class.allowed[n] && h.fits(g.shape) && (!q.limits || g.moving.passes(&h.row.Machine))
 }
 
 // first returns the first host below root, from a mark on, that takes the

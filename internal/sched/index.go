@@ -41,6 +41,8 @@ type Index struct {
 	given   bool                // the taste was given, and is not worked out from the jobs
 	demand  map[job.Key]Typical // of the jobs that ask for GPUs
 
+	rows    uint64 // counts changes of rows of machines
+	domains map[domainKey]domain
 	kinds   map[job.Hash]kind   // of configs
 	tenants map[task.ID]*tenant // the pending tasks for which room is being made
 
@@ -53,10 +55,10 @@ type Index struct {
 // them fit on the same machines.
 type group struct {
 	groupKey
-	shape *shape // nil when the config is not stored
-	class *class
-	tally *tally // nil without limits
-	tasks *btree.BTreeG[waiter]
+	shape  *shape // nil when the config is not stored
+	class  *class
+	moving *moving // nil without limits, spread or affinity
+	tasks  *btree.BTreeG[waiter]
 }
 
 type groupKey struct {
@@ -93,7 +95,7 @@ func NewIndex(s *state.Snapshot) *Index { return NewIndexFor(s, Covey) }
 func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 	_, _, machines := s.Len()
 	x := &Index{
-		kinds: map[job.Hash]kind{}, tenants: map[task.ID]*tenant{},
+		domains: map[domainKey]domain{}, kinds: map[job.Hash]kind{}, tenants: map[task.ID]*tenant{},
 		policy: policy, withGPU: map[int32]bool{}, boards: map[need]*board{}, taste: &taste{},
 		slots: make(map[machine.ID]int32, machines), hosts: make([]host, 1, machines+1), nodes: make([]node, 1, machines+1),
 		groups: map[groupKey]*group{}, waiting: map[task.ID]waiting{}, classes: map[string]*class{}, tallies: map[job.Key]*tally{},
@@ -170,6 +172,9 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	var before unit.Resources
 	if known {
 		before = old.row.Allocatable()
+	}
+	if !known || !exists || old.row.Rev != row.Rev {
+		x.rows++
 	}
 	if !exists {
 		delete(x.withGPU, n)
@@ -286,10 +291,7 @@ func (x *Index) group(s *state.Snapshot, key groupKey) *group {
 func (x *Index) join(s *state.Snapshot, g *group) {
 	g.class = x.classOf(g.shape)
 	g.class.groups++
-	if len(g.shape.limits) > 0 {
-		g.tally = x.tallyOf(s, g.job, g.shape.limits)
-		g.tally.groups++
-	}
+	g.moving = x.movingOf(s, g.job, g.shape)
 }
 
 // part is the opposite of join.
@@ -297,11 +299,8 @@ func (x *Index) part(g *group) {
 	if g.class != nil {
 		g.class.groups--
 	}
-	if g.tally == nil {
-		return
-	}
-	if g.tally.groups--; g.tally.groups == 0 {
-		delete(x.tallies, g.job)
+	if g.moving != nil {
+		x.partMoving(g.job, g.moving)
 	}
 }
 
@@ -383,17 +382,4 @@ func addValues(n map[string]int32, m *machine.Machine, attribute string, by int3
 			delete(n, a.Value)
 		}
 	}
-}
-
-// below reports whether m may hold one more task by every limit of w.
-func (y *tally) below(w *shape, m *machine.Machine) bool {
-	for _, c := range w.limits {
-		n := y.by[c.Attribute]
-		for _, a := range m.Attributes {
-			if a.Name == c.Attribute && n[a.Value] >= c.Limit {
-				return false
-			}
-		}
-	}
-	return true
 }

@@ -48,7 +48,7 @@ func (p *planner) bestOnBoard(g *group, tree int8, avoid int32) int32 {
 		return 0
 	}
 	b := p.x.boardOf(g, &p.waits.Looked)
-	if g.tally == nil {
+	if g.moving == nil {
 		return b.top(p.x, tree, func(n int32) (ok, drop bool) { return n != avoid, false })
 	}
 	own, ok := p.boards[g]
@@ -58,7 +58,7 @@ func (p *planner) bestOnBoard(g *group, tree int8, avoid int32) int32 {
 	}
 	p.x.catchUpBoard(own, g, &p.waits.Looked)
 	return own.top(p.x, tree, func(n int32) (ok, drop bool) {
-		below := g.tally.below(g.shape, &p.x.hosts[n].row.Machine)
+		below := g.moving.passes(&p.x.hosts[n].row.Machine)
 		return below && n != avoid, !below
 	})
 }

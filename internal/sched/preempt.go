@@ -136,7 +136,7 @@ func (p *planner) leastHarm(g *group) *eviction {
 	try := func(n int32) bool {
 		p.waits.Looked++
 		h := &p.x.hosts[n]
-		if !g.class.allowed[n] || g.tally != nil && !g.tally.below(g.shape, &h.row.Machine) {
+		if !g.class.allowed[n] || g.moving != nil && !g.moving.passes(&h.row.Machine) {
 			return true
 		}
 		if e := p.victims(n, g); e != nil {
@@ -330,6 +330,7 @@ func (p *planner) evict(g *group, row state.Task, e *eviction) {
 	h.promise(g.job, g.shape.need)
 	p.x.put(e.slot)
 	p.x.tell(g.job, h, +1)
+	p.loosen(g.job, &h.row.Machine)
 	p.evicted.winners = append(p.evicted.winners, winner{g, e.slot})
 	why := roomText(h.row.ID, len(e.victims))
 	p.changes = append(p.changes, state.MakeRoom{ID: row.ID, Base: row.Rev, Machine: h.row.ID, Until: until, Reason: why})
@@ -395,8 +396,11 @@ func (p *planner) settleOne(row state.Task, g *group) {
 	}
 	free := p.x.hosts[n]
 	p.x.tell(g.job, &free, -1)
+	if g.moving != nil {
+		p.x.refresh(g)
+	}
 	free.redeem(g.job, g.shape.need)
-	if free.fits(g.shape) && (g.tally == nil || g.tally.below(g.shape, &free.row.Machine)) {
+	if free.fits(g.shape) && (g.moving == nil || g.moving.passes(&free.row.Machine)) {
 		h := p.touch(n)
 		p.x.pick(n)
 		*h, h.attach = free, nowhere

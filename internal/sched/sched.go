@@ -100,6 +100,9 @@ type planner struct {
 	touched  []int32                  // the slots of saved, in order
 	limited  map[*group]*[trees]front // of groups with limits
 	boards   map[*group]*board        // the same
+	watchers map[job.Key][]*group     // groups that a placement of the job may let go
+	freed    map[*group]bool          // those that it did
+	known    map[*group]bool          // groups that are being watched
 	evicted  evicted
 	redeemed []placed // promises that became placements
 	stuck    []stuck
@@ -125,7 +128,7 @@ func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner
 	lim.Evictions = cmp.Or(lim.Evictions, defaultEvictions)
 	return &planner{
 		evicted: evicted{tasks: map[task.ID]bool{}, byRole: map[*group][]int32{}},
-		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, boards: map[*group]*board{},
+		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{},
 	}
 }
 
@@ -146,6 +149,7 @@ func (p *planner) run() {
 				heap.Pop(&q)
 				continue
 			}
+			delete(p.freed, t.group)
 			p.stuck = append(p.stuck, stuck{t.group, t.head().id, t.group.tasks.Len() - t.taken})
 			heap.Pop(&q)
 			continue
@@ -155,6 +159,9 @@ func (p *planner) run() {
 		} else {
 			heap.Pop(&q)
 		}
+	}
+	for _, k := range p.stuck {
+		p.waits.More = p.waits.More || p.freed[k.group]
 	}
 }
 
@@ -216,7 +223,7 @@ func avoid(s *state.Snapshot, id task.ID) machine.ID {
 // it: the best fit; but a machine scheduled for maintenance only if no other
 // fits, and the one to avoid last of all.
 func (p *planner) best(g *group, avoid int32) int32 {
-	q := search{x: p.x, group: g, avoid: avoid, limits: g.tally != nil, looked: &p.waits.Looked}
+	q := search{x: p.x, group: g, avoid: avoid, limits: g.moving != nil, looked: &p.waits.Looked}
 	fs := p.fronts(g)
 	for tree := range trees {
 		if g.shape.need.GPU <= 0 || !p.x.policy.boards() {
@@ -240,12 +247,17 @@ func (p *planner) best(g *group, avoid int32) int32 {
 // goes on from its need's front and forgets its own with the plan.
 func (p *planner) fronts(g *group) *[trees]front {
 	fs := p.x.frontsOf(g.need())
-	if g.tally == nil {
+	if g.moving == nil {
 		return fs
 	}
 	own, ok := p.limited[g]
 	if ok {
 		return own
+	}
+	if !p.known[g] {
+		p.known[g] = true
+		p.x.refresh(g)
+		p.watch(g)
 	}
 	own = &[trees]front{}
 	q := search{x: p.x, group: g, looked: &p.waits.Looked}
@@ -267,9 +279,8 @@ func (p *planner) take(n int32, g *group) (ports, gpus []uint16) {
 	p.x.pick(n)
 	h.take(g.job, g.shape.need, ports, gpus)
 	p.x.put(n)
-	if y, ok := p.x.tallies[g.job]; ok {
-		y.add(&h.row.Machine, +1)
-	}
+	p.x.tell(g.job, h, +1)
+	p.loosen(g.job, &h.row.Machine)
 	p.placed = append(p.placed, placed{g, n})
 	return ports, gpus
 }

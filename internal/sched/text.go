@@ -81,8 +81,12 @@ func (r Reason) text(total int, first bool) string {
 		return who + " " + does + " not match " + r.Detail
 	case Limit:
 		return fmt.Sprintf("%s %s at the limit of %d per %s", who, is, r.Need, r.Detail)
+	case Spreading:
+		return fmt.Sprintf("%s %s where the job has %d more per %s than where it has the fewest", who, is, r.Need, r.Detail)
+	case Affinity:
+		return fmt.Sprintf("%s %s not match %s", who, does, r.Detail)
 	case Attribute:
-		return fmt.Sprintf("%s %s no attribute %s, which a limit counts by", who, has, r.Detail)
+		return fmt.Sprintf("%s %s no attribute %s, by which tasks are counted", who, has, r.Detail)
 	case Ports:
 		return fmt.Sprintf("%s %s ports (need %d, nearest %s has %d)", who, lack, r.Need, r.Machine, r.Have)
 	case CPU, RAM, Disk, GPU, Net:

@@ -95,7 +95,7 @@ func (x *Index) put(n int32) {
 	if x.policy == Spread {
 		h.left = -h.left
 	}
-	h.attach = treeOf(h.row.Machine)
+	h.attach, h.could = treeOf(h.row.Machine), h.yield()
 	if x.boarded(h) {
 		x.withGPU[n] = true
 		h.waste = x.taste.waste(n, h.free, h.devs)
@@ -199,7 +199,7 @@ func (x *Index) merge(a, b int32) int32 {
 func (x *Index) pull(n int32) {
 	h, r := &x.hosts[n], &x.nodes[n]
 	r.most, r.ports, r.mask, r.free, r.freeGPU = h.free, h.portsLeft(), h.mask, chartOf(h.free), chart{}
-	r.yield = h.yield()
+	r.yield = h.could
 	if h.free.GPU > 0 {
 		r.freeGPU = r.free
 	}

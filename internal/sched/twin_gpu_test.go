@@ -5,7 +5,7 @@ import (
 	"math/big"
 	"slices"
 
-	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -159,8 +159,10 @@ func (w *twin) spelling(t state.Task) string {
 	var parts []string
 	role := t.ID.Job.Role()
 	for _, c := range w.config(t).Constraints {
-		if c.Limit > 0 {
-			parts = append(parts, fmt.Sprintf("limit%q", c.Attribute))
+		if c.Limit+c.Spread > 0 || c.With != "" {
+			if !c.Negated {
+				parts = append(parts, fmt.Sprintf("limit%q", c.Attribute))
+			}
 			continue
 		}
 		parts = append(parts, fmt.Sprintf("%q %t %q", c.Attribute, c.Negated, c.Values))
@@ -263,6 +265,16 @@ func (w *twin) wasted(m state.Machine, free unit.Resources, bins []int64) int64 
 
 // may reports whether what never changes with the tasks on a machine lets t run there.
 func (w *twin) may(t state.Task, m state.Machine) bool {
-	empty := &twin{s: w.s, held: map[machine.ID][]state.Task{}, extra: map[machine.ID][]state.Task{}}
-	return empty.constrained(t, m)
+	c := *w.config(t)
+	var still []job.Constraint
+	for _, x := range c.Constraints {
+		if x.Limit+x.Spread > 0 || x.With != "" {
+			if !x.Negated && len(m.Values(x.Attribute)) == 0 {
+				return false
+			}
+			continue
+		}
+		still = append(still, x)
+	}
+	return constrainedBy(still, t.ID.Job.Role(), m)
 }

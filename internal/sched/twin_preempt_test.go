@@ -236,8 +236,16 @@ func TestTwinPreempts(t *testing.T) {
 				}, rapid.IntRange(0, 4).Draw(rt, "ports"))
 				c.Tier = rapid.SampledFrom([]string{job.Preferred, job.Preemptible, job.Revocable}).Draw(rt, "tier")
 				c.Priority = rapid.Int32Range(0, 3).Draw(rt, "priority")
-				if rapid.IntRange(0, 3).Draw(rt, "limited") == 0 {
+				switch rapid.IntRange(0, 7).Draw(rt, "limited") {
+				case 0:
 					c.Constraints = []job.Constraint{most("rack", rapid.Int32Range(1, 3).Draw(rt, "limit"))}
+				case 1, 2:
+					c.Constraints = []job.Constraint{{Attribute: rapid.SampledFrom([]string{"rack", "host"}).Draw(rt, "over"), Spread: rapid.Int32Range(1, 2).Draw(rt, "spread")}}
+				case 3, 4:
+					c.Constraints = []job.Constraint{{
+						Attribute: rapid.SampledFrom([]string{"rack", "host"}).Draw(rt, "near"), Negated: rapid.Bool().Draw(rt, "far"),
+						With: job.NewKey("ads", "prod", rapid.StringMatching("[a-f]").Draw(rt, "to")),
+					}}
 				}
 				w.submit(k, rapid.Int32Range(1, 30).Draw(rt, "instances"), c)
 			case 3:

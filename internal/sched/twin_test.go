@@ -192,28 +192,33 @@ func (w *twin) portsLeft(m state.Machine) int {
 }
 
 func (w *twin) constrained(t state.Task, m state.Machine) bool {
-	role, _, _ := strings.Cut(string(t.ID.Job), "/")
-	kept, mine := false, false
-	for _, a := range m.Attributes {
-		kept = kept || a.Name == "dedicated"
+	if !w.may(t, m) {
+		return false
 	}
 	for _, c := range w.config(t).Constraints {
 		have := map[string]bool{}
-		for _, a := range m.Attributes {
-			if a.Name == c.Attribute {
-				have[a.Value] = true
-			}
+		for _, v := range m.Values(c.Attribute) {
+			have[v] = true
 		}
-		if c.Limit > 0 {
-			if len(have) == 0 || w.most(t.ID.Job, c.Attribute, have) >= int(c.Limit) {
-				return false
-			}
-			continue
+		if (c.Spread > 0 || c.With != "") && !w.placed(t, m, c) {
+			return false
 		}
+		if c.Limit > 0 && w.most(t.ID.Job, c.Attribute, have) >= int(c.Limit) {
+			return false
+		}
+	}
+	return true
+}
+
+// constrainedBy holds a machine to value constraints and to the dedicated rule.
+func constrainedBy(cons []job.Constraint, role string, m state.Machine) bool {
+	kept, mine := len(m.Values("dedicated")) > 0, false
+	for _, c := range cons {
 		hit := false
 		for _, v := range c.Values {
-			hit = hit || have[v]
-			if have[v] && c.Attribute == "dedicated" && !c.Negated && (strings.HasPrefix(v, role+"/") || strings.HasPrefix(v, "*/") || v == role) {
+			have := slices.Contains(m.Values(c.Attribute), v)
+			hit = hit || have
+			if have && c.Attribute == "dedicated" && !c.Negated && (strings.HasPrefix(v, role+"/") || strings.HasPrefix(v, "*/") || v == role) {
 				mine = true
 			}
 		}
@@ -222,6 +227,44 @@ func (w *twin) constrained(t state.Task, m state.Machine) bool {
 		}
 	}
 	return !kept || mine
+}
+
+// placed holds a machine to a spread or to nearness.
+func (w *twin) placed(t state.Task, m state.Machine, c job.Constraint) bool {
+	count := map[string]int32{}
+	of := c.With
+	if c.Spread > 0 {
+		of = t.ID.Job
+	}
+	var domain []string
+	for o := range w.s.Machines() {
+		values := slices.Compact(o.Values(c.Attribute))
+		for _, x := range slices.Concat(w.on(o.ID), w.rooms[o.ID]) {
+			for _, v := range values {
+				if x.ID.Job == of {
+					count[v]++
+				}
+			}
+		}
+		if o.Up && o.Mode == machine.None && w.may(t, o) {
+			domain = append(domain, values...)
+		}
+	}
+	mine := m.Values(c.Attribute)
+	if c.Spread > 0 {
+		fewest := int32(0)
+		for i, v := range domain {
+			if i == 0 || count[v] < fewest {
+				fewest = count[v]
+			}
+		}
+		return len(mine) > 0 && !slices.ContainsFunc(mine, func(v string) bool { return count[v] >= fewest+c.Spread })
+	}
+	near := slices.ContainsFunc(mine, func(v string) bool { return count[v] > 0 })
+	if c.Negated {
+		return !near
+	}
+	return near || len(mine) > 0 && of == t.ID.Job && len(count) == 0
 }
 
 // most counts the job's tasks for each of the values and returns the largest count.
@@ -426,6 +469,8 @@ func randomConfig(t *rapid.T) job.Config {
 	c.Priority = rapid.Int32Range(0, 2).Draw(t, "priority")
 	c.Constraints = rapid.SliceOfN(rapid.SampledFrom([]job.Constraint{
 		is("rack", "a"), is("rack", "a", "b"), not("rack", "a"), is("disk", "b"), not("disk", "a", "b"), is("host", "m1", "m2"),
+		{Attribute: "rack", Spread: 1}, {Attribute: "host", Spread: 2}, {Attribute: "rack", With: "ads/prod/a"}, {Attribute: "host", With: "web/prod/b"},
+		{Attribute: "rack", With: "ads/prod/b", Negated: true}, {Attribute: "host", With: "ads/prod/a", Negated: true},
 		most("host", 1), most("host", 2), most("rack", 1), most("rack", 2), most("disk", 3),
 		is("dedicated", "ads/x"), is("dedicated", "*/x", "ads/x"), not("dedicated", "ads/x"),
 	}), 0, 2).Draw(t, "constraints")

@@ -95,7 +95,8 @@ func (l *lowering) metadata() []job.Metadata {
 	return slices.Compact(out)
 }
 
-// constraints reads 'limit:N', 'a,b' and '!a,b', sorted by attribute.
+// constraints reads 'limit:N', 'spread:N', 'with:KEY', 'without:KEY', 'a,b' and
+// '!a,b', sorted by attribute.
 func (l *lowering) constraints() ([]job.Constraint, error) {
 	m := l.j.get("constraints")
 	if m == nil {
@@ -118,8 +119,30 @@ func (l *lowering) constraints() ([]job.Constraint, error) {
 			out = append(out, c)
 			continue
 		}
+		if wide, ok := strings.CutPrefix(text, "spread:"); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(wide), 10, 32)
+			if err != nil || n < 1 {
+				return nil, fail("constraints['"+attr+"']", p.val.at, "is %s; want a whole number of 1 or more after 'spread:', such as 'spread:1'", show(text))
+			}
+			c.Spread = int32(n)
+			out = append(out, c)
+			continue
+		}
+		with, near := strings.CutPrefix(text, "with:")
+		without, far := strings.CutPrefix(text, "without:")
+		if near || far {
+			c.Negated, c.With = far, job.Key(strings.TrimSpace(with))
+			if far {
+				c.With = job.Key(strings.TrimSpace(without))
+			}
+			if err := c.With.Validate(); err != nil {
+				return nil, fail("constraints['"+attr+"']", p.val.at, "is %s; want role/env/name of a job after 'with:' or 'without:'", show(text))
+			}
+			out = append(out, c)
+			continue
+		}
 		if text, c.Negated = strings.CutPrefix(text, "!"); text == "" {
-			return nil, fail("constraints['"+attr+"']", p.val.at, "has no value; want 'a', 'a,b', '!a' or 'limit:N'")
+			return nil, fail("constraints['"+attr+"']", p.val.at, "has no value; want 'a', 'a,b', '!a', 'limit:N', 'spread:N', 'with:KEY' or 'without:KEY'")
 		}
 		c.Values = strings.Split(text, ",")
 		slices.Sort(c.Values)

@@ -32,7 +32,7 @@ func TestWholeJob(t *testing.T) {
   cluster = 'c', role = 'www-data', environment = 'staging3', name = 'web', instances = 3, priority = 7, production = True, exclusive = True,
   contact = '{{role}}@example.com', max_task_failures = -1,
   metadata = [Metadata(key = 'b', value = '2'), Metadata(key = 'a', value = '1'), Metadata(key = 'b', value = '2')],
-  constraints = {'rack': 'limit:2', 'host': '!a,b,a'},
+  constraints = {'rack': 'limit:2', 'host': '!a,b,a', 'row': 'spread:1', 'zone': 'with:www-data/prod/db', 'pdu': 'without:www-data/prod/db'},
   task = Task(processes = [
       Process(name = 'fetch', cmdline = 'fetch', max_failures = 5, min_duration = 1),
       Process(name = 'serve', cmdline = 'serve {{thermos.ports[http]}} {{thermos.ports[health]}} {{mesos.instance}} {{thermos.task_id}} {{mesos.hostname}}',
@@ -49,8 +49,9 @@ func TestWholeJob(t *testing.T) {
     rollback_on_failure = False, pulse_interval_secs = 60, sla_aware = True))`)
 	want := job.Config{
 		Service: true, Tier: job.Preferred, Priority: 7, MaxTaskFailures: -1, Exclusive: true, Contact: "www-data@example.com",
-		Metadata:    []job.Metadata{{Key: "a", Value: "1"}, {Key: "b", Value: "2"}},
-		Constraints: []job.Constraint{{Attribute: "host", Negated: true, Values: []string{"a", "b"}}, {Attribute: "rack", Limit: 2}},
+		Metadata: []job.Metadata{{Key: "a", Value: "1"}, {Key: "b", Value: "2"}},
+		Constraints: []job.Constraint{{Attribute: "host", Negated: true, Values: []string{"a", "b"}}, {Attribute: "pdu", Negated: true, With: "www-data/prod/db"},
+			{Attribute: "rack", Limit: 2}, {Attribute: "row", Spread: 1}, {Attribute: "zone", With: "www-data/prod/db"}},
 		Task: job.Task{
 			Name: "fetch",
 			Processes: []job.Process{

@@ -1,0 +1,236 @@
+package sched
+
+import (
+	"slices"
+
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/state"
+)
+
+// A moving is what rules machines out for a group by where tasks are at the
+// moment: limits and spread count the job's own, affinity those of another.
+type moving struct {
+	shape *shape
+	own   *tally
+	near  []*tally // of the jobs that shape.nears name
+	least []least  // one for each of shape.spreads
+}
+
+// A least is how many tasks the value of an attribute has that has the fewest.
+type least struct {
+	values []string // of the machines that may be used
+	count  int32
+	at     int // no value before this one has so few
+}
+
+// passes reports whether one more task may go to m.
+func (v *moving) passes(m *machine.Machine) bool {
+	_, refused := v.refuses(m)
+	return !refused
+}
+
+// refuses says why one more task may not go to m, if so.
+func (v *moving) refuses(m *machine.Machine) (Lack, bool) {
+	for _, c := range v.shape.limits {
+		if have, full := v.own.reaches(c.Attribute, m, c.Limit); full {
+			return Lack{Rule: Limit, Detail: c.Attribute, Need: int64(c.Limit), Have: int64(have)}, true
+		}
+	}
+	for i, c := range v.shape.spreads {
+		most := v.least[i].count + c.Spread
+		if have, full := v.own.reaches(c.Attribute, m, most); full {
+			return Lack{Rule: Spreading, Detail: c.Attribute, Need: int64(c.Spread), Have: int64(have)}, true
+		}
+	}
+	for i, c := range v.shape.nears {
+		by := v.near[i].by[c.Attribute]
+		if !c.Negated && len(by) == 0 && v.near[i] == v.own {
+			continue // the first of its own kind may go anywhere
+		}
+		if anyOf(by, m, c.Attribute) == c.Negated {
+			return Lack{Rule: Affinity, Detail: spell(c)}, true
+		}
+	}
+	return Lack{}, false
+}
+
+// reaches reports whether one of m's values of an attribute has n tasks or more.
+func (y *tally) reaches(attribute string, m *machine.Machine, n int32) (have int32, full bool) {
+	by := y.by[attribute]
+	for _, a := range m.Attributes {
+		if a.Name == attribute && by[a.Value] >= n {
+			return by[a.Value], true
+		}
+	}
+	return 0, false
+}
+
+func anyOf(by map[string]int32, m *machine.Machine, attribute string) bool {
+	return slices.ContainsFunc(m.Attributes, func(a machine.Attribute) bool { return a.Name == attribute && by[a.Value] > 0 })
+}
+
+// movingOf makes what a shape needs of the tallies, nil if nothing.
+func (x *Index) movingOf(s *state.Snapshot, k job.Key, w *shape) *moving {
+	if len(w.limits)+len(w.spreads)+len(w.nears) == 0 {
+		return nil
+	}
+	v := &moving{shape: w, least: make([]least, len(w.spreads))}
+	v.own = x.tallyOf(s, k, slices.Concat(w.limits, w.spreads))
+	v.own.groups++
+	for _, c := range w.nears {
+		y := x.tallyOf(s, c.With, []job.Constraint{c})
+		y.groups++
+		v.near = append(v.near, y)
+	}
+	return v
+}
+
+// partMoving is the opposite of movingOf.
+func (x *Index) partMoving(k job.Key, v *moving) {
+	drop := func(k job.Key, y *tally) {
+		if y.groups--; y.groups == 0 {
+			delete(x.tallies, k)
+		}
+	}
+	drop(k, v.own)
+	for i, c := range v.shape.nears {
+		drop(c.With, v.near[i])
+	}
+}
+
+// refresh works out anew how many tasks the values with the fewest have.
+func (x *Index) refresh(g *group) {
+	for i, c := range g.shape.spreads {
+		l := least{values: x.domain(g.class, c.Attribute)}
+		for at, value := range l.values {
+			if n := g.moving.own.by[c.Attribute][value]; at == 0 || n < l.count {
+				l.count = n
+			}
+		}
+		g.moving.least[i] = l
+	}
+}
+
+// rises takes note of a task that was added, and reports whether the fewest
+// have become more.
+func (v *moving) rises() bool {
+	rose := false
+	for i, c := range v.shape.spreads {
+		l, by := &v.least[i], v.own.by[c.Attribute]
+		for l.at < len(l.values) && by[l.values[l.at]] > l.count {
+			l.at++
+		}
+		if len(l.values) == 0 || l.at < len(l.values) {
+			continue
+		}
+		rose, l.at, l.count = true, 0, by[l.values[0]]
+		for _, value := range l.values {
+			l.count = min(l.count, by[value])
+		}
+	}
+	return rose
+}
+
+// A domain is the values of an attribute that machines of a class have.
+type domain struct {
+	rows   uint64 // of Index.rows, when it was worked out
+	values []string
+}
+
+type domainKey struct {
+	class     *class
+	attribute string
+}
+
+// domain returns the values of an attribute among the machines of a class that
+// are up and in no maintenance, in order.
+func (x *Index) domain(c *class, attribute string) []string {
+	k := domainKey{c, attribute}
+	if d, ok := x.domains[k]; ok && d.rows == x.rows {
+		return d.values
+	}
+	seen := map[string]bool{}
+	var values []string
+	for n := 1; n < len(x.hosts); n++ {
+		m := &x.hosts[n].row.Machine
+		if !c.allowed[n] || treeOf(*m) != preferred {
+			continue
+		}
+		for _, a := range m.Attributes {
+			if a.Name == attribute && !seen[a.Value] {
+				seen[a.Value] = true
+				values = append(values, a.Value)
+			}
+		}
+	}
+	slices.Sort(values)
+	if len(x.domains) >= classesKept {
+		clear(x.domains)
+	}
+	x.domains[k] = domain{x.rows, values}
+	return values
+}
+
+// watch has a group's search begin anew when a placement lets go what ruled
+// machines out: an affinity finds another value, or the fewest become more.
+func (p *planner) watch(g *group) {
+	if len(g.shape.spreads) > 0 {
+		p.watchers[g.job] = append(p.watchers[g.job], g)
+	}
+	for _, c := range g.shape.nears {
+		if !c.Negated && c.With != g.job || !c.Negated && len(g.shape.spreads) == 0 {
+			p.watchers[c.With] = append(p.watchers[c.With], g)
+		}
+	}
+}
+
+// loosen takes note of a task of a job that was placed on m.
+func (p *planner) loosen(k job.Key, m *machine.Machine) {
+	for _, g := range p.watchers[k] {
+		again := g.job == k && g.moving.rises()
+		for i, c := range g.shape.nears {
+			by := g.moving.near[i].by[c.Attribute]
+			again = again || c.With == k && !c.Negated && slices.ContainsFunc(m.Attributes, func(a machine.Attribute) bool {
+				return a.Name == c.Attribute && by[a.Value] == 1
+			})
+		}
+		if again {
+			delete(p.limited, g)
+			delete(p.boards, g)
+			p.freed[g] = true
+		}
+	}
+}
+
+// movingFrom works the same out from a snapshot alone.
+func movingFrom(s *state.Snapshot, w *shape, k job.Key) *moving {
+	v := &moving{shape: w, own: &tally{by: map[string]map[string]int32{}}}
+	for _, c := range slices.Concat(w.limits, w.spreads) {
+		v.own.by[c.Attribute] = countBy(s, k, c.Attribute)
+	}
+	for _, c := range w.spreads {
+		l := least{count: -1}
+		for m := range s.Machines() {
+			if treeOf(m.Machine) != preferred || !w.allows(&m.Machine) {
+				continue
+			}
+			for _, value := range m.Values(c.Attribute) {
+				if n := v.own.by[c.Attribute][value]; l.count < 0 || n < l.count {
+					l.count = n
+				}
+			}
+		}
+		l.count = max(l.count, 0)
+		v.least = append(v.least, l)
+	}
+	for _, c := range w.nears {
+		y := &tally{by: map[string]map[string]int32{c.Attribute: countBy(s, c.With, c.Attribute)}}
+		if c.With == k {
+			v.own.by[c.Attribute] = y.by[c.Attribute]
+			y = v.own
+		}
+		v.near = append(v.near, y)
+	}
+	return v
+}
