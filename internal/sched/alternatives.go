@@ -33,7 +33,7 @@ func Elsewhere(s *state.Snapshot, id task.ID) (Alternatives, error) {
 			continue
 		}
 		a.Allowed++
-		if h := look(s, row, nil); len(judge(&h, v.shape, v.tally)) == 0 {
+		if h := look(s, row, nil); len(judge(&h, v.shape, v.moving)) == 0 {
 			a.Room++
 		}
 	}
