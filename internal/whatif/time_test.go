@@ -38,28 +38,30 @@ func TestPlay(t *testing.T) {
 		}
 		last = now
 	}
-	// At 100 both tasks of a end; b and the last of a take their places until
-	// 200. At 250 b is lost, and starts again at 300.
+	// At 50 a task of a is stopped for b, and begins anew at 200. At 100 the other
+	// one of a ends, and the last takes its place until 200. At 250 b and the one
+	// that was stopped are lost, and start again at 300.
 	want := []string{
 		"0: 1 machines, 2 run, 1 wait, cpu 2000",
 		"50: 1 machines, 2 run, 2 wait, cpu 2000",
-		"100: 1 machines, 2 run, 0 wait, cpu 2000",
-		"200: 1 machines, 1 run, 0 wait, cpu 1000",
-		"250: 0 machines, 0 run, 1 wait, cpu 0",
-		"300: 1 machines, 1 run, 0 wait, cpu 1000",
-		"380: 1 machines, 0 run, 0 wait, cpu 0",
+		"100: 1 machines, 2 run, 1 wait, cpu 2000",
+		"200: 1 machines, 2 run, 0 wait, cpu 2000",
+		"250: 0 machines, 0 run, 2 wait, cpu 0",
+		"300: 1 machines, 2 run, 0 wait, cpu 2000",
+		"380: 1 machines, 1 run, 0 wait, cpu 1000",
+		"400: 1 machines, 0 run, 0 wait, cpu 0",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	sums := []int{h.Arrived, h.Finished, h.Lost, h.Killed, h.Preempted, h.Failures}
-	if d := cmp.Diff([]int{4, 3, 1, 1, 0, 1}, sums); d != "" {
+	if d := cmp.Diff([]int{4, 3, 2, 1, 1, 1}, sums); d != "" {
 		t.Errorf("came, finished, lost, killed, pre-empted, failures (-want +got):\n%s", d)
 	}
-	if d := cmp.Diff([]float64{50, 50}, round(h.Waits[job.Preferred].Values())); d != "" {
+	if d := cmp.Diff([]float64{0, 50}, round(h.Waits[job.Preferred].Values())); d != "" {
 		t.Errorf("waits of b (-want +got):\n%s", d)
 	}
-	if d := cmp.Diff([]float64{0, 0, 100}, round(h.Waits[job.Preemptible].Values())); d != "" {
+	if d := cmp.Diff([]float64{0, 0, 50, 100, 150}, round(h.Waits[job.Preemptible].Values())); d != "" {
 		t.Errorf("waits of a (-want +got):\n%s", d)
 	}
 }
