@@ -42,12 +42,12 @@ func openWitness(run, uid, machineID string) (w *witness, seen agent.Seen, missi
 	}
 	dir := filepath.Join(run, uid, machineID)
 	if err = os.MkdirAll(dir, 0o700); err != nil {
-		return w, seen, noWitness + err.Error(), nil
+		return w, seen, noWitness + err.Error(), nil //nolint:nilerr // the agent runs without, and says so
 	}
 	if w.lock, err = lock(dir); fault.Of(err) == fault.Conflict {
 		return nil, seen, "", fault.Conflict.Errorf("another agent of machine %s of this cluster runs on this computer, from another data directory; stop it, or give this one another --machine and join anew", machineID)
 	} else if err != nil {
-		return w, seen, noWitness + err.Error(), nil
+		return w, seen, noWitness + err.Error(), nil //nolint:nilerr // the same
 	}
 	w.path = filepath.Join(dir, "seen.json")
 	if data, err := os.ReadFile(w.path); err == nil && json.Unmarshal(data, &seen) != nil {

@@ -140,7 +140,7 @@ func verdicts(w sched.Wait) []*pb.Verdict {
 // for a count of them.
 func lackText(l sched.Lack, amounts bool) string {
 	switch l.Rule {
-	case sched.Down, sched.Draining, sched.Drained:
+	case sched.Down, sched.Leaving, sched.Draining, sched.Drained:
 		return string(l.Rule)
 	case sched.Dedicated:
 		return "dedicated to " + l.Detail
