@@ -187,7 +187,7 @@ func (l *Loop) Prove(asked unit.Tick) { l.proved = max(l.proved, asked) }
 // that has not heard yet which they are.
 func (l *Loop) Leased(id machine.ID, steady unit.Tick) bool {
 	a := l.agents[id]
-	told := a != nil && (a.told || fault.Planted("lease-unheard"))
+	told := a != nil && a.told
 	leads := l.proved != 0 && steady-l.proved <= l.cfg.Proof || fault.Planted("lease-of-a-former-leader")
 	return told && leads
 }

@@ -3,7 +3,6 @@ package control
 import (
 	"maps"
 
-	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/unit"
@@ -31,7 +30,7 @@ func wait(s *state.Snapshot, steady unit.Tick, cfg Config) hold {
 	if s.Cluster.Recovery {
 		h.until = steady + cfg.RecoveryGrace
 	}
-	if anyExclusive(s) && !fault.Planted("exclusive-at-once") {
+	if anyExclusive(s) {
 		h.least = steady + cfg.AgentLease
 	}
 	return h

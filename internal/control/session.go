@@ -196,8 +196,11 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 			return err
 		}
 	}
+	var strays []task.Sighting
 	for _, s := range m.Sightings {
-		t.sight(from, s)
+		if t.sight(from, s) && !s.State.Terminal() {
+			strays = append(strays, s)
+		}
 	}
 	if m.Full {
 		a.told = true
@@ -205,6 +208,7 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 		t.missing(from, m.Sightings)
 		l.letGo(from, m.Sightings)
 	}
+	t.strays(from, m, strays)
 	if m.Bye {
 		return t.depart(from)
 	}
@@ -244,36 +248,38 @@ func (t *Turn) fact(from machine.ID, f state.Fact) error {
 	return nil
 }
 
-// sight takes in what a machine says about one task.
-func (t *Turn) sight(from machine.ID, s task.Sighting) {
+// sight takes in what a machine says about one task. It reports whether the
+// task is a stray to the cluster.
+func (t *Turn) sight(from machine.ID, s task.Sighting) (stray bool) {
 	x, ok := t.draft.Snapshot().Task(s.ID)
 	if ok && x.Machine == "" {
 		x, ok = t.place(x, from, s)
 	}
 	if !ok || x.Machine != from {
 		t.stray(from, s)
-		return
+		return true
 	}
 	if s.State == x.State {
 		if s.State.Terminal() {
 			t.send(from, task.Order{ID: s.ID, Verb: task.Forget})
 		}
-		return
+		return false
 	}
 	to := s.State
 	if x.State == task.Running && to == task.Starting {
-		return // an older sighting
+		return false // an older sighting
 	}
 	e := task.Event{To: to, Reason: s.Reason}
-	if err := t.apply(state.StepTask{ID: s.ID, Base: x.Rev, Event: e}); err != nil {
+	if err := t.apply(state.StepTask{ID: s.ID, Base: x.Rev, Event: e, Gone: true}); err != nil {
 		if x.State.Stopping() && !to.Terminal() {
 			t.send(from, task.Order{ID: s.ID, Verb: task.Stop, Reason: x.Reason})
 		}
-		return
+		return false
 	}
 	if to.Terminal() {
 		t.send(from, task.Order{ID: s.ID, Verb: task.Forget})
 	}
+	return false
 }
 
 // stray answers a sighting of a task that is not known to be on that machine.
@@ -368,7 +374,7 @@ func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
 			// be another computer, or have lost its memory, and the task may run on.
 		default:
 			e := task.Event{To: task.Lost, Reason: fmt.Sprintf("machine %s does not have it any more", from)}
-			_ = t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) // a refusal means that it has just ended
+			_ = t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e, Gone: true}) // a refusal means that it has just ended
 		}
 	}
 }

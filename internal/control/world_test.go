@@ -370,6 +370,9 @@ func describe(r *state.Record) string {
 	case state.MachineRecord:
 		m := r.Machine.After
 		line += fmt.Sprintf("machine %s up=%v, %s free", m.ID, m.Up, r.Machine.Free)
+		for _, x := range r.Machine.Strays {
+			line += ", stray " + x.ID.String()
+		}
 	case state.ClusterRecord:
 		line += fmt.Sprintf("cluster incarnation %d recovery=%v", r.Cluster.Incarnation, r.Cluster.Recovery)
 	case state.FactRecord:

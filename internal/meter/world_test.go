@@ -95,7 +95,10 @@ func (w *world) act(d *state.Draft) {
 	m, exists := s.Machine(id)
 	key := job.NewKey("role", "prod", fmt.Sprintf("job%d", w.rand.IntN(3)))
 	slot := state.Slot{Job: key, N: int32(w.rand.IntN(4))}
-	switch w.rand.IntN(10) {
+	switch w.rand.IntN(11) {
+	case 10:
+		x := state.Stray{ID: task.ID{Job: key, Attempt: uint32(1 + w.rand.IntN(9))}, Resources: w.amounts(500)}
+		w.try(d, state.PutStrays{ID: id, Base: m.Rev, Strays: append(slices.Clone(m.Strays), x)[w.rand.IntN(1+len(m.Strays)):]})
 	case 0:
 		m.ID, m.Capacity, m.Overhead, m.Foreign = id, w.amounts(5000), w.amounts(50), w.amounts(100)
 		m.Up = m.Up || !exists
@@ -139,7 +142,7 @@ func (w *world) step(d *state.Draft, id machine.ID, exists bool) {
 	if t.State == task.Throttled {
 		e.To = task.Pending
 	}
-	w.try(d, state.StepTask{ID: t.ID, Base: t.Rev, Event: e})
+	w.try(d, state.StepTask{ID: t.ID, Base: t.Rev, Event: e, Gone: w.rand.IntN(2) == 0})
 }
 
 func (w *world) fact(s *state.Snapshot) state.Fact {
@@ -171,6 +174,9 @@ func (w *world) look() moment {
 			now.jobs[t.ID.Job] = now.jobs[t.ID.Job].Add(t.Resources)
 		}
 		kept := m.Overhead.Add(m.Foreign)
+		for _, x := range m.Strays {
+			kept = kept.Add(x.Resources)
+		}
 		free := m.Capacity.Sub(kept).Sub(l[1])
 		if m.Up {
 			l[2], l[3] = kept, free

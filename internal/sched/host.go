@@ -74,6 +74,12 @@ func look(s *state.Snapshot, row state.Machine, kinds func(*state.Snapshot, job.
 			h.weak = h.weak.Add(t.Resources)
 		}
 	}
+	for _, x := range row.Strays {
+		if x.Resources.GPU > 0 && len(x.GPUs) == 0 {
+			unknown = append(unknown, x.Resources.GPU)
+		}
+		h.lose(x.Resources, x.Ports, x.GPUs)
+	}
 	h.guess(unknown)
 	for t := range s.TasksFor(row.ID) {
 		h.promise(t.ID.Job, t.Resources)
@@ -83,8 +89,13 @@ func look(s *state.Snapshot, row state.Machine, kinds func(*state.Snapshot, job.
 
 // take gives a place on the host to one task.
 func (h *host) take(k job.Key, need unit.Resources, ports, gpus []uint16) {
-	h.free = h.free.Sub(need)
 	h.jobs = append(h.jobs, k)
+	h.lose(need, ports, gpus)
+}
+
+// lose takes room on the host away.
+func (h *host) lose(need unit.Resources, ports, gpus []uint16) {
+	h.free = h.free.Sub(need)
 	if len(gpus) > 0 {
 		h.devs = give(h.devs, need.GPU, gpus)
 	}

@@ -40,6 +40,12 @@ func newTwin(s *state.Snapshot) *twin {
 			w.rooms[t.Room] = append(w.rooms[t.Room], t)
 		}
 	}
+	for m := range s.Machines() {
+		for _, x := range m.Strays { // they are of no job here
+			held := task.Task{Machine: m.ID, Resources: x.Resources, Ports: x.Ports, GPUs: x.GPUs}
+			w.held[m.ID] = append(w.held[m.ID], state.Task{Task: held})
+		}
+	}
 	return w
 }
 
@@ -311,7 +317,12 @@ func verify(t fatal, before *state.Snapshot, changes []state.Change) {
 		if !ok {
 			t.Fatalf("task %s is on machine %q, which does not exist", got.ID, got.Machine)
 		}
-		left, taken := m.Allocatable(), map[uint16]bool{}
+		left, taken := m.Allocatable().Sub(m.Strayed()), map[uint16]bool{}
+		for _, x := range m.Strays {
+			for _, p := range x.Ports {
+				taken[p] = true
+			}
+		}
 		for o := range s.TasksOn(m.ID) {
 			left = left.Sub(o.Resources)
 			for _, p := range o.Ports {

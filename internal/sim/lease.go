@@ -51,15 +51,14 @@ func (n *node) bind(id task.ID, p *proc, until time.Duration) {
 	})
 }
 
-// acknowledge tells a machine that what it sent prolonged its lease. A server
-// that stands still may say so long after it found out.
+// acknowledge tells a machine that what it sent prolonged its lease. That may
+// be under way for long, and come when nobody hears the machine any more.
 func (l *leader) acknowledge(n *node, session string, sent time.Duration) {
-	say := func() { l.w.message(n, func() { n.renewed(session, sent) }) }
-	if !l.w.calm && l.w.chance(50) {
-		l.w.after(l.w.jitter(Minute), say)
+	if !l.w.calm && l.w.chance(10) {
+		l.w.after(l.w.jitter(Minute), func() { n.renewed(session, sent) })
 		return
 	}
-	say()
+	l.w.message(n, func() { n.renewed(session, sent) })
 }
 
 // prove asks the store every second whether this leader leads.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/control"
-	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -275,7 +274,7 @@ func (n *node) run(d agent.Deed, o agent.Orders) {
 			return
 		}
 		until, still := n.lease.Extend(n.clock(), g)
-		if !ok || !still && !fault.Planted("lease-of-another-time") {
+		if !ok || !still {
 			s.State, s.Reason = task.Lost, "refused: no lease"
 			n.mind.See(s)
 			n.say(false)
@@ -308,14 +307,19 @@ func (n *node) launch(s task.Sighting, e machine.Epoch, until time.Duration) {
 	})
 }
 
-// stop ends a task within a few seconds, as its agent asked.
+// stop ends a task within a few seconds, as its agent asked. An exclusive one
+// may hang in a system call for much longer.
 func (n *node) stop(id task.ID) {
 	p := n.procs[id]
 	if p == nil || p.stopping || !p.alive() {
 		return
 	}
 	p.stopping = true
-	n.w.after(n.w.jitter(3*Second), func() { n.move(id, p, task.Killed, "") })
+	last := 3 * Second
+	if p.until != 0 && !n.w.calm && n.w.chance(5) {
+		last = 20 * Minute
+	}
+	n.w.after(n.w.jitter(last), func() { n.move(id, p, task.Killed, "") })
 }
 
 // move takes a process to another state, whether an agent watches or not.

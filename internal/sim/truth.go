@@ -202,7 +202,7 @@ func (w *World) check(b *state.Batch) {
 // its tasks, every accepted job is there, and nothing is given away twice.
 func (w *World) recount(s *state.Snapshot) {
 	for m := range s.Machines() {
-		left := m.Allocatable()
+		left := m.Allocatable().Sub(m.Strayed())
 		for x := range s.TasksOn(m.ID) {
 			left = left.Sub(x.Resources)
 		}

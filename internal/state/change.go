@@ -44,12 +44,15 @@ type NewTask struct {
 	Base Rev // of the slot
 }
 
-// StepTask is an event of a task; task.Step says what becomes of it.
+// StepTask is an event of a task; task.Step says what becomes of it. A task
+// that is taken for lost may live: its room stays kept on its machine as that
+// of a [Stray], unless the machine itself has said that it is gone.
 type StepTask struct {
 	ID    task.ID
 	Base  Rev
 	Event task.Event
 	By    string
+	Gone  bool
 }
 
 // MakeRoom says that other tasks are being stopped on a machine for a pending
@@ -210,7 +213,7 @@ func (c StepTask) apply(d *Draft) error {
 		if e == task.TransitionToLost {
 			d.putTask(before, t, c.By)
 			t, _ = d.snap.Task(c.ID)
-			return StepTask{c.ID, t.Rev, task.Event{To: task.Lost, Reason: next.Reason}, c.By}.apply(d)
+			return StepTask{c.ID, t.Rev, task.Event{To: task.Lost, Reason: next.Reason}, c.By, c.Gone}.apply(d)
 		}
 		if e == task.Delete {
 			// It never ran: it ends without ever having been anywhere.
@@ -220,6 +223,9 @@ func (c StepTask) apply(d *Draft) error {
 	d.putTask(before, t, c.By)
 	if t.State.Terminal() {
 		d.end(before, t, effects)
+		if t.State == task.Lost && !c.Gone && before.Placed() {
+			d.stray(t)
+		}
 	}
 	return nil
 }
@@ -272,14 +278,14 @@ func (c PutMachine) apply(d *Draft) error {
 	if err := guard("machine", string(c.Machine.ID), exists, old.Rev, c.Base); err != nil {
 		return err
 	}
-	row := Machine{Machine: c.Machine, Since: old.Since, Rev: d.snap.Rev, Unknown: old.Unknown}
+	row := Machine{Machine: c.Machine, Since: old.Since, Strays: old.Strays, Rev: d.snap.Rev, Unknown: old.Unknown}
 	if !exists || old.Up != c.Machine.Up {
 		row.Since = d.snap.At
 	}
 	d.snap.machines.put(row.ID, row)
 	d.snap.giveBack(row.ID, row.Allocatable().Sub(old.Allocatable()))
 	d.touchMachine(row.ID)
-	d.record(Record{Kind: MachineRecord, Machine: &MachineChange{Before: old.Machine, After: row.Machine, Free: d.snap.Free(row.ID)}})
+	d.record(Record{Kind: MachineRecord, Machine: d.machineChange(old.kept(), row)})
 	return nil
 }
 
@@ -294,7 +300,7 @@ func (c DropMachine) apply(d *Draft) error {
 	d.snap.machines.remove(c.ID)
 	d.snap.free.Delete(free{machine: c.ID})
 	d.touchMachine(c.ID)
-	d.record(Record{Kind: MachineRecord, By: c.By, Machine: &MachineChange{Before: old.Machine, Left: true}})
+	d.record(Record{Kind: MachineRecord, By: c.By, Machine: &MachineChange{Before: old.kept(), Left: true}})
 	return nil
 }
 

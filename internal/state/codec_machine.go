@@ -15,6 +15,7 @@ func EncodeMachine(m Machine) []byte {
 	w.machine(&m.Machine)
 	w.int(14, int64(m.Since))
 	w.uint(15, uint64(m.Rev))
+	w.strays(16, m.Strays)
 	w.raw(m.Unknown)
 	return w
 }
@@ -52,6 +53,8 @@ func DecodeMachine(key string, value []byte) (Machine, error) {
 			m.Since = unit.Tick(r.int())
 		case 15:
 			m.Rev = Rev(r.uint(math.MaxUint64))
+		case 16:
+			m.Strays = append(m.Strays, r.stray())
 		default:
 			r.machine(&m.Machine)
 		}

@@ -151,6 +151,7 @@ func (e *encoder) machine(c *MachineChange) {
 	}
 	w.flag(5, c.Left)
 	w.resources(6, c.Free)
+	w.strays(7, c.Strays)
 }
 
 // word appends a field that says s by its number, or s itself if it is long.
@@ -363,6 +364,8 @@ func (d *decoder) machine(r *reader) *MachineChange {
 			c.Left = in.flag()
 		case 6:
 			c.Free = in.resources()
+		case 7:
+			c.Strays = append(c.Strays, in.stray())
 		}
 	}
 	r.err = in.err

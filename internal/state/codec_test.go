@@ -56,6 +56,12 @@ var (
 			Failures: rapid.Int32().Draw(t, "failures"), Wanted: rapid.Bool().Draw(t, "wanted"), Reason: rapid.String().Draw(t, "reason"),
 		}
 	})
+	anyStrays = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) state.Stray {
+		return state.Stray{
+			ID: anyID.Draw(t, "stray"), Resources: anyResources.Draw(t, "holds"), Since: anyTick.Draw(t, "since"),
+			Ports: rapid.SliceOfN(rapid.Uint16(), 0, 3).Draw(t, "ports"), GPUs: rapid.SliceOfN(rapid.Uint16(), 0, 3).Draw(t, "gpus"),
+		}
+	}), 0, 3)
 	anyMachine = rapid.Custom(func(t *rapid.T) machine.Machine {
 		return machine.Machine{
 			ID: anyMachineID.Draw(t, "id"), Host: rapid.String().Draw(t, "host"),
@@ -137,7 +143,10 @@ func TestRowsRoundTrip(t *testing.T) {
 		gotX, err := state.DecodeTask(state.TaskKey(x.ID), state.EncodeTask(x))
 		same(t, x, gotX, err)
 
-		m := state.Machine{Machine: anyMachine.Draw(t, "machine"), Since: anyTick.Draw(t, "since"), Rev: anyRev.Draw(t, "rev"), Unknown: unknown(t)}
+		m := state.Machine{
+			Machine: anyMachine.Draw(t, "machine"), Since: anyTick.Draw(t, "since"), Strays: anyStrays.Draw(t, "strays"),
+			Rev: anyRev.Draw(t, "rev"), Unknown: unknown(t),
+		}
 		gotM, err := state.DecodeMachine(state.MachineKey(m.ID), state.EncodeMachine(m))
 		same(t, m, gotM, err)
 
@@ -167,14 +176,15 @@ func TestRowsHoldEveryField(t *testing.T) {
 		"Outcome":    {state.Outcome{}, 5},
 		"Task":       {state.Task{}, 3},
 		"task.Task":  {task.Task{}, 15},
-		"Machine":    {state.Machine{}, 4},
+		"Machine":    {state.Machine{}, 5},
+		"Stray":      {state.Stray{}, 5},
 		"m.Machine":  {machine.Machine{}, 12},
 		"Resources":  {unit.Resources{}, 5},
 		"Credential": {state.Credential{}, 7},
 		"Record":     {state.Record{}, 9},
 		"TaskChange": {state.TaskChange{}, 3},
 		"JobChange":  {state.JobChange{}, 3},
-		"MachineCh.": {state.MachineChange{}, 4},
+		"MachineCh.": {state.MachineChange{}, 5},
 		"Fact":       {state.Fact{}, 3},
 	} {
 		if got := reflect.TypeOf(want.value).NumField(); got != want.fields {
@@ -197,7 +207,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 		case state.MachineRecord:
 			r.Machine = &state.MachineChange{
 				Before: anyMachine.Draw(t, "before"), After: anyMachine.Draw(t, "after"),
-				Left: rapid.Bool().Draw(t, "left"), Free: anyResources.Draw(t, "free"),
+				Left: rapid.Bool().Draw(t, "left"), Free: anyResources.Draw(t, "free"), Strays: anyStrays.Draw(t, "strays"),
 			}
 		case state.ClusterRecord:
 			c := anyCluster.Draw(t, "cluster")

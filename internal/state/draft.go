@@ -24,6 +24,7 @@ type Draft struct {
 	fresh   Delta // like delta, since the last call of Changed
 	records []Record
 	ended   []task.Task
+	strayed map[machine.ID]machine.Machine // whose strays have changed: as it was before
 }
 
 type rowKey struct {
@@ -34,7 +35,7 @@ type rowKey struct {
 // NewDraft starts changing s at time now. Time never goes back: the draft's
 // time is now, or one tick after the last commit when now is not later.
 func NewDraft(s *Snapshot, now unit.Tick) *Draft {
-	d := &Draft{base: s, snap: s.clone(), dirty: map[rowKey]bool{}, tasks: map[task.ID]bool{}, slots: map[Slot]bool{}}
+	d := &Draft{base: s, snap: s.clone(), dirty: map[rowKey]bool{}, tasks: map[task.ID]bool{}, slots: map[Slot]bool{}, strayed: map[machine.ID]machine.Machine{}}
 	d.snap.Rev = s.Rev + 1
 	d.snap.At = max(now, s.At+1)
 	if fault.Planted("time-goes-back") {
@@ -76,6 +77,7 @@ func (d *Draft) Empty() bool { return len(d.records)+len(d.dirty)+len(d.tasks)+l
 // Seal ends the draft. The batch must be durable before anyone sees the
 // snapshot. A draft that changed nothing seals to its base and an empty batch.
 func (d *Draft) Seal(e machine.Epoch) (*Batch, *Snapshot, Delta) {
+	d.recordStrays()
 	if d.Empty() {
 		return &Batch{Epoch: e, Base: d.base.Rev, Rev: d.base.Rev, At: d.base.At}, d.base, d.delta
 	}

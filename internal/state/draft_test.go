@@ -84,7 +84,7 @@ func anyChange(t *rapid.T, s *state.Snapshot) state.Change {
 	in, _ := s.Instance(at)
 	j, _ := s.Job(key)
 	m, _ := s.Machine(id)
-	switch rapid.IntRange(0, 15).Draw(t, "kind") {
+	switch rapid.IntRange(0, 16).Draw(t, "kind") {
 	case 0, 1:
 		cfg := job.Config{Service: rapid.Bool().Draw(t, "service"), MaxTaskFailures: 2, Priority: rapid.Int32Range(0, 2).Draw(t, "priority")}
 		cfg.Task.Resources = unit.Resources{CPU: rapid.Int64Range(1, 9).Draw(t, "cpu"), RAM: unit.MiB}
@@ -108,6 +108,9 @@ func anyChange(t *rapid.T, s *state.Snapshot) state.Change {
 			return state.DropCredential{Hash: "h", Base: base(c.Rev)}
 		}
 		return state.PutCredential{Credential: state.Credential{Hash: "h", Kind: "agent", Subject: "m1"}, Base: base(c.Rev)}
+	case 16:
+		x := state.Stray{ID: task.ID{Job: key, Attempt: rapid.Uint32Range(1, 3).Draw(t, "stray")}, Resources: unit.Resources{CPU: rapid.Int64Range(0, 9).Draw(t, "holds")}}
+		return state.PutStrays{ID: id, Base: base(m.Rev), Strays: append(slices.Clone(m.Strays), x)[rapid.IntRange(0, len(m.Strays)).Draw(t, "first"):]}
 	case 10:
 		if j.Key == "" {
 			return state.DropJob{Key: key}
@@ -132,7 +135,7 @@ func anyStep(t *rapid.T, s *state.Snapshot, id machine.ID) state.Change {
 	if x.State == task.Pending && rapid.Bool().Draw(t, "place") {
 		to = task.Assigned
 	}
-	return state.StepTask{ID: x.ID, Base: x.Rev, Event: task.Event{To: to, Machine: id, Ports: []uint16{31000}}}
+	return state.StepTask{ID: x.ID, Base: x.Rev, Event: task.Event{To: to, Machine: id, Ports: []uint16{31000}}, Gone: rapid.Bool().Draw(t, "gone")}
 }
 
 // TestDraft holds random histories to what a draft promises: a refused change
@@ -276,6 +279,12 @@ func (w *drafting) records(b *state.Batch, s *state.Snapshot) {
 func (w *drafting) accounts(s *state.Snapshot) {
 	for m := range s.Machines() {
 		left := m.Allocatable()
+		for i, x := range m.Strays {
+			left = left.Sub(x.Resources)
+			if i > 0 && m.Strays[i-1].ID.Compare(x.ID) > 0 {
+				w.t.Fatalf("machine %s has %v before %v", m.ID, m.Strays[i-1].ID, x.ID)
+			}
+		}
 		for t := range s.Tasks() {
 			if t.Machine == m.ID && t.State.Placed() {
 				left = left.Sub(t.Resources)

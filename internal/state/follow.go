@@ -96,6 +96,6 @@ func (s *Snapshot) followMachine(r Row, shared map[string]string) error {
 	}
 	m.ID = id
 	s.machines.put(id, m)
-	s.giveBack(id, m.Allocatable().Sub(old.Allocatable()))
+	s.giveBack(id, m.Allocatable().Sub(m.Strayed()).Sub(old.Allocatable().Sub(old.Strayed())))
 	return nil
 }

@@ -47,11 +47,14 @@ type JobChange struct {
 	Reason  string
 }
 
-// A MachineChange is what changed of a machine.
+// A MachineChange is what changed of a machine. The overhead that it shows
+// includes what the machine's strays hold, so that a reader who knows nothing of
+// strays counts right.
 type MachineChange struct {
 	Before, After machine.Machine // Before is zero for a new one
 	Left          bool
 	Free          unit.Resources // what it has left after the change
+	Strays        []Stray        // after the change
 }
 
 // A Fact is a packed block of usage facts made by one source. (Source, Seq)

@@ -52,7 +52,7 @@ func (s *Snapshot) refer() {
 // step by step. A machine without a row may hold tasks too.
 func (s *Snapshot) account() {
 	for m := range s.Machines() {
-		s.free.ReplaceOrInsert(free{m.ID, s.less(m.Allocatable(), m.ID)})
+		s.free.ReplaceOrInsert(free{m.ID, s.less(m.Allocatable(), m.ID).Sub(m.Strayed())})
 	}
 	var last machine.ID
 	s.on.Ascend(func(p place) bool {

@@ -100,6 +100,7 @@ type Task struct {
 type Machine struct {
 	machine.Machine
 	Since   unit.Tick // when it became up or down
+	Strays  []Stray   // in order of their IDs
 	Rev     Rev
 	Unknown string // fields of a later version, kept as they came
 }

@@ -87,7 +87,7 @@ func walk(d *state.Draft, id task.ID, why string, through []task.State) error {
 		if _, _, res := task.Step(t.Task, task.Event{To: to}, task.Policy{}); res != task.Done {
 			continue
 		}
-		if err := d.Apply(state.StepTask{ID: id, Base: t.Rev, Event: task.Event{To: to, Reason: why}}); err != nil {
+		if err := d.Apply(state.StepTask{ID: id, Base: t.Rev, Event: task.Event{To: to, Reason: why}, Gone: true}); err != nil {
 			return err
 		}
 	}
