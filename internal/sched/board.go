@@ -3,6 +3,7 @@ package sched
 import (
 	"container/heap"
 	"math"
+	"slices"
 
 	"github.com/covey-platform/covey/internal/machine"
 )
@@ -161,12 +162,7 @@ func (x *Index) spoil(n int32, w *shape) (cost, rest int64, gpu int16) {
 
 // alike reports whether one of the GPUs has the same left.
 func alike(devs []int16, d int16) bool {
-	for _, o := range devs {
-		if o == d {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(devs, d)
 }
 
 // steps is what a host wastes more than it does now, in steps, rounded down.

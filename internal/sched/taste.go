@@ -96,11 +96,11 @@ func part(a, b int64) int64 {
 // name orders shapes that are equally popular.
 func (t *tasted) name() string {
 	n := t.shape.need
-	s := t.class.key
+	s := []byte(t.class.key)
 	for _, m := range unit.Measures() {
-		s += " " + strconv.FormatInt(n.Of(m), 10)
+		s = strconv.AppendInt(append(s, ' '), n.Of(m), 10)
 	}
-	return s
+	return string(s)
 }
 
 // gpusOf says on how many GPUs an amount sits, and how much it has of each.

@@ -193,7 +193,7 @@ func (w *twin) remains(r int64) int64 {
 	for _, k := range w.kinds() {
 		sum += k.weight
 	}
-	up := int64(65536 / 10 * r * 256)
+	up := 65536 / 10 * r * 256
 	for _, k := range w.kinds() {
 		if d := min(k.t.Resources.GPU, 1000); d <= r {
 			p := k.weight * 65536 / sum

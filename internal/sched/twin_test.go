@@ -89,12 +89,10 @@ func (w *twin) plan(now unit.Tick) (placed []choice, waits []string) {
 				continue
 			}
 			done[o.ID] = true
-			if c, ok := w.room(o); ok && len(waits) >= 0 {
+			if c, ok := w.room(o); ok {
 				placed = append(placed, c)
-				waits = append(waits, o.ID.String())
-			} else {
-				waits = append(waits, o.ID.String())
 			}
+			waits = append(waits, o.ID.String())
 		}
 	}
 	return placed, waits
@@ -480,8 +478,12 @@ func randomConfig(t *rapid.T) job.Config {
 	c.Priority = rapid.Int32Range(0, 2).Draw(t, "priority")
 	c.Constraints = rapid.SliceOfN(rapid.SampledFrom([]job.Constraint{
 		is("rack", "a"), is("rack", "a", "b"), not("rack", "a"), is("disk", "b"), not("disk", "a", "b"), is("host", "m1", "m2"),
-		{Attribute: "rack", Spread: 1}, {Attribute: "host", Spread: 2}, {Attribute: "rack", With: "ads/prod/a"}, {Attribute: "host", With: "web/prod/b"},
-		{Attribute: "rack", With: "ads/prod/b", Negated: true}, {Attribute: "host", With: "ads/prod/a", Negated: true},
+		{Attribute: "rack", Spread: 1},
+		{Attribute: "host", Spread: 2},
+		{Attribute: "rack", With: "ads/prod/a"},
+		{Attribute: "host", With: "web/prod/b"},
+		{Attribute: "rack", With: "ads/prod/b", Negated: true},
+		{Attribute: "host", With: "ads/prod/a", Negated: true},
 		most("host", 1), most("host", 2), most("rack", 1), most("rack", 2), most("disk", 3),
 		is("dedicated", "ads/x"), is("dedicated", "*/x", "ads/x"), not("dedicated", "ads/x"),
 	}), 0, 2).Draw(t, "constraints")

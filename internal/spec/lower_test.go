@@ -50,8 +50,13 @@ func TestWholeJob(t *testing.T) {
 	want := job.Config{
 		Service: true, Tier: job.Preferred, Priority: 7, MaxTaskFailures: -1, Exclusive: true, Contact: "www-data@example.com",
 		Metadata: []job.Metadata{{Key: "a", Value: "1"}, {Key: "b", Value: "2"}},
-		Constraints: []job.Constraint{{Attribute: "host", Negated: true, Values: []string{"a", "b"}}, {Attribute: "pdu", Negated: true, With: "www-data/prod/db"},
-			{Attribute: "rack", Limit: 2}, {Attribute: "row", Spread: 1}, {Attribute: "zone", With: "www-data/prod/db"}},
+		Constraints: []job.Constraint{
+			{Attribute: "host", Negated: true, Values: []string{"a", "b"}},
+			{Attribute: "pdu", Negated: true, With: "www-data/prod/db"},
+			{Attribute: "rack", Limit: 2},
+			{Attribute: "row", Spread: 1},
+			{Attribute: "zone", With: "www-data/prod/db"},
+		},
 		Task: job.Task{
 			Name: "fetch",
 			Processes: []job.Process{
