@@ -12,56 +12,106 @@ import (
 func (s *Snapshot) Follow(rows []Row, head Head) (*Snapshot, error) {
 	next := s.clone()
 	next.Rev, next.Seq, next.At = head.Rev, head.Seq, head.At
-	shared := make(map[string]string)
+	f := following{Snapshot: next, shared: make(map[string]string), refs: make(map[job.Hash]int)}
 	for _, r := range rows {
-		if err := next.follow(r, shared); err != nil {
+		if err := f.follow(r); err != nil {
 			return nil, bad(r.Table, r.Key, err)
 		}
 	}
+	f.refer()
 	return next, nil
 }
 
+// following is a snapshot that takes in the rows of a batch, which come in any
+// order.
+type following struct {
+	*Snapshot
+	shared map[string]string
+	refs   map[job.Hash]int // how many more run each config
+}
+
+// refer counts who runs each config, as drafts do.
+func (s following) refer() {
+	for h, n := range s.refs {
+		if c, ok := s.configs.Get(config{hash: h}); ok && n != 0 {
+			c.refs += n
+			s.configs.ReplaceOrInsert(c)
+		}
+	}
+}
+
 // follow takes in what became of one row.
-func (s *Snapshot) follow(r Row, shared map[string]string) error {
+func (s following) follow(r Row) error {
 	switch r.Table {
 	case TaskTable:
-		return s.followTask(r, shared)
+		return s.followTask(r)
 	case MachineTable:
-		return s.followMachine(r, shared)
-	case ClusterTable, JobTable, ConfigTable, InstanceTable, CredentialTable, SourceTable:
+		return s.followMachine(r)
+	case JobTable:
+		return s.followJob(r)
+	case ConfigTable:
+		return s.followConfig(r)
+	case ClusterTable, InstanceTable, CredentialTable, SourceTable:
 	}
 	if r.Value != nil {
-		return s.restore(r, shared)
+		return s.restore(r, s.shared)
 	}
 	switch r.Table {
-	case JobTable:
-		s.jobs.Delete(Job{Key: job.Key(r.Key)})
 	case CredentialTable:
 		s.credentials.Delete(Credential{Hash: r.Key})
 	case SourceTable:
 		s.sources.Delete(source{name: r.Key})
-	case ConfigTable:
-		var h job.Hash
-		copy(h[:], r.Key)
-		s.configs.Delete(config{hash: h})
 	case InstanceTable:
-		at, err := parseSlot(r.Key, shared)
+		at, err := parseSlot(r.Key, s.shared)
 		s.instances.remove(at)
 		return err
-	case ClusterTable, TaskTable, MachineTable:
+	case ClusterTable, JobTable, ConfigTable, TaskTable, MachineTable:
 	}
 	return nil
 }
 
+func (s following) followJob(r Row) error {
+	if old, ok := s.jobs.Get(Job{Key: job.Key(r.Key)}); ok {
+		s.refs[old.Config]--
+	}
+	if r.Value == nil {
+		s.jobs.Delete(Job{Key: job.Key(r.Key)})
+		return nil
+	}
+	if err := s.restore(r, s.shared); err != nil {
+		return err
+	}
+	j, _ := s.jobs.Get(Job{Key: job.Key(r.Key)})
+	s.refs[j.Config]++
+	return nil
+}
+
+func (s following) followConfig(r Row) error {
+	var h job.Hash
+	copy(h[:], r.Key)
+	if r.Value == nil {
+		s.configs.Delete(config{hash: h})
+		return nil
+	}
+	if _, ok := s.configs.Get(config{hash: h}); ok {
+		return nil // under its hash there is nothing else
+	}
+	return s.restoreConfig(r)
+}
+
 // followTask keeps the account of the task's machine, as a draft does.
-func (s *Snapshot) followTask(r Row, shared map[string]string) error {
-	id, err := parseTask(r.Key, shared)
+func (s following) followTask(r Row) error {
+	id, err := parseTask(r.Key, s.shared)
 	if err != nil {
 		return err
 	}
-	if old, ok := s.Task(id); ok && old.Machine != "" {
+	if old, ok := s.Task(id); ok {
+		s.refs[old.Config]--
 		if _, held := s.on.Delete(place{old.Machine, id}); held {
 			s.giveBack(old.Machine, old.Resources)
+		}
+		if old.Room != "" {
+			s.rooms.Delete(place{old.Room, id})
 		}
 		id = old.ID // its strings are shared with other rows
 	}
@@ -69,12 +119,16 @@ func (s *Snapshot) followTask(r Row, shared map[string]string) error {
 		s.tasks.remove(id)
 		return nil
 	}
-	t, err := decodeTask(r.Key, r.Value, shared)
+	t, err := decodeTask(r.Key, r.Value, s.shared)
 	if err != nil {
 		return err
 	}
 	t.ID = id
 	s.tasks.put(id, t)
+	s.refs[t.Config]++
+	if t.Room != "" {
+		s.rooms.ReplaceOrInsert(place{t.Room, id})
+	}
 	if t.Machine != "" && t.State.Placed() {
 		s.on.ReplaceOrInsert(place{t.Machine, id})
 		s.giveBack(t.Machine, unit.Resources{}.Sub(t.Resources))
@@ -82,8 +136,8 @@ func (s *Snapshot) followTask(r Row, shared map[string]string) error {
 	return nil
 }
 
-func (s *Snapshot) followMachine(r Row, shared map[string]string) error {
-	id := machine.ID(share(shared, []byte(r.Key)))
+func (s following) followMachine(r Row) error {
+	id := machine.ID(share(s.shared, []byte(r.Key)))
 	old, _ := s.Machine(id)
 	if r.Value == nil {
 		s.machines.remove(id)
