@@ -33,19 +33,22 @@ func TestSecondAgentOfAMachine(t *testing.T) {
 		}
 		return ""
 	})
-	first := w.start("agent", w.agentArgs("m1", "agent")...)
-	eventually(t, 30*time.Second, "the first agent is told why it is not let in", func() string {
-		if log := first.log(); !strings.Contains(log, "another agent has joined as this machine") {
-			return fmt.Sprintf("%q", log)
-		}
-		return ""
-	})
+	w.refused("runs on this computer, from another data directory", w.agentArgs("m1", "agent")...)
 	if !p.lives() {
 		t.Errorf("the first agent's task was killed")
 	}
 	eventually(t, 30*time.Second, "the job runs on the second", func() string {
 		if v := w.status(key); len(v.Tasks) != 1 || v.Tasks[0].Status != "RUNNING" || v.Tasks[0].ID == "e2e/test/held/0.1" {
 			return fmt.Sprint(v)
+		}
+		return ""
+	})
+	w.agent = second
+	kill9(t, w.agentIdent()) // the first may come back now, but its credential is void
+	first := w.start("agent", w.agentArgs("m1", "agent")...)
+	eventually(t, 30*time.Second, "the first agent is told why it is not let in", func() string {
+		if log := first.log(); !strings.Contains(log, "another agent has joined as this machine") {
+			return fmt.Sprintf("%q", log)
 		}
 		return ""
 	})
