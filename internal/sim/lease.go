@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -32,11 +31,18 @@ func (n *node) renewed(session string, sent time.Duration) {
 		return
 	}
 	g, ok := n.lease.Grant(n.clock())
-	for _, id := range slices.SortedFunc(maps.Keys(n.procs), task.ID.Compare) {
-		p := n.procs[id]
-		if ok && p.until != 0 && n.clock() < p.until {
-			n.bind(id, p, g.Until)
+	if !ok {
+		return
+	}
+	var bound []task.ID
+	for id, p := range n.procs {
+		if p.until != 0 && n.clock() < p.until {
+			bound = append(bound, id)
 		}
+	}
+	slices.SortFunc(bound, task.ID.Compare) // chance is drawn in one order
+	for _, id := range bound {
+		n.bind(id, n.procs[id], g.Until)
 	}
 }
 
