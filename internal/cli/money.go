@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -111,15 +112,23 @@ const places = 6
 // to the total that is shown.
 func billTable(w io.Writer, r *pb.GetBillResponse) {
 	shown, total := shownOf(r)
+	head, last := []string{"OWNER", "CORE-HOURS", "RAM GIB-HOURS", "DISK GIB-HOURS"}, []string{"total", "", "", ""}
+	gpus := slices.ContainsFunc(r.GetRows(), func(x *pb.BillRow) bool { return some(x.GetReserved().GetGpuHours()) })
+	if gpus {
+		head, last = append(head, "GPU-HOURS"), append(last, "")
+	}
 	var rows [][]string
 	for i, x := range r.GetRows() {
-		rows = append(rows, []string{
-			x.GetOwner(), short(x.GetReserved().GetCpuCoreHours()), short(x.GetReserved().GetRamGibHours()),
-			short(x.GetReserved().GetDiskGibHours()), shown[i],
-		})
+		row := []string{
+			x.GetOwner(), short(x.GetReserved().GetCpuCoreHours()), short(x.GetReserved().GetRamGibHours()), short(x.GetReserved().GetDiskGibHours()),
+		}
+		if gpus {
+			row = append(row, short(x.GetReserved().GetGpuHours()))
+		}
+		rows = append(rows, append(row, shown[i]))
 	}
 	_, _ = fmt.Fprintf(w, "%s to %s, in %s\n", r.GetFrom(), r.GetTo(), r.GetCurrency())
-	table(w, []string{"OWNER", "CORE-HOURS", "RAM GIB-HOURS", "DISK GIB-HOURS", "AMOUNT"}, append(rows, []string{"total", "", "", "", total}))
+	table(w, append(head, "AMOUNT"), append(rows, append(last, total)))
 	sums := map[string]unit.Money{}
 	for _, h := range r.GetHours() {
 		for n, s := range map[string]string{"capacity": h.GetCapacity(), "billed": h.GetBilled(), "overhead": h.GetOverhead(), "idle": h.GetIdle(), "down": h.GetDown()} {
@@ -183,23 +192,40 @@ func (a *app) usage() *cobra.Command {
 				return err
 			}
 			out := []usageRowJSON{}
-			var rows [][]string
 			for _, x := range r.GetRows() {
 				out = append(out, usageRowJSON{x.GetOwner(), amountsOf(x.GetReserved()), amountsOf(x.GetUsed())})
-				rows = append(rows, []string{
-					x.GetOwner(), short(x.GetReserved().GetCpuCoreHours()), short(x.GetUsed().GetCpuCoreHours()),
-					short(x.GetReserved().GetRamGibHours()), short(x.GetUsed().GetRamGibHours()),
-				})
 			}
 			return a.print(cmd, struct {
 				From string         `json:"from"`
 				To   string         `json:"to"`
 				Rows []usageRowJSON `json:"rows"`
 			}{r.GetFrom(), r.GetTo(), out}, func(w io.Writer) {
-				table(w, []string{"OWNER", "CORE-HOURS", "USED", "RAM GIB-HOURS", "USED"}, rows)
+				usageTable(w, out)
 			})
 		},
 	}
 	s.add(c)
 	return c
 }
+
+// usageTable shows reserved and used amounts for people; GPUs where there are
+// any.
+func usageTable(w io.Writer, list []usageRowJSON) {
+	head := []string{"OWNER", "CORE-HOURS", "USED", "RAM GIB-HOURS", "USED"}
+	gpus := slices.ContainsFunc(list, func(x usageRowJSON) bool { return some(x.Reserved.GPU) })
+	if gpus {
+		head = append(head, "GPU-HOURS")
+	}
+	var rows [][]string
+	for _, x := range list {
+		row := []string{x.Owner, short(x.Reserved.CPU), short(x.Used.CPU), short(x.Reserved.RAM), short(x.Used.RAM)}
+		if gpus {
+			row = append(row, short(x.Reserved.GPU))
+		}
+		rows = append(rows, row)
+	}
+	table(w, head, rows)
+}
+
+// some reports whether a decimal is more than nothing.
+func some(s string) bool { return strings.Trim(s, "0.") != "" }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	goruntime "runtime"
@@ -9,12 +10,17 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/covey-platform/covey/internal/cli"
+	"github.com/covey-platform/covey/internal/fault"
 )
 
 // Bounds of a child's life.
 const (
 	childRestart = 500 * time.Millisecond // a child that died is started again after this
-	childStop    = 75 * time.Second       // a child that was told to stop is killed after this
+	agentStop    = 75 * time.Second       // an agent that was told to stop, with its tasks, is killed after this
+	serverStop   = 10 * time.Second       // likewise a server, which has nothing to wait for
+	startTries   = 3                      // for a server that has never answered; the one before may still be ending
 	stopTries    = 2                      // for an agent that was dead when it was to stop its tasks
 	insistEvery  = 20 * time.Millisecond
 )
@@ -33,10 +39,15 @@ func (d *dev) keep(ctx context.Context, what string, end syscall.Signal, args fu
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
 	ended := false
-	for ctx.Err() == nil {
+	for tries := 1; ctx.Err() == nil; tries++ {
 		began := time.Now()
 		var err error
 		if ended, err = d.child(ctx, end, args, nil); err != nil && ctx.Err() == nil {
+			if end != stopTasks && !d.began.Load() {
+				if no := hopeless(what, err); tries == startTries || fault.Of(no) == fault.Invalid {
+					return no
+				}
+			}
 			d.cfg.Log.WarnContext(ctx, "a part of the platform ended and is started again", "part", what, "error", err)
 		}
 		if ctx.Err() == nil {
@@ -59,6 +70,23 @@ func (d *dev) keep(ctx context.Context, what string, end syscall.Signal, args fu
 	return nil
 }
 
+// hopeless is the error of a part that does not start, of the kind that it had
+// itself. What it was, it has said.
+func hopeless(what string, err error) error {
+	kind := fault.Internal
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		switch e.ExitCode() {
+		case cli.InvalidParameter:
+			kind = fault.Invalid
+		case cli.APIError:
+			kind = fault.Conflict
+		case cli.NotAllowed:
+			kind = fault.Denied
+		}
+	}
+	return kind.Errorf("the %s does not start (%w); the lines above say why", what, err)
+}
+
 // child runs a child process to its end. It is asked to end when ctx ends;
 // ended reports that it did so in order. started, if set, is called when it
 // has been started.
@@ -79,7 +107,10 @@ func (d *dev) child(ctx context.Context, end syscall.Signal, args func() ([]stri
 		go d.insist(cmd.Process, over)
 		return nil
 	}
-	cmd.WaitDelay = childStop
+	cmd.WaitDelay = serverStop
+	if end == stopTasks {
+		cmd.WaitDelay = agentStop
+	}
 	cmd.Env = os.Environ()
 	if err = cmd.Start(); err != nil {
 		return false, err

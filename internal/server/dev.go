@@ -56,6 +56,7 @@ type dev struct {
 	url   string
 	leave atomic.Bool // agents end without their tasks
 	hurry atomic.Bool // they kill them
+	began atomic.Bool // the server has answered once
 }
 
 // Dev runs a server and its agents as child processes until ctx ends. Then it
@@ -136,6 +137,8 @@ func (d *dev) address(ctx context.Context) (string, error) {
 // run starts the children and waits for the end. The agents end first: they
 // take nothing new, stop what runs and tell the server, which then ends too.
 func (d *dev) run(ctx context.Context) error {
+	ctx, fail := context.WithCancel(ctx)
+	defer fail()
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
 	agentCtx, stopAgents := context.WithCancel(context.WithoutCancel(ctx))
@@ -146,10 +149,15 @@ func (d *dev) run(ctx context.Context) error {
 		if d.cfg.PriceBook != "" {
 			args = append(args, "--price-book", d.cfg.PriceBook)
 		}
-		return d.keep(serverCtx, "server", syscall.SIGTERM, func() ([]string, error) { return args, nil })
+		err := d.keep(serverCtx, "server", syscall.SIGTERM, func() ([]string, error) { return args, nil })
+		if err != nil {
+			fail()
+		}
+		return err
 	})
 	err := d.await(ctx, "/healthz", startLimit)
 	if err == nil {
+		d.began.Store(true)
 		err = d.known(ctx)
 	}
 	if err == nil {
@@ -170,7 +178,7 @@ func (d *dev) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	if !d.leave.Load() {
+	if d.began.Load() && !d.leave.Load() {
 		d.cfg.Log.InfoContext(ctx, "stopping: the tasks end, the jobs stay; Ctrl-C again kills the tasks")
 	}
 	over := make(chan struct{})
