@@ -150,7 +150,7 @@ func (w *World) jobs() []job.Job {
 		if i%5 == 1 {
 			cfg.Constraints = []job.Constraint{{Attribute: "host", Limit: 2}}
 		}
-		cfg.Exclusive = i == 2
+		cfg.Exclusive = i%5 == 2
 		if i%7 == 2 {
 			cfg.Task.Ports = []string{"http"}
 		}
