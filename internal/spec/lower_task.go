@@ -108,6 +108,9 @@ func (l *lowering) resources() (unit.Resources, error) {
 	if out.GPU, err = l.milli(r, "gpu", 0); err != nil {
 		return out, err
 	}
+	if out.GPU > 1000 && out.GPU%1000 != 0 {
+		return out, fail("task.resources.gpu", r.where("gpu"), "is %s; want a share below 1 or whole GPUs", unit.GPU.Format(out.GPU))
+	}
 	for f, to := range map[string]*int64{"ram": &out.RAM, "disk": &out.Disk} {
 		if n := l.num(r, f); n < unit.MiB {
 			hint := ""
