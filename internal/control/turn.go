@@ -78,9 +78,9 @@ func (t *Turn) End() (*state.Batch, error) {
 		if err := t.renumber(); err != nil {
 			return nil, err
 		}
-		merge(look, everything(t.draft.Snapshot()))
+		look.Merge(everything(t.draft.Snapshot()))
 	}
-	merge(look, t.fold())
+	look.Merge(t.fold())
 	for range maxRounds {
 		made, rest, more, err := t.round(look)
 		if err != nil {
@@ -88,7 +88,7 @@ func (t *Turn) End() (*state.Batch, error) {
 		}
 		look = made
 		if more {
-			merge(look, rest)
+			look.Merge(rest)
 			t.busy = true
 			break // the rest has its turn after this one
 		}
@@ -127,7 +127,7 @@ func (t *Turn) round(look state.Delta) (made, rest state.Delta, more bool, err e
 	if waits.Next != 0 && (t.next == 0 || waits.Next < t.next) {
 		t.next = waits.Next
 	}
-	merge(made, t.fold())
+	made.Merge(t.fold())
 	return made, c.Rest, c.More || waits.More, nil
 }
 
@@ -199,7 +199,7 @@ type Result struct {
 func (l *Loop) Commit(t *Turn) Result {
 	l.snap = t.snap
 	if l.auditing != nil {
-		merge(l.auditing.since, t.delta)
+		l.auditing.since.Merge(t.delta)
 	}
 	l.waits = t.waits
 	freed := false
@@ -331,21 +331,6 @@ func released(h Held) string {
 		return "it is not wanted any more, and an operator had it stopped"
 	}
 	return "nobody claimed it after the recovery: " + h.Why
-}
-
-func merge(into, from state.Delta) {
-	for k := range from.Jobs {
-		into.Jobs[k] = true
-	}
-	for k := range from.Slots {
-		into.Slots[k] = true
-	}
-	for k := range from.Tasks {
-		into.Tasks[k] = true
-	}
-	for k := range from.Machines {
-		into.Machines[k] = true
-	}
 }
 
 // instanceOf is the job's slot of a task.

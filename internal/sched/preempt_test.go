@@ -69,7 +69,7 @@ func TestVictimsAsAurora(t *testing.T) {
 	for _, c := range facts.Cases {
 		t.Run(c.Name, func(t *testing.T) {
 			if c.Filter == "always_vetoes" || c.Offer != nil && c.Offer.Revocable || strings.Contains(c.Name, "RevocableVictims") {
-				t.Skip("about what cannot be here")
+				t.Skip("it is about revocable offers or a veto by plug-ins, and there are none here")
 			}
 			need := func(x asked) unit.Resources {
 				if c.Filter == "always_fits" {

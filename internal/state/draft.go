@@ -57,6 +57,22 @@ func NewDelta() Delta {
 	return Delta{map[job.Key]bool{}, map[Slot]bool{}, map[task.ID]bool{}, map[machine.ID]bool{}}
 }
 
+// Merge adds what has changed in from.
+func (d Delta) Merge(from Delta) {
+	for k := range from.Jobs {
+		d.Jobs[k] = true
+	}
+	for k := range from.Slots {
+		d.Slots[k] = true
+	}
+	for k := range from.Tasks {
+		d.Tasks[k] = true
+	}
+	for k := range from.Machines {
+		d.Machines[k] = true
+	}
+}
+
 // Snapshot returns the proposed state. It changes with the next Apply.
 func (d *Draft) Snapshot() *Snapshot { return d.snap }
 

@@ -225,7 +225,7 @@ func (w *World) settle(look state.Delta) error {
 			return err
 		}
 		if r.More {
-			merge(made, look)
+			made.Merge(look)
 		}
 		look = made
 	}
@@ -245,21 +245,6 @@ func (w *World) stopping(look state.Delta) []state.Change {
 		}
 	}
 	return out
-}
-
-func merge(into, from state.Delta) {
-	for k := range from.Jobs {
-		into.Jobs[k] = true
-	}
-	for k := range from.Slots {
-		into.Slots[k] = true
-	}
-	for k := range from.Tasks {
-		into.Tasks[k] = true
-	}
-	for k := range from.Machines {
-		into.Machines[k] = true
-	}
 }
 
 // ReasonOf says in one or two words why tasks wait, so that they may be
