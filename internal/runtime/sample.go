@@ -44,7 +44,7 @@ func (s *supervisor) sample() {
 // sampled holds the task to the limits that the kernel does not hold it to.
 func (s *supervisor) sampled(e sampled) {
 	if s.begun {
-		s.checkOOM("")
+		s.suspectOOM()
 		if c, err := s.group.counters(); err == nil { // old kernels do not keep the peak
 			s.status.MaxRAM = max(s.status.MaxRAM, c.MaxRAM)
 		}
@@ -69,6 +69,16 @@ func (s *supervisor) sampled(e sampled) {
 	if moved || e.cpu > 0 {
 		s.changed()
 	}
+}
+
+// suspectOOM ends the task for a kill that the sample before saw as well. A kill
+// seen for the first time may be of a process whose end is on its way here and
+// tells its name.
+func (s *supervisor) suspectOOM() {
+	if s.oomsSeen > s.ooms {
+		s.checkOOM("")
+	}
+	s.oomsSeen = s.group.oomKills()
 }
 
 // checkOOM ends the task when the kernel has killed any of its processes for

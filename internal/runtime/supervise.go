@@ -111,8 +111,9 @@ type supervisor struct {
 	procs    map[string]*Process
 	asked    map[string]int // runs whose spawn init has not answered
 	checks   map[int]chan inside.Note
-	waiting  int // preparations that are not done
-	ooms     int64
+	waiting  int           // preparations that are not done
+	ooms     int64         // kills for want of memory that were acted on
+	oomsSeen int64         // kills that a sample has seen
 	decisive *Process      // whose exit decided a failure
 	until    time.Duration // an exclusive task's lease, of BootTime; 0: it has none
 	doom     inside.Doom   // likewise
