@@ -1,5 +1,6 @@
-// Package name holds the rule for the names that people give to things, and
-// the form in which a name may become part of a path.
+// Package name holds the rule for the names that people give to things, the
+// form in which a name may become part of a path, and which name a misspelt one
+// was meant to be.
 package name
 
 import (

@@ -320,7 +320,11 @@ func (b *binder) simple(o *object) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &object{typ: o.typ, at: o.at, val: c}, nil
+	x := &object{typ: o.typ, at: o.at, val: c, said: o.said}
+	if extreme(c) && x.said == nil {
+		x.said = v
+	}
+	return x, nil
 }
 
 func hasRef(chunks []chunk) bool {

@@ -63,10 +63,12 @@ func osModule(user string) *pyx.Module {
 		}
 		return nil, nil
 	}
-	return &pyx.Module{Name: "os", Names: map[string]pyx.Value{
+	return &pyx.Module{Name: "os", Why: noMachine, Names: map[string]pyx.Value{
 		"environ": &environ{vars, get}, "getenv": &pyx.Builtin{Name: "os.getenv", Fn: get}, "sep": "/", "linesep": "\n",
 	}}
 }
+
+const noMachine = "they see no disk, no process and no machine, only what was sent with them; run programs in a Process, hand in values with --bind NAME=VALUE"
 
 // environ is os.environ.
 type environ struct {

@@ -333,7 +333,7 @@ func (l *lowering) flag(o *object, f string) bool {
 func (l *lowering) within(o *object, path, f string, least, most int64) (int32, error) {
 	n := l.num(o, f)
 	if n < least || n > most {
-		return 0, fail(strings.TrimPrefix(path+"."+f, "."), o.where(f), "is %d; want %d to %d", n, least, most)
+		return 0, fail(strings.TrimPrefix(path+"."+f, "."), o.where(f), "is %s; want %d to %d", o.shown(f), least, most)
 	}
 	return int32(n), nil
 }

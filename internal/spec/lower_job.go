@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/spec/pyx"
 )
 
@@ -218,7 +219,7 @@ func (l *lowering) httpHealth(h *job.Health, http *object) (*job.Health, error) 
 	port, ok := l.port("health")
 	if !ok {
 		explicit := l.job.get("health_check_config") != l.job.typ.fields[l.job.typ.index["health_check_config"]].def
-		if near := pyx.Nearest("health", l.ports.dynamic); explicit && near != "" {
+		if near := name.Nearest("health", l.ports.dynamic); explicit && near != "" {
 			return nil, fail("health_check_config", l.j.where("health_check_config"), "asks the port health, but the task names the port %s; did you mean {{thermos.ports[health]}} there?", near)
 		}
 		return nil, nil
@@ -314,7 +315,7 @@ func (l *lowering) strategy(c *object, out *job.Update) error {
 			for i, x := range sizes.items {
 				n, _ := x.val.(int64)
 				if n < 1 || n > job.MaxInstances {
-					return fail(path+".batch_sizes["+itoa(i)+"]", s.where("batch_sizes"), "is %d; want 1 to %d", n, job.MaxInstances)
+					return fail(path+".batch_sizes["+itoa(i)+"]", s.where("batch_sizes"), "is %s; want 1 to %d", x.shownValue(), job.MaxInstances)
 				}
 				out.BatchSizes = append(out.BatchSizes, int32(n))
 			}

@@ -88,8 +88,8 @@ func (l *lowering) process(p *object, path string) (job.Process, error) {
 	}
 	out.Logger.Rotate, out.Logger.LogSize, out.Logger.Backups = true, 100<<20, 5
 	if r := g.get("rotate"); r != nil {
-		if out.Logger.LogSize = l.num(r, "log_size"); out.Logger.LogSize < 4096 {
-			return out, fail(path+".logger.rotate.log_size", r.where("log_size"), "is %d; want at least 4096 bytes, such as 5*MB", out.Logger.LogSize)
+		if out.Logger.LogSize = l.num(r, "log_size"); out.Logger.LogSize < 4096 || out.Logger.LogSize > 1<<60 {
+			return out, fail(path+".logger.rotate.log_size", r.where("log_size"), "is %s bytes; want 4096 to 1024 PiB, such as 5*MB", r.shown("log_size"))
 		}
 		out.Logger.Backups, err = l.within(r, path+".logger.rotate", "backups", 0, 1000)
 	}
@@ -117,10 +117,10 @@ func (l *lowering) resources() (unit.Resources, error) {
 			if n > 0 {
 				hint = "; amounts are bytes: write " + strconv.FormatInt(n, 10) + "*MB if you meant MiB"
 			}
-			return out, fail("task.resources."+f, r.where(f), "is %d bytes, less than one MiB%s", n, hint)
+			return out, fail("task.resources."+f, r.where(f), "is %s bytes, less than one MiB%s", r.shown(f), hint)
 		}
 		if *to = l.num(r, f); *to > 1<<60 {
-			return out, fail("task.resources."+f, r.where(f), "is %d bytes; want less than 1024 PiB", *to)
+			return out, fail("task.resources."+f, r.where(f), "is %s bytes; want less than 1024 PiB", r.shown(f))
 		}
 	}
 	if v := r.get("net"); v != nil {
@@ -129,7 +129,7 @@ func (l *lowering) resources() (unit.Resources, error) {
 			n, whole = int64(math.Round(f)), true
 		}
 		if !whole || n < 0 || n > 1e15 {
-			return out, fail("task.resources.net", r.where("net"), "is %s; want bits per second, such as 100*Mbps", show(v.val))
+			return out, fail("task.resources.net", r.where("net"), "is %s; want bits per second of at most 10**15, such as 100*Mbps", r.shown("net"))
 		}
 		out.Net = n
 	}
@@ -151,7 +151,7 @@ func (l *lowering) milli(r *object, f string, least int64) (int64, error) {
 		x, ok = float64(n), true
 	}
 	if !ok || math.IsNaN(x) || x < 0 || x > 1e9 {
-		return bad("is %s; want a number of %ss above 0", show(v.val), map[string]string{"cpu": "core", "gpu": "GPU"}[f])
+		return bad("is %s; want a number of %ss above 0, of at most 1000000000", r.shown(f), map[string]string{"cpu": "core", "gpu": "GPU"}[f])
 	}
 	text := strconv.FormatFloat(x, 'g', 12, 64)
 	x, err := strconv.ParseFloat(text, 64)

@@ -15,6 +15,7 @@ type object struct {
 	at     pyx.Pos
 	scopes *scopes
 	val    pyx.Value // of a simple object or a choice
+	said   pyx.Value // what the file says, where val is the nearest that an Integer can hold; else nil
 	items  []*object // of a list
 	pairs  []pair    // of a map
 	data   []slot    // of a struct, in the order of its type's fields
@@ -50,6 +51,21 @@ func (o *object) get(name string) *object {
 		return o.data[i].o
 	}
 	return nil
+}
+
+// shown prints a field's simple value as the file says it.
+func (o *object) shown(name string) string {
+	if x := o.get(name); x != nil {
+		return x.shownValue()
+	}
+	return "0"
+}
+
+func (o *object) shownValue() string {
+	if o.said != nil {
+		return show(o.said)
+	}
+	return show(o.val)
 }
 
 // where returns the place where a field was set.

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/covey-platform/covey/internal/name"
-	"github.com/covey-platform/covey/internal/spec/pyx"
 )
 
 // portSet holds the named ports of a job: what each name stands for after the
@@ -88,7 +87,7 @@ func (l *lowering) serves(n string) error {
 		return nil
 	}
 	hint := "; name it in a process as {{thermos.ports[" + to + "]}}"
-	if near := pyx.Nearest(to, l.ports.served); near != "" {
+	if near := name.Nearest(to, l.ports.served); near != "" {
 		hint = "; did you mean " + near + "?"
 	}
 	return fail("health_check_config", l.j.where("health_check_config"), "asks the port %s, of which no process is told%s", to, hint)

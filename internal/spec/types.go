@@ -1,7 +1,9 @@
 package spec
 
 import (
+	"errors"
 	"math"
+	"math/big"
 	"strconv"
 	"strings"
 
@@ -351,6 +353,12 @@ func show(v pyx.Value) string {
 	case int64, float64, bool:
 		s, _ := coerceString(v)
 		return s.(string)
+	case *big.Int:
+		s := v.String()
+		if len(s) <= 60 {
+			return s
+		}
+		return "a number of " + itoa(len(strings.TrimPrefix(s, "-"))) + " digits"
 	}
 	return typeOf(v)
 }
@@ -372,13 +380,21 @@ func coerceString(v pyx.Value) (pyx.Value, bool) {
 	return v, false
 }
 
+// coerceInt gives the nearest number of 64 bits: every field wants less than
+// that, and says how much when it is looked at; see [extreme].
 func coerceInt(v pyx.Value) (pyx.Value, bool) {
 	switch x := v.(type) {
 	case int64:
 		return x, true
+	case *big.Int:
+		return outermost(x.Sign() < 0), true
 	case float64:
-		if x > -1e18 && x < 1e18 {
+		switch {
+		case math.IsNaN(x) || math.IsInf(x, 0):
+		case x > -1e18 && x < 1e18:
 			return int64(x), true
+		default:
+			return outermost(x < 0), true
 		}
 	case bool:
 		if x {
@@ -387,10 +403,21 @@ func coerceInt(v pyx.Value) (pyx.Value, bool) {
 		return int64(0), true
 	case string:
 		n, err := strconv.ParseInt(strings.TrimPrefix(strings.TrimSpace(x), "+"), 10, 64)
-		return orElse(err == nil, n, v), err == nil
+		ok := err == nil || errors.Is(err, strconv.ErrRange) // then n is the nearest
+		return orElse(ok, n, v), ok
 	}
 	return v, false
 }
+
+func outermost(negative bool) int64 {
+	if negative {
+		return math.MinInt64
+	}
+	return math.MaxInt64
+}
+
+// extreme reports whether v may stand for a number beyond 64 bits.
+func extreme(v pyx.Value) bool { return v == int64(math.MinInt64) || v == int64(math.MaxInt64) }
 
 func orElse(ok bool, a, b pyx.Value) pyx.Value {
 	if ok {
@@ -405,6 +432,9 @@ func coerceFloat(v pyx.Value) (pyx.Value, bool) {
 		return x, !math.IsInf(x, 0) && !math.IsNaN(x)
 	case int64:
 		return float64(x), true
+	case *big.Int:
+		f, _ := new(big.Float).SetInt(x).Float64()
+		return f, !math.IsInf(f, 0)
 	case bool:
 		n, _ := coerceInt(x)
 		return float64(n.(int64)), true

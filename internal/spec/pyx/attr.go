@@ -33,7 +33,7 @@ func (in *Interp) attr(v Value, name string) (Value, error) {
 		if m, ok := in.host.Modules[v.Name+"."+name]; ok {
 			return m, nil
 		}
-		names = keysOf(v.Names)
+		return nil, Errorf("AttributeError", "%s", in.lacks(v, name))
 	case *Function:
 		if name == "__name__" {
 			return v.def.name, nil

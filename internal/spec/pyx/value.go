@@ -264,6 +264,7 @@ type Instance struct {
 type Module struct {
 	Name  string
 	Names map[string]Value
+	Why   string // why it has no more names, and what to do instead; may be empty
 }
 
 // wrapper marks what @staticmethod, @classmethod and @property made.
