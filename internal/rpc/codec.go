@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -37,5 +39,9 @@ func (strictJSON) Unmarshal(b []byte, m any) error {
 	if len(b) == 0 {
 		return fault.Invalid.Errorf("the body is empty; want a JSON object, {} at the least")
 	}
-	return protojson.Unmarshal(b, p)
+	err := protojson.Unmarshal(b, p)
+	if err == nil || !strings.Contains(err.Error(), "unknown field") {
+		return err
+	}
+	return fault.Invalid.Errorf("%w%s", err, meant(b, p.ProtoReflect().Descriptor()))
 }

@@ -230,26 +230,53 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// TestUnknownField holds that a misspelt field is refused: without it the call
-// would mean another thing.
+// TestUnknownField holds that a misspelt field is refused, with the one that
+// was meant: without it the call would mean another thing.
 func TestUnknownField(t *testing.T) {
-	b := newBackend(t)
-	url := serve(t, b)
-	p := procedure{path: "/covey.v1.JobService/KillJob"}
-	for _, kind := range []string{"application/json", "application/json; charset=utf-8"} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+p.path, strings.NewReader(`{"key":"dev/a/prod/b","instance":"0"}`))
-		if err != nil {
-			t.Fatal(err)
+	url := serve(t, newBackend(t))
+	for _, c := range []struct{ procedure, body, want string }{
+		{"JobService/KillJob", `{"key":"dev/a/prod/b","instance":"0"}`, `unknown field "instance"; did you mean "instances"? KillJobRequest has key, instances, message`},
+		{"JobService/ListJobs", `{"x":"a"}`, `unknown field "x"; ListJobsRequest has filter, limit, page`},
+		{"ClusterService/Resume", `{"by":"me"}`, `unknown field "by"; ResumeRequest has no fields`},
+	} {
+		for _, kind := range []string{"application/json", "application/json; charset=utf-8"} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/covey.v1."+c.procedure, strings.NewReader(c.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", kind)
+			resp, err := as(adminToken).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var said struct{ Message string }
+			err = json.NewDecoder(resp.Body).Decode(&said)
+			_ = resp.Body.Close()
+			if err != nil || resp.StatusCode != http.StatusBadRequest || !strings.Contains(said.Message, c.want) {
+				t.Errorf("%s as %s: %d %q, %v; want 400 and %q", c.procedure, kind, resp.StatusCode, said.Message, err, c.want)
+			}
 		}
-		req.Header.Set("Content-Type", kind)
-		resp, err := as(adminToken).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(resp.Body)
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), `unknown field \"instance\"`) {
-			t.Errorf("%s: %d %s; want 400 and the field's name", kind, resp.StatusCode, body)
+	}
+}
+
+// TestMeant finds a misspelt field in messages inside others, in either form of
+// its name.
+func TestMeant(t *testing.T) {
+	read, submit := (&pb.ReadLogRequest{}).ProtoReflect().Descriptor(), (&pb.CreateJobRequest{}).ProtoReflect().Descriptor()
+	for _, c := range []struct {
+		body string
+		kind protoreflect.MessageDescriptor
+		want string
+	}{
+		{`{"after":[{"log":"a"},{"ofset":"b"}]}`, read, `; did you mean "offset"? LogPosition has `},
+		{`{"after":[{"taskId":"a"},{"task_id":"a"}],"tial":3}`, read, `; did you mean "tail"? ReadLogRequest has key, `},
+		{`{"files":{"keyy":"a"},"keyy":"a"}`, submit, `; did you mean "key"? CreateJobRequest has key, `},
+		{`{"files":{"keyy":"a"}}`, submit, ""},
+		{`{"after":{"fle":1}}`, read, ""},
+		{`[`, read, ""},
+	} {
+		if got := meant([]byte(c.body), c.kind); !strings.HasPrefix(got, c.want) || (got == "") != (c.want == "") {
+			t.Errorf("%s: got %q; want %q", c.body, got, c.want)
 		}
 	}
 }
