@@ -105,30 +105,57 @@ func (a *app) printBill(cmd *cobra.Command, r *pb.GetBillResponse) error {
 	}{r.GetFrom(), r.GetTo(), r.GetCurrency(), r.GetTotal(), hours, rows}, func(w io.Writer) { billTable(w, r) })
 }
 
-// places is how many digits of an amount people are shown.
-const places = 6
+// How many digits behind the point people are shown of amounts, and of
+// quantities such as core-hours.
+const (
+	amountPlaces   = 6
+	quantityPlaces = 3
+)
 
-// billTable shows a bill for people: amounts are rounded so that the lines sum
-// to the total that is shown.
+// A billColumn is one quantity of a bill's table.
+type billColumn struct {
+	head string
+	of   func(*pb.Amounts) string
+}
+
+// billColumns returns what a bill's table shows beside the owner and the
+// amount; GPUs where there are any.
+func billColumns(r *pb.GetBillResponse) []billColumn {
+	cols := []billColumn{
+		{"CORE-HOURS", (*pb.Amounts).GetCpuCoreHours}, {"RAM GIB-HOURS", (*pb.Amounts).GetRamGibHours}, {"DISK GIB-HOURS", (*pb.Amounts).GetDiskGibHours},
+	}
+	if slices.ContainsFunc(r.GetRows(), func(x *pb.BillRow) bool { return some(x.GetReserved().GetGpuHours()) }) {
+		cols = append(cols, billColumn{"GPU-HOURS", (*pb.Amounts).GetGpuHours})
+	}
+	return cols
+}
+
+// billTable shows a bill for people: what it shows is rounded so that the lines
+// of each column sum to its total.
 func billTable(w io.Writer, r *pb.GetBillResponse) {
-	shown, total := shownOf(r)
-	head, last := []string{"OWNER", "CORE-HOURS", "RAM GIB-HOURS", "DISK GIB-HOURS"}, []string{"total", "", "", ""}
-	gpus := slices.ContainsFunc(r.GetRows(), func(x *pb.BillRow) bool { return some(x.GetReserved().GetGpuHours()) })
-	if gpus {
-		head, last = append(head, "GPU-HOURS"), append(last, "")
-	}
-	var rows [][]string
+	head, last, rows := []string{"OWNER"}, []string{"total"}, make([][]string, len(r.GetRows()))
 	for i, x := range r.GetRows() {
-		row := []string{
-			x.GetOwner(), short(x.GetReserved().GetCpuCoreHours()), short(x.GetReserved().GetRamGibHours()), short(x.GetReserved().GetDiskGibHours()),
-		}
-		if gpus {
-			row = append(row, short(x.GetReserved().GetGpuHours()))
-		}
-		rows = append(rows, append(row, shown[i]))
+		rows[i] = []string{x.GetOwner()}
 	}
+	column := func(name string, exact []string, total string, places int) {
+		shown, sum := summed(exact, total, places)
+		head, last = append(head, name), append(last, sum)
+		for i := range rows {
+			rows[i] = append(rows[i], shown[i])
+		}
+	}
+	each := func(of func(*pb.BillRow) string) (out []string) {
+		for _, x := range r.GetRows() {
+			out = append(out, of(x))
+		}
+		return out
+	}
+	for _, c := range billColumns(r) {
+		column(c.head, each(func(x *pb.BillRow) string { return c.of(x.GetReserved()) }), "", quantityPlaces)
+	}
+	column("AMOUNT", each((*pb.BillRow).GetAmount), r.GetTotal(), amountPlaces)
 	_, _ = fmt.Fprintf(w, "%s to %s, in %s\n", r.GetFrom(), r.GetTo(), r.GetCurrency())
-	table(w, append(head, "AMOUNT"), append(rows, append(last, total)))
+	table(w, head, append(rows, last))
 	sums := map[string]unit.Money{}
 	for _, h := range r.GetHours() {
 		for n, s := range map[string]string{"capacity": h.GetCapacity(), "billed": h.GetBilled(), "overhead": h.GetOverhead(), "idle": h.GetIdle(), "down": h.GetDown()} {
@@ -140,31 +167,30 @@ func billTable(w io.Writer, r *pb.GetBillResponse) {
 		}
 	}
 	_, _ = fmt.Fprintf(w, "\nthe machines cost %s = billed %s + overhead %s + idle %s + down %s, exactly, in each of %s\n",
-		sums["capacity"].Fixed(places), sums["billed"].Fixed(places), sums["overhead"].Fixed(places), sums["idle"].Fixed(places),
-		sums["down"].Fixed(places), many(len(r.GetHours()), "hour"))
+		sums["capacity"].Fixed(amountPlaces), sums["billed"].Fixed(amountPlaces), sums["overhead"].Fixed(amountPlaces), sums["idle"].Fixed(amountPlaces),
+		sums["down"].Fixed(amountPlaces), many(len(r.GetHours()), "hour"))
 }
 
-// shownOf rounds the amounts of a bill for people.
-func shownOf(r *pb.GetBillResponse) (lines []string, total string) {
-	var exact []unit.Money
-	for _, x := range r.GetRows() {
-		m, err := unit.ParseMoney(x.GetAmount())
+// summed rounds exact decimals for people, and their sum. Where they are no
+// decimals that can be summed they stay as they came, exact and long, and total
+// is what came as their sum.
+func summed(exact []string, total string, places int) (lines []string, sum string) {
+	var ms []unit.Money // a decimal is a decimal: no quantity has more digits
+	for _, s := range exact {
+		m, err := unit.ParseMoney(s)
 		if err != nil {
-			break
+			return exact, total
 		}
-		exact = append(exact, m)
+		ms = append(ms, m)
 	}
-	shown, sum, err := unit.Shown(exact, places)
-	if err != nil || len(shown) != len(r.GetRows()) { // as they came: exact, and long
-		for _, x := range r.GetRows() {
-			lines = append(lines, x.GetAmount())
-		}
-		return lines, r.GetTotal()
+	shown, all, err := unit.Shown(ms, places)
+	if err != nil {
+		return exact, total
 	}
 	for _, m := range shown {
 		lines = append(lines, m.Fixed(places))
 	}
-	return lines, sum.Fixed(places)
+	return lines, all.Fixed(places)
 }
 
 // short cuts a decimal for people.
