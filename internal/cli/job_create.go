@@ -128,16 +128,21 @@ func mainOf(file string, res evaluate.Result) string {
 	return file
 }
 
-// submit sends a bundle. What the server finds wrong with it is the
-// configuration's fault.
+// submit sends a bundle.
 func (a *app) submit(cmd *cobra.Command, c *client, key, file string, binds []string, res evaluate.Result) (*pb.CreateJobResponse, error) {
 	r, err := ask(cmd.Context(), c.jobs.CreateJob, &pb.CreateJobRequest{
 		Key: key, Main: mainOf(file, res), Files: res.Files, Binds: binds, User: a.env.User,
 	})
-	if err != nil && exitCode(cmd.Context(), err) == InvalidParameter {
-		return nil, &exit{InvalidConfig, err}
+	return r, ofConfig(cmd.Context(), err)
+}
+
+// ofConfig gives what a server finds wrong with a bundle the exit code of a bad
+// configuration.
+func ofConfig(ctx context.Context, err error) error {
+	if err != nil && exitCode(ctx, err) == InvalidParameter {
+		return &exit{InvalidConfig, err}
 	}
-	return r, err
+	return err
 }
 
 func (a *app) jobInspect() *cobra.Command {

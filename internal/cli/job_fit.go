@@ -56,7 +56,7 @@ KEY says which job of the file is meant, if it has more than one.`,
 				Key: key, Main: mainOf(args[0], res), Files: res.Files, Binds: binds, User: a.env.User, Instances: instances,
 			})
 			if err != nil {
-				return err
+				return ofConfig(cmd.Context(), err)
 			}
 			if err = a.print(cmd, fitOf(r), func(w io.Writer) { fitTable(w, r) }); err != nil {
 				return err
