@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -125,20 +126,28 @@ func (a *app) clusterUse() *cobra.Command {
 	}
 }
 
-// clusterJSON is a cluster as commands print it.
-// serverJSON is one of several servers of a cluster.
+// serverJSON is one of several servers of a cluster, as it knows them.
 type serverJSON struct {
 	Name  string `json:"name"`
 	URL   string `json:"url"`
 	Leads bool   `json:"leads"`
 }
 
+// askedJSON is one of several servers that the user named.
+type askedJSON struct {
+	URL     string `json:"url"`
+	Answers bool   `json:"answers"`
+	Error   string `json:"error,omitempty"` // why it does not
+}
+
+// clusterJSON is a cluster as commands print it.
 type clusterJSON struct {
+	Asked      []askedJSON  `json:"asked,omitempty"`   // when the user named several
 	Servers    []serverJSON `json:"servers,omitempty"` // when several share a database
 	Age        string       `json:"age,omitempty"`     // of all this, when nobody leads
 	Name       string       `json:"name"`
 	UID        string       `json:"uid"`
-	Server     string       `json:"server"`
+	Server     string       `json:"server"` // that answered
 	Version    string       `json:"version"`
 	Epoch      string       `json:"epoch"`
 	Recovery   bool         `json:"recovery"`
@@ -174,26 +183,48 @@ func (a *app) clusterShow() *cobra.Command {
 				return err
 			}
 			if name != "" && r.GetName() != name {
-				return badParameter("the server %s is cluster %s, not %s; mend it with covey cluster add", c.url, r.GetName(), name)
+				return badParameter("the server %s is cluster %s, not %s; mend it with covey cluster add", c.servers.answered(), r.GetName(), name)
 			}
-			v := clusterJSON{
-				Name: r.GetName(), UID: r.GetUid(), Server: c.url, Version: r.GetVersion(),
-				Epoch: fmt.Sprintf("%d.%d", r.GetEpoch().GetIncarnation(), r.GetEpoch().GetN()), Recovery: r.GetRecovery(),
-				Paused: r.GetPaused(), Held: []heldJSON{}, Jobs: r.GetJobs(), Tasks: r.GetTasks(),
-				Machines: r.GetMachines(), MachinesUp: r.GetMachinesUp(), Subject: r.GetSubject(),
-			}
-			for _, h := range r.GetHeld() {
-				v.Held = append(v.Held, heldJSON{h.GetId(), h.GetMachine(), h.GetReason()})
-			}
-			for _, x := range r.GetServers() {
-				v.Servers = append(v.Servers, serverJSON{x.GetName(), x.GetUrl(), x.GetLeads()})
-			}
-			if age := r.GetAgeMillis(); age > 0 {
-				v.Age = (time.Duration(age) * time.Millisecond).String()
-			}
+			v := clusterOf(r, c.servers.answered())
+			v.Asked = askedOf(cmd.Context(), c.servers)
 			return a.print(cmd, v, func(w io.Writer) { clusterTable(w, v) })
 		},
 	}
+}
+
+func clusterOf(r *pb.GetClusterResponse, server string) clusterJSON {
+	v := clusterJSON{
+		Name: r.GetName(), UID: r.GetUid(), Server: server, Version: r.GetVersion(),
+		Epoch: fmt.Sprintf("%d.%d", r.GetEpoch().GetIncarnation(), r.GetEpoch().GetN()), Recovery: r.GetRecovery(),
+		Paused: r.GetPaused(), Held: []heldJSON{}, Jobs: r.GetJobs(), Tasks: r.GetTasks(),
+		Machines: r.GetMachines(), MachinesUp: r.GetMachinesUp(), Subject: r.GetSubject(),
+	}
+	for _, h := range r.GetHeld() {
+		v.Held = append(v.Held, heldJSON{h.GetId(), h.GetMachine(), h.GetReason()})
+	}
+	for _, x := range r.GetServers() {
+		v.Servers = append(v.Servers, serverJSON{x.GetName(), x.GetUrl(), x.GetLeads()})
+	}
+	if age := r.GetAgeMillis(); age > 0 {
+		v.Age = (time.Duration(age) * time.Millisecond).String()
+	}
+	return v
+}
+
+// askedOf says which of several servers answer; nothing when there is one.
+func askedOf(ctx context.Context, s *several) (out []askedJSON) {
+	if len(s.servers) == 1 {
+		return nil
+	}
+	pulses := s.pulses(ctx)
+	for _, u := range s.servers {
+		x := askedJSON{URL: baseOf(u), Answers: true}
+		if err := pulses[x.URL]; err != nil {
+			x.Answers, x.Error = false, err.Error()
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 func clusterTable(w io.Writer, v clusterJSON) {
@@ -206,6 +237,14 @@ func clusterTable(w io.Writer, v clusterJSON) {
 		{"machines", fmt.Sprintf("%d, %d up", v.Machines, v.MachinesUp)},
 		{"jobs", fmt.Sprintf("%d with %s", v.Jobs, many(int(v.Tasks), "task"))},
 		{"paused", v.Paused},
+	}
+	for _, x := range v.Asked {
+		switch {
+		case !x.Answers:
+			lines = append(lines, [2]string{"no answer", x.URL + ": " + x.Error})
+		case x.URL != v.Server:
+			lines = append(lines, [2]string{"answers", x.URL})
+		}
 	}
 	for _, x := range v.Servers {
 		what := "follower"
@@ -261,12 +300,16 @@ func (a *app) clusterResume() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err = ask(cmd.Context(), c.cluster.Resume, &pb.ResumeRequest{}); err != nil {
+			r, err := ask(cmd.Context(), c.cluster.Resume, &pb.ResumeRequest{})
+			if err != nil {
 				return err
 			}
-			return a.print(cmd, map[string]bool{"resumed": true}, func(w io.Writer) {
-				_, _ = fmt.Fprintln(w, "rescheduling goes on")
-			})
+			v := struct {
+				Resumed bool   `json:"resumed"`
+				Text    string `json:"text"`
+				Stopped int32  `json:"stopped"`
+			}{true, first(r.GetText(), "rescheduling goes on"), r.GetStopped()} // an earlier server says nothing
+			return a.print(cmd, v, func(w io.Writer) { _, _ = fmt.Fprintln(w, printable(v.Text)) })
 		},
 	}
 }

@@ -233,7 +233,7 @@ func first(ss ...string) string {
 
 // client speaks to one server.
 type client struct {
-	url      string
+	servers  *several
 	jobs     api.JobServiceClient
 	tasks    api.TaskServiceClient
 	machines api.MachineServiceClient
@@ -321,13 +321,13 @@ func newClient(server, token, caFile string) (*client, error) {
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 2 * time.Minute,
 	}
-	servant := &several{servers: servers, next: trust.Explained{Next: t}}
+	servant := &several{servers: servers, next: trust.Explained{Next: t}, pulse: pulseWait, answer: answerWait}
 	h := &http.Client{Transport: bearer{token, servant}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	base := strings.TrimSuffix(servers[0].String(), "/")
+	base := baseOf(servers[0])
 	opt := connect.WithReadMaxBytes(64 << 20)
 	return &client{
-		url:  base,
-		jobs: api.NewJobServiceClient(h, base, opt), tasks: api.NewTaskServiceClient(h, base, opt),
+		servers: servant,
+		jobs:    api.NewJobServiceClient(h, base, opt), tasks: api.NewTaskServiceClient(h, base, opt),
 		machines: api.NewMachineServiceClient(h, base, opt), usage: api.NewUsageServiceClient(h, base, opt),
 		cluster: api.NewClusterServiceClient(h, base, opt),
 	}, nil

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -30,12 +31,16 @@ type several struct {
 	at      atomic.Int32 // the one that answered last
 	looked  sync.Once
 	next    http.RoundTripper
+
+	// How long a server may take to say that it lives, and to begin the answer
+	// to a question that another server can be asked.
+	pulse, answer time.Duration
 }
 
 const (
-	pulseWait   = time.Second     // a server that does not answer for so long is not chosen first
-	tolerated   = 3 * time.Second // how old an answer may be when another server can be asked
-	answerLimit = 5 * time.Second // to begin the answer to a question that another server can be asked
+	pulseWait  = time.Second     // a server that does not answer for so long is not chosen first
+	answerWait = 5 * time.Second // a question is asked of another server then
+	tolerated  = 3 * time.Second // how old an answer may be when another server can be asked
 )
 
 // RoundTrip sends r to the server that answered last, or to the next.
@@ -45,6 +50,7 @@ func (s *several) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	s.looked.Do(func() { s.choose(r.Context()) })
 	first := int(s.at.Load())
+	var failed []error // one for each server that was asked in vain
 	for i := 0; ; i++ {
 		at := (first + i) % len(s.servers)
 		if i > 0 && r.GetBody != nil {
@@ -61,8 +67,11 @@ func (s *several) RoundTrip(r *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 		again := err == nil || refused(err) || harmless(r.URL.Path)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", s.servers[at], err))
+		}
 		if !again || last || r.Body != nil && r.GetBody == nil || r.Context().Err() != nil {
-			return resp, err
+			return resp, each(failed, err)
 		}
 		if err == nil { // a server that does not lead, and knows nobody who does
 			_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
@@ -71,24 +80,70 @@ func (s *several) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
+// each says of every server why it was asked in vain. Of one alone, or when the
+// last one answered, last is all there is to say.
+func each(failed []error, last error) error {
+	if last == nil || len(failed) < 2 {
+		return last
+	}
+	texts, args := make([]string, len(failed)), make([]any, len(failed))
+	for i, err := range failed {
+		texts[i], args[i] = "%w", err
+	}
+	return fmt.Errorf("none of the servers: "+strings.Join(texts, "; "), args...)
+}
+
 // choose finds a server that answers: one that stands still would take the
 // first call in and do nothing with it.
 func (s *several) choose(ctx context.Context) {
 	for i, u := range s.servers {
-		soon, cancel := context.WithTimeout(ctx, pulseWait)
-		req, err := http.NewRequestWithContext(soon, http.MethodGet, u.JoinPath("/healthz").String(), http.NoBody)
-		if err == nil {
-			var resp *http.Response
-			if resp, err = s.next.RoundTrip(req); err == nil {
-				err = resp.Body.Close()
-			}
-		}
-		cancel()
-		if err == nil {
+		if s.lives(ctx, u) == nil {
 			s.at.Store(int32(i))
 			return
 		}
 	}
+}
+
+// lives asks a server whether it lives.
+func (s *several) lives(ctx context.Context, server *url.URL) error {
+	soon, cancel := context.WithTimeout(ctx, s.pulse)
+	defer cancel()
+	req, err := http.NewRequestWithContext(soon, http.MethodGet, server.JoinPath("/healthz").String(), http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := s.next.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// answered returns the server that answered last.
+func (s *several) answered() string { return baseOf(s.servers[s.at.Load()]) }
+
+// baseOf returns a server's address without a slash at its end.
+func baseOf(server *url.URL) string { return strings.TrimSuffix(server.String(), "/") }
+
+// pulses asks every server but the one that answered last whether it lives, all
+// at once. What is nil does.
+func (s *several) pulses(ctx context.Context) map[string]error {
+	out := map[string]error{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i, u := range s.servers {
+		if i == int(s.at.Load()) {
+			continue
+		}
+		wg.Go(func() {
+			err := s.lives(ctx, u)
+			mu.Lock()
+			defer mu.Unlock()
+			out[baseOf(u)] = err
+		})
+	}
+	wg.Wait()
+	return out
 }
 
 // ask sends r to one server. An impatient one gives up when the answer does
@@ -98,7 +153,7 @@ func (s *several) ask(r *http.Request, server *url.URL, impatient bool) (*http.R
 	one := r.Clone(ctx)
 	one.URL.Scheme, one.URL.Host, one.Host = server.Scheme, server.Host, ""
 	if impatient {
-		late := time.AfterFunc(answerLimit, func() { cancel(errSilent) })
+		late := time.AfterFunc(s.answer, func() { cancel(errSilent) })
 		defer late.Stop()
 	}
 	resp, err := s.next.RoundTrip(one)

@@ -255,7 +255,7 @@ func (c Resume) do(t *Turn) (Answer, error) {
 	}
 	if waiting > 0 {
 		t.hurry = true
-		text = strings.TrimPrefix(fmt.Sprintf("%s; %d surplus tasks are stopped now", text, waiting), "; ")
+		text = strings.TrimPrefix(fmt.Sprintf("%s; surplus tasks that are stopped now: %d", text, waiting), "; ")
 	}
 	return Answer{Tasks: waiting, Text: text}, t.apply(state.PutCluster{Cluster: t.draft.Snapshot().Cluster, By: c.By})
 }

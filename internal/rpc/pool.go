@@ -190,10 +190,11 @@ func (s *services) EndRecovery(ctx context.Context, _ *connect.Request[pb.EndRec
 	return connect.NewResponse(&pb.EndRecoveryResponse{Tasks: count(ans.Tasks)}), nil
 }
 
-// Resume ends the pause of rescheduling.
+// Resume ends the pause of rescheduling, and has waiting surplus tasks stopped.
 func (s *services) Resume(ctx context.Context, _ *connect.Request[pb.ResumeRequest]) (*connect.Response[pb.ResumeResponse], error) {
-	if _, _, err := s.b.Do(ctx, control.Resume{By: callerOf(ctx).String()}); err != nil {
+	ans, _, err := s.b.Do(ctx, control.Resume{By: callerOf(ctx).String()})
+	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&pb.ResumeResponse{}), nil
+	return connect.NewResponse(&pb.ResumeResponse{Text: ans.Text, Stopped: count(ans.Tasks)}), nil
 }

@@ -3935,9 +3935,13 @@ func (*ResumeRequest) Descriptor() ([]byte, []int) {
 	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
 }
 
-// ResumeResponse says nothing: it is done.
+// ResumeResponse says what was done.
 type ResumeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What goes on or is stopped now, for people.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// Surplus tasks that waited for their stop and are being stopped.
+	Stopped       int32 `protobuf:"varint,2,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3970,6 +3974,20 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
 	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ResumeResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ResumeResponse) GetStopped() int32 {
+	if x != nil {
+		return x.Stopped
+	}
+	return 0
 }
 
 // ExportStateRequest asks for everything.
@@ -4325,8 +4343,10 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x12EndRecoveryRequest\"+\n" +
 	"\x13EndRecoveryResponse\x12\x14\n" +
 	"\x05tasks\x18\x01 \x01(\x05R\x05tasks\"\x0f\n" +
-	"\rResumeRequest\"\x10\n" +
-	"\x0eResumeResponse\"\x14\n" +
+	"\rResumeRequest\">\n" +
+	"\x0eResumeResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x18\n" +
+	"\astopped\x18\x02 \x01(\x05R\astopped\"\x14\n" +
 	"\x12ExportStateRequest\")\n" +
 	"\x13ExportStateResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data2\xa6\x04\n" +
