@@ -10,7 +10,6 @@ import (
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/state"
-	"github.com/covey-platform/covey/internal/task"
 )
 
 // Commit makes b durable: with one write and one sync of the write-ahead log.
@@ -25,6 +24,11 @@ func (s *SQLite) Commit(ctx context.Context, b *state.Batch) error {
 	if len(b.Records) > 0 {
 		block = state.EncodeRecords(b.Records)
 	}
+	now, wait := split(b.Rows)
+	rows, ended := encodeRows(wait), encodeRows(endedRows(b.Ended))
+	if err := s.pace(ctx); err != nil {
+		return err
+	}
 	pages := 0
 	err := s.transact(ctx, doing, func(w *writer) error {
 		head, term, err := w.meta()
@@ -38,14 +42,14 @@ func (s *SQLite) Commit(ctx context.Context, b *state.Batch) error {
 		if err != nil {
 			return err
 		}
-		w.seal.reset(size(b, block))
-		if err = w.rows(b.Rows); err != nil {
+		w.seal.reset(len(block) + len(rows) + len(ended) + 3*sealSize + rowsSize(now))
+		if err = w.rows(now); err != nil {
+			return err
+		}
+		if err = w.step(next.Rev, len(wait)+len(b.Ended), ended, rows); err != nil {
 			return err
 		}
 		if err = w.records(head, next, block); err != nil {
-			return err
-		}
-		if err = w.ended(b.Ended); err != nil {
 			return err
 		}
 		_, err = w.exec("UPDATE meta SET rev = ?, seq = ?, at = ? WHERE id = 1", int64(next.Rev), int64(next.Seq), int64(next.At))
@@ -55,8 +59,36 @@ func (s *SQLite) Commit(ctx context.Context, b *state.Batch) error {
 	if err != nil {
 		return err
 	}
+	if n := len(wait) + len(b.Ended); n > 0 {
+		s.backlog.add(b.Rev, n, b.Ended)
+		s.merger.wake()
+	}
 	s.checkpoints.wrote(pages)
 	return nil
+}
+
+// pace lets a commit wait when commits have been faster than their merging for
+// long, so that what a restart reads stays bounded.
+func (s *SQLite) pace(ctx context.Context) error {
+	if _, rows := s.backlog.size(); rows < mergeLimit {
+		return nil
+	}
+	return s.merger.merge(ctx)
+}
+
+// step writes what a commit makes of the rows, and which tasks it ends.
+func (w *writer) step(rev state.Rev, n int, ended, rows []byte) error {
+	if n == 0 {
+		return nil
+	}
+	var sealed [2]driver.Value
+	for i, block := range [...][]byte{ended, rows} {
+		if block != nil {
+			sealed[i] = w.seal.seal(nil, block)
+		}
+	}
+	_, err := w.exec("INSERT INTO step (rev, rows, ended, block) VALUES (?, ?, ?, ?)", int64(rev), int64(n), sealed[0], sealed[1])
+	return err
 }
 
 // known refuses rows of tables that the database does not have.
@@ -74,42 +106,6 @@ func known(rows []state.Row) error {
 	return nil
 }
 
-// size returns how many bytes the values of b take when they are sealed.
-func size(b *state.Batch, block []byte) int {
-	n := len(block) + sealSize
-	for i := range b.Rows {
-		n += len(b.Rows[i].Key) + len(b.Rows[i].Value) + sealSize
-	}
-	return n
-}
-
-// rows writes the rows, those of one table that follow each other at once.
-func (w *writer) rows(rows []state.Row) error {
-	put := make([]driver.Value, 0, 2*len(rows))
-	var del []driver.Value
-	for i := range rows {
-		r := &rows[i]
-		key := w.seal.key(r.Key)
-		if r.Value == nil {
-			del = append(del, key)
-		} else {
-			put = append(put, key, w.seal.seal(key, r.Value))
-		}
-		if i+1 < len(rows) && rows[i+1].Table == r.Table {
-			continue
-		}
-		table := r.Table.String()
-		if err := w.many(upsert(table), 2, put); err != nil {
-			return err
-		}
-		if err := w.many(remove(table), 1, del); err != nil {
-			return err
-		}
-		put, del = put[:0], del[:0]
-	}
-	return nil
-}
-
 func (w *writer) records(head, next state.Head, block []byte) error {
 	if block == nil {
 		return nil
@@ -117,19 +113,6 @@ func (w *writer) records(head, next state.Head, block []byte) error {
 	_, err := w.exec("INSERT INTO records (last, first, at, block) VALUES (?, ?, ?, ?)",
 		int64(next.Seq), int64(head.Seq+1), int64(next.At), w.seal.seal(nil, block))
 	return err
-}
-
-func (w *writer) ended(ended []task.Task) error {
-	args := make([]driver.Value, 0, 5*len(ended))
-	for _, t := range ended {
-		// Sealed outside the shared buffer, whose size was fixed before.
-		one := sealer{table: w.seal.table}
-		value := one.seal([]byte(state.TaskKey(t.ID)), state.EncodeTask(state.Task{Task: t}))
-		args = append(args, []byte(t.ID.Job), int64(t.Since), int64(t.ID.Instance), int64(t.ID.Attempt), value)
-	}
-	return w.many(func(rows int) string {
-		return "INSERT OR REPLACE INTO history (job, ended, instance, attempt, value) VALUES " + placeholders(rows, 5)
-	}, 5, args)
 }
 
 // undone reports whether a COMMIT that failed with err did nothing for certain:

@@ -104,7 +104,7 @@ func TestOpenNewer(t *testing.T) {
 	s := open(t, path)
 	first := commitOne(t, s, machine.Epoch{}, state.Head{}, "before")
 	shut(t, s)
-	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (2, 1)",
+	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (3, 1)",
 		"CREATE TABLE added (x)", "ALTER TABLE meta ADD COLUMN added", "ALTER TABLE job ADD COLUMN added")
 	s = open(t, path)
 	commitOne(t, s, machine.Epoch{}, first, "after")
@@ -112,8 +112,8 @@ func TestOpenNewer(t *testing.T) {
 		t.Errorf("%d rows, want 2: %v", len(got), got)
 	}
 	shut(t, s)
-	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (3, 1)")
-	refused(t, openErr(path), fault.Invalid, path, "version 3", "wants 1", "start a newer one")
+	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (4, 1)")
+	refused(t, openErr(path), fault.Invalid, path, "version 4", "wants 2", "start a newer one")
 }
 
 func TestOpenForeign(t *testing.T) {
@@ -243,8 +243,8 @@ func mount(t *testing.T, size string) string {
 	return dir
 }
 
-// TestDiskFull fills the disk, at many different points of a commit, and makes
-// room again.
+// TestDiskFull fills the disk, at many different points of a commit and of a
+// merge, and makes room again.
 func TestDiskFull(t *testing.T) {
 	dir := mount(t, "4m")
 	path := filepath.Join(dir, "c.db")
@@ -270,7 +270,18 @@ func TestDiskFull(t *testing.T) {
 		}
 	}
 	ballast := filepath.Join(dir, "ballast")
-	fulls := 0
+	fulls, merged, unmerged := 0, 0, 0
+	merge := func(round int) {
+		switch err := s.Merge(t.Context()); {
+		case err == nil:
+			merged++
+		case fault.Of(err) == fault.Exhausted:
+			unmerged++
+			refused(t, err, fault.Exhausted, "disk", dir, "full", "room")
+		default:
+			t.Fatalf("round %d: merge: %v of kind %v, want exhausted", round, err, fault.Of(err))
+		}
+	}
 	for round := range 12 {
 		fill(t, ballast, round*5000)
 		for i := range 4 {
@@ -282,6 +293,9 @@ func TestDiskFull(t *testing.T) {
 			default:
 				t.Fatalf("round %d: %v of kind %v, want exhausted", round, err, fault.Of(err))
 			}
+			if i%2 == round%2 {
+				merge(round)
+			}
 		}
 		got := rows(t, s)
 		compare(t, fmt.Sprint("round ", round), want, got)
@@ -291,9 +305,14 @@ func TestDiskFull(t *testing.T) {
 		if err = try(fmt.Sprint("after", round), 2000); err != nil {
 			t.Fatalf("round %d: after making room: %v", round, err)
 		}
+		if round%2 == 0 {
+			if merge(round); s.Waiting() > 0 {
+				t.Fatalf("round %d: nothing was merged after making room", round)
+			}
+		}
 	}
-	if fulls == 0 {
-		t.Error("no commit met the full disk")
+	if fulls == 0 || unmerged == 0 || merged == 0 {
+		t.Errorf("%d commits and %d merges met the full disk, and %d merges did not, want some of each", fulls, unmerged, merged)
 	}
 	shut(t, s)
 	s = open(t, path)

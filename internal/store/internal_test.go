@@ -40,7 +40,7 @@ func TestDurable(t *testing.T) {
 				t.Errorf("%s = %v, %v, want %v", pragma, got, err, want)
 			}
 		}
-		s.undo() // there is nothing to undo, so the connection is given up
+		s.write = s.undo(s.write) // there is nothing to undo, so the connection is given up
 		if s.write != nil {
 			t.Fatal("the connection was kept")
 		}

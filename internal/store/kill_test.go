@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,8 +48,9 @@ func TestMain(m *testing.M) {
 // rowsPerKill is how many rows each of the child's batches holds.
 const rowsPerKill = 50
 
-// child commits for ever, and says so after each commit. Each batch writes the
-// same rows, so that half of one would show.
+// child commits for ever, and says so after each commit, and merges what it has
+// committed at the same time. Each batch writes the same rows, so that half of
+// one would show.
 func child(path string, out io.Writer) error {
 	ctx := context.Background()
 	s, err := store.Open(ctx, store.Config{Path: path, Now: time.Now})
@@ -63,6 +65,13 @@ func child(path string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	go func() {
+		for s.Merge(ctx) == nil { // it never ends; the child is killed
+			runtime.Gosched()
+		}
+		fmt.Fprintln(os.Stderr, "a merge failed")
+		os.Exit(1)
+	}()
 	for {
 		b := one(e, head, "counter", []byte(strconv.Itoa(int(head.Rev)+1)))
 		for i := range rowsPerKill {
@@ -78,7 +87,7 @@ func child(path string, out io.Writer) error {
 	}
 }
 
-// TestKill kills a server in the middle of its commits, again and again: what
+// TestKill kills a server in the middle of its commits and merges, again and again: what
 // it acknowledged is there, whole, and at most one commit more.
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.db")

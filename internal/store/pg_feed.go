@@ -94,26 +94,10 @@ const feedFormat = 1
 
 // encodeStep returns what a commit made of the rows.
 func encodeStep(b *state.Batch) []byte {
-	size := 24
-	for i := range b.Rows {
-		size += 8 + len(b.Rows[i].Key) + len(b.Rows[i].Value)
-	}
-	out := append(make([]byte, 0, size), feedFormat)
+	out := append(make([]byte, 0, 24+rowsSize(b.Rows)), feedFormat)
 	out = binary.AppendUvarint(out, uint64(b.At))
 	out = binary.AppendUvarint(out, uint64(len(b.Records)))
-	for i := range b.Rows {
-		r := &b.Rows[i]
-		out = append(out, byte(r.Table))
-		out = binary.AppendUvarint(out, uint64(len(r.Key)))
-		out = append(out, r.Key...)
-		if r.Value == nil {
-			out = append(out, 0)
-			continue
-		}
-		out = binary.AppendUvarint(out, uint64(len(r.Value))+1)
-		out = append(out, r.Value...)
-	}
-	return out
+	return appendRows(out, b.Rows)
 }
 
 // decode reads what encodeStep wrote. The rows share its memory.
@@ -121,40 +105,10 @@ func (s *Step) decode(b []byte) error {
 	if len(b) == 0 || b[0] != feedFormat {
 		return fault.Compacted.Errorf("it is of another format than %d; load everything", feedFormat)
 	}
-	b = b[1:]
-	broken := false
-	number := func() int {
-		v, n := binary.Uvarint(b)
-		if n <= 0 {
-			broken, b = true, nil
-			return 0
-		}
-		b = b[n:]
-		return int(v)
-	}
-	cut := func(n int) []byte {
-		if n < 0 || n > len(b) {
-			broken, n = true, 0
-		}
-		part := b[:n:n]
-		b = b[n:]
-		return part
-	}
-	s.Head.At = unit.Tick(number())
-	s.Head.Seq += state.Seq(number())
-	for len(b) > 0 && !broken {
-		r := state.Row{Table: state.Table(b[0])}
-		b = b[1:]
-		r.Key = string(cut(number()))
-		if n := number(); n > 0 {
-			r.Value = cut(n - 1)
-		}
-		s.Rows = append(s.Rows, r)
-	}
-	if broken {
-		return fault.Internal.Errorf("it is cut short")
-	}
-	return nil
+	in := scanner{rest: b[1:]}
+	s.Head.At = unit.Tick(in.number())
+	s.Head.Seq += state.Seq(in.number())
+	return in.rows(func(r state.Row) { s.Rows = append(s.Rows, r) })
 }
 
 // A Member is a server of the cluster.

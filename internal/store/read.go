@@ -38,12 +38,16 @@ func (s *SQLite) Load(ctx context.Context, yield func(state.Row) error) (state.H
 	if err != nil {
 		return state.Head{}, err
 	}
+	wait, err := s.waiting(ctx, tx, allSteps)
+	if err != nil {
+		return state.Head{}, err
+	}
 	rows := make(chan []state.Row, ahead)
 	stop := make(chan struct{})
 	var broken error // of the reading; written before rows is closed
 	go func() {
 		defer close(rows)
-		broken = conn.Raw(func(dc any) error { return s.loadTables(ctx, dc, rows, stop) })
+		broken = conn.Raw(func(dc any) error { return s.loadTables(ctx, dc, wait.rows, rows, stop) })
 	}()
 	for some := range rows {
 		for i := 0; err == nil && i < len(some); i++ {
@@ -58,9 +62,10 @@ func (s *SQLite) Load(ctx context.Context, yield func(state.Row) error) (state.H
 	return head, nil
 }
 
-// loadTables sends the rows of every table, until stop is closed. It reads
-// from the driver itself, which is twice as fast as through database/sql.
-func (s *SQLite) loadTables(ctx context.Context, dc any, to chan<- []state.Row, stop <-chan struct{}) error {
+// loadTables sends the rows of every table as the steps that wait make them,
+// until stop is closed. It reads from the driver itself, which is twice as fast
+// as through database/sql.
+func (s *SQLite) loadTables(ctx context.Context, dc any, wait []state.Row, to chan<- []state.Row, stop <-chan struct{}) error {
 	c, ok := dc.(driver.QueryerContext)
 	if !ok {
 		return fault.Internal.Errorf("the SQLite driver cannot query")
@@ -71,52 +76,95 @@ func (s *SQLite) loadTables(ctx context.Context, dc any, to chan<- []state.Row, 
 			return nil
 		default:
 		}
+		n := 0
+		for n < len(wait) && wait[n].Table == t {
+			n++
+		}
 		doing := "load table " + t.String()
 		rows, err := c.QueryContext(ctx, "SELECT key, value FROM "+t.String()+" ORDER BY key", nil)
 		if err != nil {
 			return s.explain(doing, err)
 		}
-		err = s.loadTable(doing, t, rows, to, stop)
+		l := tableLoad{s: s, doing: doing, table: t, rows: rows, wait: wait[:n], some: make([]state.Row, 0, chunk), to: to, stop: stop}
+		err = l.run()
 		if e := rows.Close(); err == nil && e != nil {
 			err = s.explain(doing, e)
 		}
 		if err != nil {
 			return err
 		}
+		wait = wait[n:]
 	}
 	return nil
 }
 
-func (s *SQLite) loadTable(doing string, t state.Table, rows driver.Rows, to chan<- []state.Row, stop <-chan struct{}) error {
+// A tableLoad sends the rows of one table.
+type tableLoad struct {
+	s     *SQLite
+	doing string
+	table state.Table
+	rows  driver.Rows
+	wait  []state.Row // count more than those in the table
+	some  []state.Row // to be sent
+	to    chan<- []state.Row
+	stop  <-chan struct{}
+}
+
+func (l *tableLoad) run() error {
 	seal := newSealer()
 	dest := make([]driver.Value, 2)
-	some := make([]state.Row, 0, chunk)
-	for whole := false; !whole; {
-		switch err := rows.Next(dest); {
-		case errors.Is(err, io.EOF):
-			whole = true
-		case err != nil:
-			return s.explain(doing, err)
-		default:
-			key, _ := dest[0].([]byte)
-			sealed, _ := dest[1].([]byte)
-			value, err := seal.open(key, sealed)
-			if err != nil {
-				return s.damaged(doing, fault.Internal.Errorf("row %.100q: %w", key, err))
-			}
-			some = append(some, state.Row{Table: t, Key: string(key), Value: value})
+	for {
+		err := l.rows.Next(dest)
+		if errors.Is(err, io.EOF) {
+			_ = l.until("", true) && l.send()
+			return nil
 		}
-		if len(some) < chunk && !whole {
-			continue
+		if err != nil {
+			return l.s.explain(l.doing, err)
 		}
-		select {
-		case to <- some:
-			some = make([]state.Row, 0, chunk)
-		case <-stop:
+		key, _ := dest[0].([]byte)
+		sealed, _ := dest[1].([]byte)
+		value, err := seal.open(key, sealed)
+		if err != nil {
+			return l.s.damaged(l.doing, fault.Internal.Errorf("row %.100q: %w", key, err))
+		}
+		r := state.Row{Table: l.table, Key: string(key), Value: value}
+		if !l.until(r.Key, false) {
+			return nil
+		}
+		if len(l.wait) > 0 && l.wait[0].Key == r.Key {
+			continue // it comes with the next one
+		}
+		if !l.add(r) {
 			return nil
 		}
 	}
-	return nil
+}
+
+// until adds the waiting rows before key, or all. It is false when stop is closed.
+func (l *tableLoad) until(key string, all bool) bool {
+	for len(l.wait) > 0 && (all || l.wait[0].Key < key) {
+		if r := l.wait[0]; r.Value != nil && !l.add(r) {
+			return false
+		}
+		l.wait = l.wait[1:]
+	}
+	return true
+}
+
+func (l *tableLoad) add(r state.Row) bool {
+	l.some = append(l.some, r)
+	return len(l.some) < chunk || l.send()
+}
+
+func (l *tableLoad) send() bool {
+	select {
+	case l.to <- l.some:
+		l.some = make([]state.Row, 0, chunk)
+		return true
+	case <-l.stop:
+		return false
+	}
 }
 
 // head reads where the store stands and the first record that is kept.
@@ -219,6 +267,7 @@ func (s *SQLite) History(ctx context.Context, q state.HistoryQuery) ([]task.Task
 	if err := q.Validate(); err != nil {
 		return nil, err
 	}
+	wait := s.backlog.history(q) // before the table, so that none is missed
 	query := "SELECT instance, attempt, value FROM history WHERE job = ? AND (? < 0 OR instance = ?)" +
 		" ORDER BY ended DESC, instance DESC, attempt DESC LIMIT ?"
 	rows, err := s.read.QueryContext(ctx, query, []byte(q.Job), q.Instance, q.Instance, q.Limit)
@@ -243,5 +292,5 @@ func (s *SQLite) History(ctx context.Context, q state.HistoryQuery) ([]task.Task
 	if err := rows.Err(); err != nil {
 		return nil, s.explain("read history", err)
 	}
-	return out, nil
+	return newest(wait, out, q.Limit), nil
 }

@@ -55,6 +55,8 @@ type SQLite struct {
 	closed bool
 
 	checkpoints *checkpointer
+	backlog     backlog
+	merger      *merger
 }
 
 var (
@@ -144,6 +146,11 @@ func (s *SQLite) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err = s.recall(ctx); err != nil {
+		return err
+	}
+	s.merger = s.startMerger()
+	s.merger.wake()
 	return syncDir(filepath.Dir(s.cfg.Path))
 }
 
@@ -165,6 +172,10 @@ func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10)
 
 // Close ends the store. What was committed stays; a second call does nothing.
 func (s *SQLite) Close() error {
+	if s.merger != nil {
+		s.merger.stop()
+		s.tidy()
+	}
 	if s.checkpoints != nil {
 		s.checkpoints.stop()
 	}
@@ -182,10 +193,29 @@ func (s *SQLite) Close() error {
 		errs = append(errs, s.write.close())
 		s.write = nil
 	}
+	if s.merger != nil && s.merger.write != nil {
+		errs = append(errs, s.merger.write.close())
+	}
 	if err := errors.Join(append(errs, s.lock.Close())...); err != nil {
 		return s.explain("close", err)
 	}
 	return nil
+}
+
+// tidy leaves the database with every commit in the tables, as versions before
+// the steps know it. It may fail: the steps are as good.
+func (s *SQLite) tidy() {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), mergeClose)
+	defer cancel()
+	if err := s.merger.all(ctx); err != nil {
+		s.cfg.Log.Warn("the last commits stay beside the tables; the next start reads them there", "error", err)
+	}
 }
 
 // syncDir makes the names in a directory durable.

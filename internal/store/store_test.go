@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"path/filepath"
 	"testing"
 	"time"
@@ -12,6 +13,26 @@ import (
 )
 
 func TestSQLite(t *testing.T) {
+	suite(t, func(s *store.SQLite) storetest.Subject { return s })
+}
+
+// TestSQLiteMerged is the same for a store that merges each commit at once.
+func TestSQLiteMerged(t *testing.T) {
+	suite(t, func(s *store.SQLite) storetest.Subject { return eager{s} })
+}
+
+// eager is a store that keeps nothing waiting.
+type eager struct{ *store.SQLite }
+
+func (e eager) Commit(ctx context.Context, b *state.Batch) error {
+	if err := e.SQLite.Commit(ctx, b); err != nil {
+		return err
+	}
+	return e.Merge(ctx)
+}
+
+func suite(t *testing.T, as func(*store.SQLite) storetest.Subject) {
+	t.Helper()
 	storetest.Run(t, func(t *testing.T, now func() unit.Tick) func() storetest.Subject {
 		var s *store.SQLite
 		t.Cleanup(func() {
@@ -31,7 +52,7 @@ func TestSQLite(t *testing.T) {
 			if err != nil {
 				t.Fatalf("Open: %v", err)
 			}
-			return s
+			return as(s)
 		}
 	})
 }

@@ -19,6 +19,9 @@ func (s *SQLite) Trim(ctx context.Context, q state.TrimQuery) (more bool, err er
 	if q.Limit < 1 {
 		return false, fault.Invalid.Errorf("at most %d rows to trim asked for; want 1 or more", q.Limit)
 	}
+	if err = s.merger.all(ctx); err != nil { // what ended is counted in the table
+		return false, err
+	}
 	var sweep string
 	err = s.transact(ctx, "trim", func(w *writer) error {
 		left := int64(q.Limit)

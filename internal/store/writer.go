@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"strings"
 
 	"modernc.org/sqlite"
@@ -16,7 +15,7 @@ import (
 	"github.com/covey-platform/covey/internal/unit"
 )
 
-// A writer is the one connection that writes, with its statements prepared. It
+// A writer is a connection that writes, with its statements prepared. It
 // speaks to the driver directly: database/sql takes longer over a row than
 // SQLite does. Its errors are the driver's; [SQLite.explain] is for them.
 type writer struct {
@@ -27,9 +26,9 @@ type writer struct {
 	seal  *sealer
 }
 
-// connect opens the connection that writes.
-func (s *SQLite) connect(ctx context.Context) (*writer, error) {
-	db, err := s.pool(1, "cache_size(-65536)", "journal_size_limit(67108864)")
+// connect opens a connection that writes.
+func (s *SQLite) connect(ctx context.Context, pragmas ...string) (*writer, error) {
+	db, err := s.pool(1, append([]string{"cache_size(-8192)", "journal_size_limit(67108864)"}, pragmas...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -163,14 +162,14 @@ func (w *writer) meta() (state.Head, state.Term, error) {
 }
 
 func (w *writer) setTerm(t state.Term) error {
-	_, err := w.exec("UPDATE meta SET holder = ?, incarnation = ?, n = ?, until = ? WHERE id = 1",
+	_, err := w.exec("UPDATE meta SET terms = terms + 1, holder = ?, incarnation = ?, n = ?, until = ? WHERE id = 1",
 		t.Holder, int64(t.Epoch.Incarnation), int64(t.Epoch.N), int64(t.Until))
 	return err
 }
 
 // free ends the lease, whoever holds it.
 func (w *writer) free() error {
-	_, err := w.exec("UPDATE meta SET holder = '' WHERE id = 1 AND holder <> ''")
+	_, err := w.exec("UPDATE meta SET terms = terms + 1, holder = '' WHERE id = 1 AND holder <> ''")
 	return err
 }
 
@@ -198,11 +197,11 @@ func (s *SQLite) transact(ctx context.Context, doing string, f func(w *writer) e
 		err = f(w)
 	}
 	if err != nil {
-		s.undo()
+		s.write = s.undo(w)
 		return s.explain(doing, err)
 	}
 	if _, err := w.exec("COMMIT"); err != nil {
-		s.undo()
+		s.write = s.undo(w)
 		if undone(err) {
 			return s.explain(doing, err)
 		}
@@ -211,16 +210,16 @@ func (s *SQLite) transact(ctx context.Context, doing string, f func(w *writer) e
 	return nil
 }
 
-// undo ends a transaction that failed. A connection that cannot even do that
-// is closed, which does.
-func (s *SQLite) undo() {
-	if _, err := s.write.exec("ROLLBACK"); err == nil {
-		return
+// undo ends a transaction of w that failed, and returns w. If w cannot even do
+// that it is closed, which does, and nil is returned.
+func (s *SQLite) undo(w *writer) *writer {
+	if _, err := w.exec("ROLLBACK"); err == nil {
+		return w
 	}
-	if err := s.write.close(); err != nil {
+	if err := w.close(); err != nil {
 		s.cfg.Log.Warn("a broken connection did not close", "path", s.cfg.Path, "error", err)
 	}
-	s.write = nil
+	return nil
 }
 
 // batches are the numbers of rows that one statement takes, largest first.
@@ -244,16 +243,4 @@ func (w *writer) many(made func(rows int) string, width int, args []driver.Value
 func placeholders(rows, width int) string {
 	group := "(" + strings.Repeat("?, ", width-1) + "?)"
 	return strings.Repeat(group+", ", rows-1) + group
-}
-
-func upsert(table string) func(rows int) string {
-	return func(rows int) string {
-		return fmt.Sprintf("INSERT INTO %s (key, value) VALUES %s ON CONFLICT (key) DO UPDATE SET value = excluded.value", table, placeholders(rows, 2))
-	}
-}
-
-func remove(table string) func(rows int) string {
-	return func(rows int) string {
-		return fmt.Sprintf("DELETE FROM %s WHERE key IN %s", table, placeholders(1, rows))
-	}
 }
