@@ -120,7 +120,7 @@ sim: ## run SEEDS (10000) worlds through the simulator
 
 .PHONY: faults
 faults: ## plant known bugs and see the simulator find every one
-	$(GOTEST) -count=1 -timeout 15m -tags planted -run '^TestPlanted$$' ./internal/sim
+	go test -v -count=1 -timeout 15m -tags planted -run '^TestPlanted$$' ./internal/sim
 
 .PHONY: bench
 bench: ## run the benchmarks that match BENCH (.), each for BENCHTIME (1s)

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"time"
+
+	"github.com/covey-platform/covey/internal/fault"
 )
 
 // LeaseTerm is how long a machine may run exclusive tasks after it sent a
@@ -30,6 +32,9 @@ type Grant struct {
 // sent. It reports whether that prolongs anything.
 func (l *Lease) Renew(now, sent time.Duration) bool {
 	until := sent + LeaseTerm
+	if fault.Planted("lease-from-the-answer") {
+		until = now + LeaseTerm
+	}
 	if until <= l.until || until <= now {
 		return false
 	}
@@ -49,5 +54,5 @@ func (l *Lease) Grant(now time.Duration) (Grant, bool) {
 // when g has lapsed, also if there is a lease again: the leader may have given
 // the task to another machine in between.
 func (l *Lease) Extend(now time.Duration, g Grant) (time.Duration, bool) {
-	return l.until, g.count == l.count && now < l.until
+	return l.until, (g.count == l.count || fault.Planted("lease-of-another-time")) && now < l.until
 }

@@ -78,7 +78,8 @@ type Loop struct {
 	met      map[machine.ID]bool // machines that have said hello in this term
 	vanish   vanish
 	hold     hold
-	auditing *Audit // of the indexes; nil: none is under way
+	lone     unit.Tick // no slot of an exclusive job is filled before, by the steady clock; 0: it is over
+	auditing *Audit    // of the indexes; nil: none is under way
 	surplus  surplus
 	proved   unit.Tick // when it was certain last that this leader leads, by the steady clock; 0: never
 }
@@ -122,7 +123,7 @@ func New(s *state.Snapshot, e machine.Epoch, steady unit.Tick, cfg Config) *Loop
 	}
 	l.todo = everything(s)
 	l.vanish = remember(s, steady, cfg)
-	l.hold = wait(s, steady, cfg)
+	l.hold, l.lone = wait(s, steady, cfg), lone(s, steady, cfg)
 	for m := range s.Machines() {
 		if m.Up {
 			l.hear(m.ID, steady+cfg.StartGrace)
@@ -187,7 +188,7 @@ func (l *Loop) Prove(asked unit.Tick) { l.proved = max(l.proved, asked) }
 // that has not heard yet which they are.
 func (l *Loop) Leased(id machine.ID, steady unit.Tick) bool {
 	a := l.agents[id]
-	told := a != nil && a.told
+	told := a != nil && (a.told || fault.Planted("lease-unheard"))
 	leads := l.proved != 0 && steady-l.proved <= l.cfg.Proof || fault.Planted("lease-of-a-former-leader")
 	return told && leads
 }

@@ -36,6 +36,17 @@ func wait(s *state.Snapshot, steady unit.Tick, cfg Config) hold {
 	return h
 }
 
+// lone returns until when a leader that begins at s fills no slot of an
+// exclusive job; 0: no such job is known. A former leader may have held a task
+// of the slot that no row knows, and may go on telling its machine that the
+// task may live: for as long as a proof of leading is good and a lease lasts.
+func lone(s *state.Snapshot, steady unit.Tick, cfg Config) unit.Tick {
+	if !anyExclusive(s) {
+		return 0
+	}
+	return steady + cfg.StartGrace
+}
+
 // anyExclusive reports whether a job wants one task per instance at most. A
 // leader that does not know yet that its database is an old copy may know of
 // an instance and not of its task, which a machine that has not spoken runs.
@@ -89,6 +100,7 @@ func (h *hold) next(recovery bool) unit.Tick {
 
 // Warm ends the hold of a leader that has followed the one before it commit by
 // commit: its state is no old copy, so the machines need not be asked first.
+// Slots of exclusive jobs wait all the same: tasks that are held are in no commit.
 func (l *Loop) Warm() {
 	if !l.snap.Cluster.Recovery {
 		l.hold = hold{}

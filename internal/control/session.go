@@ -431,8 +431,12 @@ func (l *Loop) unhold(id task.ID) bool {
 	return true
 }
 
-// taken returns which slots have a task that is held; nil when none is.
+// taken returns which slots have a task that is held, or may have; nil when
+// none has.
 func (l *Loop) taken() func(state.Slot) bool {
+	if l.lone != 0 {
+		return func(state.Slot) bool { return true }
+	}
 	if len(l.held) == 0 {
 		return nil
 	}

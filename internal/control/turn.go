@@ -80,6 +80,10 @@ func (t *Turn) End() (*state.Batch, error) {
 		}
 		look.Merge(everything(t.draft.Snapshot()))
 	}
+	if l.lone != 0 && t.steady >= l.lone {
+		l.lone = 0
+		look.Merge(everything(t.draft.Snapshot()))
+	}
 	look.Merge(t.fold())
 	for range maxRounds {
 		made, rest, more, err := t.round(look)
@@ -221,6 +225,9 @@ func (l *Loop) Commit(t *Turn) Result {
 	if at := l.hold.next(l.snap.Cluster.Recovery); at != 0 && (r.Steady == 0 || at < r.Steady) {
 		r.Steady = at
 	}
+	if l.lone != 0 && (r.Steady == 0 || l.lone < r.Steady) {
+		r.Steady = l.lone
+	}
 	if soon := t.steady + second; l.vanish.pending() && (r.Steady == 0 || soon < r.Steady) {
 		r.Steady = soon
 	}
@@ -230,9 +237,9 @@ func (l *Loop) Commit(t *Turn) Result {
 // Abort drops a turn whose batch was refused and of which nothing happened.
 // Every session must be dropped with it: the agents say everything again.
 func (l *Loop) Abort(t *Turn) {
-	first, proved, surplus, met := l.first, l.proved, l.surplus, l.met
+	first, proved, surplus, met, lone := l.first, l.proved, l.surplus, l.met, l.lone
 	*l = *New(l.snap, l.epoch, t.steady, l.cfg)
-	l.met, l.first, l.vanish, l.hold, l.proved, l.surplus = met, first, t.wasVanish, t.wasHold, proved, surplus
+	l.met, l.first, l.vanish, l.hold, l.proved, l.surplus, l.lone = met, first, t.wasVanish, t.wasHold, proved, surplus, lone
 }
 
 func (l *Loop) forgetAgent(id machine.ID) {

@@ -6,11 +6,21 @@ import (
 	"github.com/covey-platform/covey/internal/unit"
 )
 
+// hear brings something from a machine to the leader.
+func (w *World) hear(n *node, deliver func()) {
+	if !n.mute {
+		w.message(n, 0, deliver)
+	}
+}
+
+// tell brings something from the leader to a machine.
+func (w *World) tell(n *node, deliver func()) { w.message(n, n.lag, deliver) }
+
 // message brings something from a machine to the leader or back: mostly soon
 // and once, sometimes late, twice or never.
-func (w *World) message(n *node, deliver func()) {
+func (w *World) message(n *node, lag unit.Tick, deliver func()) {
 	send := func(d unit.Tick) {
-		w.after(d, func() {
+		w.after(lag+d, func() {
 			if !n.away && n.on {
 				deliver()
 			}
@@ -50,15 +60,21 @@ func (w *World) fault() {
 	case r < 32:
 		n.crash()
 		w.after(w.jitter(10*Minute), n.boot)
-	case r < 50:
+	case r < 42:
 		n.away = true
 		w.after(w.jitter(Minute), func() { n.away = false })
+	case r < 46:
+		n.oneWay()
+	case r < 50:
+		n.choke()
 	case r < 52:
 		w.split()
 	case r < 59:
 		w.leader.die()
 	case r < 62:
 		w.leader.pause()
+	case r < 65:
+		w.leader.cutOff()
 	case r < 82:
 		w.disk.next = fate(w.rand.IntN(int(fates)))
 	case r < 88:
@@ -67,11 +83,35 @@ func (w *World) fault() {
 	case r < 94:
 		n.shrink(unit.Resources{CPU: int64(w.rand.IntN(4000))})
 		w.after(w.jitter(20*Minute), func() { n.shrink(unit.Resources{}) })
-	case r < 97 && w.cfg.Restores:
-		w.restore()
 	default:
 		n.cut()
 	}
+}
+
+// oneWay makes the way from the leader to a machine slower and slower, and
+// then closes the way back: the machine hears what nobody would say any more.
+func (n *node) oneWay() {
+	life := n.life
+	var slower func()
+	slower = func() {
+		if n.life == life && n.lag < longestLag && !n.mute {
+			n.lag += n.w.jitter(2 * Second)
+			n.w.after(2*Second, slower)
+		}
+	}
+	slower()
+	n.w.after(n.w.jitter(Minute), func() { n.mute = true })
+	n.w.after(Minute+n.w.jitter(Minute), func() { n.mute, n.lag = false, 0 })
+}
+
+// longestLag is about how late a machine hears what it is told, at worst.
+const longestLag = 20 * Second
+
+// choke loses what a machine says at length, as a network does on which two
+// ends do not agree how long a packet may be.
+func (n *node) choke() {
+	n.narrow = true
+	n.w.after(n.w.jitter(5*Minute), func() { n.narrow = false })
 }
 
 // split takes many machines away at once.
@@ -85,16 +125,20 @@ func (w *World) split() {
 }
 
 // restore replaces the database by an old copy of itself; an operator ends the
-// recovery some time later.
+// recovery some time later. That is no time of peace.
 func (w *World) restore() {
-	if w.disk.copy == nil || w.truth.restored {
-		w.disk.keep()
-		return
+	for _, n := range w.nodes {
+		if w.chance(4) {
+			n.choke()
+		}
 	}
 	w.leader.die()
 	w.disk.mem, w.disk.copy = w.disk.copy, nil
 	w.truth.forget(w)
-	w.after(2*Minute, w.endRecovery)
+	if w.chance(2) {
+		w.after(w.jitter(5*Minute), func() { w.leader.cutOff() })
+	}
+	w.after(2*Minute+w.jitter(10*Minute), w.endRecovery)
 }
 
 func (w *World) endRecovery() {

@@ -30,6 +30,7 @@ type leader struct {
 	sent    map[machine.ID]uint64
 	peers   map[machine.ID]string // sessions, as it sees them
 	zombie  bool                  // another one leads, and it does not know
+	stuck   bool                  // its store does not answer, and it waits
 }
 
 var errNoLeader = errors.New("there is no leader")
@@ -111,6 +112,24 @@ func (l *leader) pause() {
 	})
 }
 
+// cutOff takes its store away from the leader: a commit of it does not come
+// back, and another one is elected. Most machines go there; of those whose
+// connections hold, it hears that they live, and it answers them.
+func (l *leader) cutOff() {
+	if l.loop == nil {
+		return
+	}
+	l.zombie, l.stuck = true, true
+	l.w.leader = &leader{w: l.w}
+	l.w.after(1, l.w.leader.start)
+	for _, n := range l.w.nodes {
+		if n.to == l && !l.w.chance(5) {
+			n.cut()
+		}
+	}
+	l.w.after(Minute/2+l.w.jitter(Minute), l.die) // the commit has failed
+}
+
 func (l *leader) fail(err error) {
 	done, acks := l.done, l.acks
 	l.done, l.acks = nil, nil
@@ -165,6 +184,9 @@ func (l *leader) plan(at unit.Tick) {
 }
 
 func (l *leader) turn() {
+	if l.stuck {
+		return
+	}
 	t := l.loop.Begin(l.clock.Read(l.w.now+l.w.skew, l.w.now), l.w.now)
 	inputs := l.inputs
 	l.inputs = nil
@@ -221,7 +243,7 @@ func (l *leader) publish(r control.Result) {
 			N: l.sent[s.Machine], Orders: s.Orders,
 		}
 		session := l.peers[s.Machine]
-		l.w.message(n, func() { n.obey(session, o, s.Acks) })
+		l.w.tell(n, func() { n.obey(session, o, s.Acks) })
 	}
 	switch {
 	case r.Busy:
@@ -243,7 +265,7 @@ func (l *leader) hello(n *node, h control.Hello) {
 	}
 	l.input(func(t *control.Turn) {
 		if err := t.Hello(h); fault.Of(err) == fault.Conflict { // its lease of before it restarted holds
-			l.w.message(n, func() { n.reset(h.Session) })
+			l.w.tell(n, func() { n.reset(h.Session) })
 			return
 		} else if err != nil {
 			l.w.fail("machine %s: hello was refused: %v", n.id, err)
@@ -275,7 +297,7 @@ func (l *leader) beat(n *node, session string, sent time.Duration) {
 		return
 	}
 	if !l.loop.Heartbeat(n.id, session, l.w.now) {
-		l.w.message(n, func() { n.reset(session) })
+		l.w.tell(n, func() { n.reset(session) })
 		return
 	}
 	if l.loop.Leased(n.id, l.w.now) {

@@ -57,14 +57,9 @@ func (n *node) bind(id task.ID, p *proc, until time.Duration) {
 	})
 }
 
-// acknowledge tells a machine that what it sent prolonged its lease. That may
-// be under way for long, and come when nobody hears the machine any more.
+// acknowledge tells a machine that what it sent prolonged its lease.
 func (l *leader) acknowledge(n *node, session string, sent time.Duration) {
-	if !l.w.calm && l.w.chance(10) {
-		l.w.after(l.w.jitter(Minute), func() { n.renewed(session, sent) })
-		return
-	}
-	l.w.message(n, func() { n.renewed(session, sent) })
+	l.w.tell(n, func() { n.renewed(session, sent) })
 }
 
 // prove asks the store every second whether this leader leads.

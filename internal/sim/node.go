@@ -20,12 +20,17 @@ type node struct {
 	id   machine.ID
 	n    int
 	spec machine.Machine
-	on   bool // the machine has power
-	up   bool // its agent runs
-	away bool // no message gets through
-	life int  // counts the agent's lives and the machine's
+	on   bool      // the machine has power
+	up   bool      // its agent runs
+	away bool      // no message gets through
+	mute bool      // what it says does not get through
+	lag  unit.Tick // how much later it hears what it is told
+	life int       // counts the agent's lives and the machine's
+
+	narrow bool // what is long does not get through
 
 	procs map[task.ID]*proc // on disk: what ran here and was not forgotten
+	begun map[task.ID]bool  // tasks whose start is under way; true: they are to stop as soon as it is done
 
 	mind    *agent.Agent
 	seen    agent.Seen // on disk
@@ -94,7 +99,7 @@ func (n *node) spawn() {
 	}
 	n.up = true
 	n.life++
-	n.mind, n.lease = agent.New("uid", n.seen), agent.Lease{}
+	n.mind, n.lease, n.begun = agent.New("uid", n.seen), agent.Lease{}, map[task.ID]bool{}
 	for _, id := range slices.SortedFunc(maps.Keys(n.procs), task.ID.Compare) {
 		n.mind.See(n.procs[id].sighting)
 	}
@@ -115,7 +120,7 @@ func (n *node) kill() {
 }
 
 func (n *node) mend() {
-	n.away = false
+	n.away, n.mute, n.narrow, n.lag = false, false, false, 0
 	if n.on {
 		n.spawn()
 	} else {
@@ -145,7 +150,7 @@ func (n *node) cut() {
 
 // hangUp is the leader's end of a session that has run out.
 func (n *node) hangUp(session string) {
-	n.w.message(n, func() { n.reset(session) })
+	n.w.tell(n, func() { n.reset(session) })
 }
 
 // reset ends a session on the agent's side; it dials again.
@@ -174,7 +179,7 @@ func (n *node) dial() {
 		n.to = n.w.zombie
 	}
 	to := n.to
-	n.w.message(n, func() { to.hello(n, h) })
+	n.w.hear(n, func() { to.hello(n, h) })
 	session := n.session
 	n.w.after(5*Second, func() {
 		if n.session == session && n.heard == 0 {
@@ -187,7 +192,7 @@ func (n *node) heartbeat() {
 	session := n.session
 	if session != "" && n.heard != 0 {
 		to, sent := n.to, n.clock()
-		n.w.message(n, func() { to.beat(n, session, sent) })
+		n.w.hear(n, func() { to.beat(n, session, sent) })
 	}
 }
 
@@ -205,8 +210,11 @@ func (n *node) say(full bool) {
 		spec := n.spec
 		m.Machine = &spec
 	}
+	if n.narrow && len(m.Sightings)+len(m.Facts) > 5 {
+		return
+	}
 	to, sent := n.to, n.clock()
-	n.w.message(n, func() { to.hear(n, m, sent) })
+	n.w.hear(n, func() { to.hear(n, m, sent) })
 }
 
 // obey carries out the leader's orders.
@@ -269,10 +277,15 @@ func (n *node) run(d agent.Deed, o agent.Orders) {
 	}
 	g, ok := n.lease.Grant(n.clock())
 	life := n.life
-	n.w.after(n.w.jitter(2*Second), func() { // a machine may have much to do
+	n.begun[d.ID] = false
+	n.w.after(n.prepare(), func() {
 		if n.life != life {
 			return
 		}
+		if n.begun[d.ID] { // what it is told of a task it does in order
+			defer n.stop(d.ID)
+		}
+		delete(n.begun, d.ID)
 		until, still := n.lease.Extend(n.clock(), g)
 		if !ok || !still {
 			s.State, s.Reason = task.Lost, "refused: no lease"
@@ -282,6 +295,17 @@ func (n *node) run(d agent.Deed, o agent.Orders) {
 		}
 		n.launch(s, o.Epoch, until)
 	})
+}
+
+// prepare returns how long it takes until a task can start. That may be long,
+// and take all that the machine has, so that it is not heard for a while.
+func (n *node) prepare() unit.Tick {
+	if n.w.calm || !n.w.chance(200) {
+		return n.w.jitter(2 * Second)
+	}
+	n.w.after(Second, func() { n.away = true })
+	n.w.after(Minute/2+n.w.jitter(Minute/2), func() { n.away = false })
+	return Minute/2 + n.w.jitter(Minute)
 }
 
 // launch starts a task's processes.
@@ -311,6 +335,9 @@ func (n *node) launch(s task.Sighting, e machine.Epoch, until time.Duration) {
 // may hang in a system call for much longer.
 func (n *node) stop(id task.ID) {
 	p := n.procs[id]
+	if _, begun := n.begun[id]; begun && p == nil {
+		n.begun[id] = true
+	}
 	if p == nil || p.stopping || !p.alive() {
 		return
 	}

@@ -25,7 +25,11 @@ func TestMain(m *testing.M) {
 }
 
 func config(seed uint64) Config {
-	return Config{Seed: seed, Machines: 20, Tasks: 200, FaultsPerHour: 40, Restores: seed%5 == 0 || *every}
+	cfg := Config{Seed: seed, Machines: 20, Tasks: 200, FaultsPerHour: 40, Exclusive: 5, Restores: seed%5 == 0 || *every}
+	if seed%3 == 1 {
+		cfg.Exclusive = 50
+	}
+	return cfg
 }
 
 // TestSeeds runs many worlds. A failure names the seed; replay it with

@@ -13,10 +13,13 @@ func (l *leader) bounded(orders []task.Order) {
 	for _, o := range orders {
 		_, live := l.loop.Snapshot().Task(o.ID)
 		_, again := l.stops[o.ID]
-		if o.Verb != task.Stop || live || again || !strings.HasPrefix(o.Reason, "it is not wanted any more: ") {
+		if o.Verb != task.Stop || live || again {
 			continue
 		}
 		l.stops[o.ID] = l.w.now
+		if !strings.HasPrefix(o.Reason, "it is not wanted any more: ") { // an operator had it stopped
+			l.stops[o.ID] = l.w.now - Minute
+		}
 	}
 	for _, at := range l.stops {
 		if l.w.now-at < Minute {

@@ -89,7 +89,7 @@ func (t *truth) started(n *node, id task.ID, e machine.Epoch) {
 	switch {
 	case !ever:
 		n.w.fail("task %v was started on %s before it was durable", id, n.id)
-	case !live && !t.restored && e == n.w.leader.epoch && n.w.now-wrote > 10*Second: // no order is on its way for longer
+	case !live && !t.restored && e == n.w.leader.epoch && n.w.now-wrote > longestLag+10*Second: // no order is on its way for longer
 		n.w.fail("task %v was started on %s after it had ended", id, n.id)
 	}
 }
@@ -183,7 +183,7 @@ func (w *World) check(b *state.Batch) {
 			}
 			if x.State == task.Assigned {
 				used[x.Machine] = true
-				if !(unit.Resources{}).Fits(r.Task.Free) {
+				if !(unit.Resources{}).Fits(r.Task.Free) && x.Reason != "adopted after a restore" { // that one is there already
 					w.fail("task %v was placed on %s, which has %v left", x.ID, x.Machine, r.Task.Free)
 				}
 			}

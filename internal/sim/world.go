@@ -37,7 +37,8 @@ type Config struct {
 	Machines      int
 	Tasks         int // instances of all jobs together, about
 	FaultsPerHour int
-	Restores      bool // the database is sometimes replaced by an old copy of itself
+	Exclusive     int  // of a hundred jobs, how many have one live task per instance at most
+	Restores      bool // the database is replaced by an old copy of itself, once
 }
 
 // A World is a simulated cluster. Make one with [New].
@@ -89,6 +90,12 @@ func New(cfg Config) *World {
 	}
 	if cfg.FaultsPerHour > 0 {
 		w.after(w.jitter(2*unit.Hour/unit.Tick(cfg.FaultsPerHour)), w.fault)
+	}
+	if cfg.Restores {
+		w.after(w.jitter(unit.Hour/2), func() {
+			w.disk.keep()
+			w.after(w.jitter(unit.Hour/2), w.restore)
+		})
 	}
 	w.after(unit.Hour/4, w.housekeep)
 	return w
@@ -150,7 +157,7 @@ func (w *World) jobs() []job.Job {
 		if i%5 == 1 {
 			cfg.Constraints = []job.Constraint{{Attribute: "host", Limit: 2}}
 		}
-		cfg.Exclusive = i%5 == 2
+		cfg.Exclusive = i*w.cfg.Exclusive/100 != (i+1)*w.cfg.Exclusive/100 // evenly among them
 		if i%7 == 2 {
 			cfg.Task.Ports = []string{"http"}
 		}
