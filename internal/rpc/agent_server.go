@@ -86,7 +86,7 @@ func (s *services) Session(ctx context.Context, stream *connect.BidiStream[pb.Se
 	if err != nil {
 		return err
 	}
-	if err = s.awaitLeading(ctx, stream.RequestHeader().Get(lostHeader)); err != nil {
+	if err = s.awaitLeading(ctx, stream.RequestHeader().Get(lostHeader), hello.Seen.Epoch); err != nil {
 		return err
 	}
 	agent, err := s.b.Attach(ctx, hello)

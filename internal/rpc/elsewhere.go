@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/machine"
 )
 
 // A Server is one of several servers of a cluster.
@@ -78,8 +79,9 @@ const lostHeader = "Covey-Lost"
 const turnover = 5 * time.Second
 
 // awaitLeading returns nil if this server leads. Otherwise it says who does,
-// when somebody does whom the caller has not just lost.
-func (s *services) awaitLeading(ctx context.Context, lost string) error {
+// when somebody does whom the caller has not just lost: a server that was
+// started again may lead again, in a later epoch than the caller has seen.
+func (s *services) awaitLeading(ctx context.Context, lost string, seen machine.Epoch) error {
 	late := time.NewTimer(turnover)
 	defer late.Stop()
 	for {
@@ -88,7 +90,7 @@ func (s *services) awaitLeading(ctx context.Context, lost string) error {
 		if v.Following == nil {
 			return nil
 		}
-		if l := v.leader(); l != "" && l != lost {
+		if l := v.leader(); l != "" && (l != lost || v.Epoch.Compare(seen) > 0) {
 			return v.Elsewhere()
 		}
 		select {
