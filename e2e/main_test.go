@@ -46,10 +46,8 @@ func run(m *testing.M) int {
 		return fail(err)
 	}
 	binary = filepath.Join(base, "covey")
-	build := exec.Command("go", "build", "-o", binary, "../cmd/covey")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fail(fmt.Errorf("%w: %s", err, out))
+	if err := build(binary); err != nil {
+		return fail(err)
 	}
 	witness = filepath.Join(base, "witness")
 	if err := copyFile("/proc/self/exe", witness, 0o755); err != nil {
@@ -65,6 +63,16 @@ func run(m *testing.M) int {
 		code = max(code, 1)
 	}
 	return code
+}
+
+// build builds covey as program.
+func build(program string, flags ...string) error {
+	cmd := exec.Command("go", append(append([]string{"build", "-o", program}, flags...), "../cmd/covey")...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // leaks lists what is still there of any world, for as long as it takes until

@@ -85,7 +85,8 @@ func (w *world) metered() {
 		want := map[string]*big.Rat{}
 		for _, dir := range []string{"tasks", "ended"} {
 			files, _ := filepath.Glob(filepath.Join(w.data, "agents", "*", "tasks", dir, "e2e+*", "exit.json"))
-			for _, f := range files {
+			apart, _ := filepath.Glob(filepath.Join(w.dir, "agent", "tasks", dir, "e2e+*", "exit.json"))
+			for _, f := range append(files, apart...) {
 				r, err := readExit(f)
 				if err != nil || !r.Ended {
 					return fmt.Sprintf("%s: %v", f, err)

@@ -32,6 +32,7 @@ type site struct {
 	cluster string
 	url     string // of its server
 	env     []string
+	program string // what start starts
 	dev     *proc
 	server  *proc // if it was started apart
 	agent   *proc // likewise; the newest
@@ -56,7 +57,7 @@ func allUIDs() []string {
 // newWorld makes a world in which nothing runs yet.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t, &site{cluster: fmt.Sprintf("w%d", worlds.Add(1))}}
+	w := &world{t, &site{cluster: fmt.Sprintf("w%d", worlds.Add(1)), program: binary}}
 	w.dir = filepath.Join(base, w.cluster)
 	w.data = filepath.Join(w.dir, "data")
 	home := filepath.Join(w.dir, "home")
@@ -250,7 +251,7 @@ func (p *proc) wait(t testing.TB, within time.Duration) int {
 // start starts covey with arguments, and does not wait for it.
 func (w *world) start(name string, args ...string) *proc {
 	w.t.Helper()
-	return w.launch(name, exec.Command(binary, args...))
+	return w.launch(name, exec.Command(w.program, args...))
 }
 
 func (w *world) launch(name string, cmd *exec.Cmd) *proc {

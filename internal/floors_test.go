@@ -26,7 +26,7 @@ const (
 // strictly below it, so no two packages of one floor know each other. A
 // package below another, such as sched/score, lives on its parent's floor.
 var floors = [][]string{
-	0:  {"fault", "name", "unit"},
+	0:  {"fault", "format", "name", "unit"},
 	1:  {"job", "machine", "tenant"},
 	2:  {"task", "release"},
 	3:  {"ledger"},

@@ -67,7 +67,7 @@ func TestIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(identity{})); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	for text, wantKind := range map[string]fault.Kind{

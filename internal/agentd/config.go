@@ -5,6 +5,7 @@
 package agentd
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/rpc"
@@ -170,6 +172,7 @@ func (c *Config) describe(boot string, limits []string) machine.Machine {
 
 // identity is who the agent is: DataDir/agent.json.
 type identity struct {
+	format.Fields
 	Version    int        `json:"version"`
 	UID        string     `json:"cluster_uid"`
 	Cluster    string     `json:"cluster_name"`
@@ -177,11 +180,13 @@ type identity struct {
 	Credential string     `json:"credential"`
 	Seen       agent.Seen `json:"seen"`
 	Servers    []string   `json:"servers,omitempty"` // of the cluster, as the leader told
+
+	unknown map[string]json.RawMessage // fields of the file that a newer agent wrote
 }
 
 const (
 	identityFile    = "agent.json"
-	identityVersion = 1
+	identityVersion = 1 + format.Ahead
 )
 
 // identify reads who the agent is, or joins the cluster with a token.
@@ -211,7 +216,7 @@ func identify(ctx context.Context, cfg Config) (identity, error) {
 	if err := cfg.keep(j.Cert, roots); err != nil {
 		return identity{}, err
 	}
-	id := identity{Version: identityVersion, UID: j.UID, Cluster: j.Name, Machine: cfg.Machine, Credential: j.Credential}
+	id := identity{UID: j.UID, Cluster: j.Name, Machine: cfg.Machine, Credential: j.Credential}
 	return id, id.write(cfg.DataDir, true)
 }
 
@@ -247,6 +252,7 @@ func readIdentity(cfg Config, path string, data []byte) (identity, error) {
 	if id.Version > identityVersion+1 {
 		return id, fault.Invalid.Errorf("%s has format %d, and this agent reads up to %d; start a newer agent", path, id.Version, identityVersion+1)
 	}
+	id.unknown = format.Unknown(data, id)
 	if id.Machine != cfg.Machine {
 		return id, fault.Conflict.Errorf("%s is of machine %s, not of %s; start with --machine %s, or with another data directory", path, id.Machine, cfg.Machine, id.Machine)
 	}
@@ -255,11 +261,19 @@ func readIdentity(cfg Config, path string, data []byte) (identity, error) {
 
 // write stores the identity whole or not at all.
 func (id identity) write(dir string, durable bool) error {
-	data, err := json.MarshalIndent(id, "", "  ")
+	id.Version, id.Fields = identityVersion, format.Added()
+	data, err := json.Marshal(id)
+	if err == nil {
+		data, err = format.Keep(data, id.unknown)
+	}
+	var b bytes.Buffer
+	if err == nil {
+		err = json.Indent(&b, data, "", "  ")
+	}
 	if err != nil {
 		return fault.Internal.Errorf("the agent's identity: %w", err)
 	}
-	return replaceFile(filepath.Join(dir, identityFile), data, durable)
+	return replaceFile(filepath.Join(dir, identityFile), b.Bytes(), durable)
 }
 
 // replaceFile writes a file whole or not at all, for its owner only.

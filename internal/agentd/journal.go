@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/ledger"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -22,9 +23,10 @@ import (
 // committed it. It is one small file that is replaced whole: the facts that
 // wait, and where each living task was cut last, change together or not at all.
 type journal struct {
-	path string
-	kept journalFile
-	open map[task.ID]*span
+	path    string
+	kept    journalFile
+	unknown map[string]json.RawMessage // fields of the file that a newer agent wrote
+	open    map[task.ID]*span
 	// durable is kept.Next as the file has it. A block that is not in the file
 	// is not sent: after a crash its number would name another one.
 	durable uint64
@@ -32,6 +34,7 @@ type journal struct {
 
 // journalFile is DataDir/journal.json.
 type journalFile struct {
+	format.Fields
 	Version int            `json:"version"`
 	Source  string         `json:"source"` // machine/random: never reused
 	Next    uint64         `json:"next"`   // number of the next block
@@ -62,7 +65,7 @@ type span struct {
 }
 
 const (
-	journalVersion = 1
+	journalVersion = 1 + format.Ahead
 	maxBlocks      = 4096 // of facts that wait; the oldest hours are merged by then long ago
 )
 
@@ -71,7 +74,7 @@ func openJournal(dir, machineID string) (*journal, error) {
 	data, err := os.ReadFile(j.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		j.kept = journalFile{Version: journalVersion, Source: machineID + "/" + rand.Text()[:12], Next: 1, Cuts: map[string]cut{}}
+		j.kept = journalFile{Source: machineID + "/" + rand.Text()[:12], Next: 1, Cuts: map[string]cut{}}
 		return j, j.write()
 	case err != nil:
 		return nil, fault.Denied.Errorf("usage journal: %w", err)
@@ -86,6 +89,7 @@ func openJournal(dir, machineID string) (*journal, error) {
 	if j.kept.Version > journalVersion+1 {
 		return nil, fault.Invalid.Errorf("usage journal %s has format %d, and this agent reads up to %d; start a newer agent", j.path, j.kept.Version, journalVersion+1)
 	}
+	j.unknown = format.Unknown(data, j.kept)
 	if j.kept.Cuts == nil {
 		j.kept.Cuts = map[string]cut{}
 	}
@@ -94,7 +98,11 @@ func openJournal(dir, machineID string) (*journal, error) {
 }
 
 func (j *journal) write() error {
+	j.kept.Version, j.kept.Fields = journalVersion, format.Added()
 	data, err := json.Marshal(j.kept)
+	if err == nil {
+		data, err = format.Keep(data, j.unknown)
+	}
 	if err != nil {
 		return fault.Internal.Errorf("usage journal: %w", err)
 	}

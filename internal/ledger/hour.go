@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/ledger/pack"
 	"github.com/covey-platform/covey/internal/machine"
@@ -127,7 +128,7 @@ func (h Hour) Total() (MachineHour, error) {
 func Stamp(t unit.Tick) string { return t.Time().Format(time.RFC3339) }
 
 // HourFormat is the version of stored hours, as their first byte.
-const HourFormat = 1
+const HourFormat = 1 + format.Ahead
 
 // EncodeHour returns h as it is stored.
 func EncodeHour(h Hour) []byte {
@@ -141,7 +142,7 @@ func EncodeHour(h Hour) []byte {
 		for _, a := range []Amounts{m.Capacity, m.Billed, m.Overhead, m.Idle, m.Down} {
 			item = AppendAmounts(item, a)
 		}
-		b = pack.AppendItem(b, item)
+		b = pack.AppendItem(b, format.AppendAdded(item))
 	}
 	b = binary.AppendUvarint(b, uint64(len(h.Jobs)))
 	for _, j := range h.Jobs {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/ledger/pack"
 	"github.com/covey-platform/covey/internal/task"
@@ -21,7 +22,7 @@ type Used struct {
 }
 
 // UsedFormat is the version of packed facts, as their first byte.
-const UsedFormat = 1
+const UsedFormat = 1 + format.Ahead
 
 // EncodeUsed packs facts.
 func EncodeUsed(facts []Used) []byte {
@@ -37,7 +38,7 @@ func EncodeUsed(facts []Used) []byte {
 		item = binary.AppendVarint(item, u.CPU)
 		item = binary.AppendVarint(item, u.RAM)
 		item = binary.AppendVarint(item, u.Disk)
-		b = pack.AppendItem(b, item)
+		b = pack.AppendItem(b, format.AppendAdded(item))
 	}
 	return b
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/ledger"
 	"github.com/covey-platform/covey/internal/ledger/pack"
@@ -17,7 +18,7 @@ import (
 // Format is the version of an encoded fold, as its first byte. A program reads
 // the formats from one back to one ahead; a later one may add to the end of an
 // item, and nothing else.
-const Format = 1
+const Format = 1 + format.Ahead
 
 // Encode returns the fold as it is stored: the same fold gives the same bytes.
 func (f *Fold) Encode() []byte {
@@ -30,12 +31,12 @@ func (f *Fold) Encode() []byte {
 	var item []byte
 	for _, id := range slices.Sorted(maps.Keys(f.machines)) {
 		item = f.machines[id].append(pack.AppendString(item[:0], string(id)), f.hour)
-		b = pack.AppendItem(b, item)
+		b = pack.AppendItem(b, format.AppendAdded(item))
 	}
 	b = binary.AppendUvarint(b, uint64(len(f.jobs)))
 	for _, key := range slices.Sorted(maps.Keys(f.jobs)) {
 		item = f.jobs[key].append(pack.AppendString(item[:0], string(key)))
-		b = pack.AppendItem(b, item)
+		b = pack.AppendItem(b, format.AppendAdded(item))
 	}
 	return b
 }

@@ -82,6 +82,7 @@ func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) 
 	}
 	hello := helloToWire(h)
 	hello.Wire, hello.Version = Wire, text(a.cfg.Version)
+	addNext(hello)
 	_ = s.send(&pb.SessionRequest{Hello: hello, Session: h.Session}) // receive says why it failed
 	first, err := s.receive()
 	if err != nil {

@@ -127,6 +127,7 @@ func (t *talk) run(ctx context.Context, first *pb.SessionRequest) error {
 	v := t.s.b.View()
 	welcome := ordersToWire(Orders{Epoch: v.Epoch, Rev: v.Snapshot.Rev, UID: v.Snapshot.Cluster.UID})
 	welcome.Wire, welcome.Version, welcome.Servers = Wire, text(t.s.opt.Version), v.urls()
+	addNext(welcome)
 	if err := t.send(welcome); err != nil {
 		return err
 	}

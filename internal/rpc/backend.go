@@ -11,6 +11,7 @@ import (
 	"context"
 
 	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/ledger"
 	"github.com/covey-platform/covey/internal/machine"
@@ -22,7 +23,7 @@ import (
 
 // Wire is the version of the wire. Peers work together with the version before
 // and after their own.
-const Wire = 1
+const Wire = 1 + format.Ahead
 
 // A Backend is the cluster as the wire needs it. Its methods may be called by
 // several goroutines at once, and return when their context ends.

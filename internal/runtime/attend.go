@@ -12,6 +12,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
@@ -49,7 +50,7 @@ func (r *Runtime) adopt(id task.ID) error {
 	if fault.Of(err) == fault.Conflict {
 		return err
 	}
-	if cutOff(dir) && gone(dir, Status{}, r.boot) {
+	if cutOff(dir) && gone(dir, Status{}, r.boot) && len(r.groups.of(filepath.Base(dir)).procs()) == 0 {
 		r.log.Info("a start that was cut off is forgotten; nothing ran", "task", id)
 		return os.RemoveAll(dir)
 	}
@@ -60,7 +61,7 @@ func (r *Runtime) adopt(id task.ID) error {
 	e := &entry{dir: dir, rec: rec, over: make(chan struct{})}
 	e.status, err = readStatus(dir, stateFile)
 	if err != nil {
-		e.status = Status{Version: version, ID: id, Task: id.String(), Boot: r.boot, StartedAt: time.Now()}
+		e.status = Status{Version: version, Fields: format.Added(), ID: id, Task: id.String(), Boot: r.boot, StartedAt: time.Now()}
 		e.status.set(task.Starting, "")
 	}
 	r.tasks[id] = e
@@ -78,9 +79,10 @@ func (r *Runtime) adopt(id task.ID) error {
 }
 
 // cutOff reports whether a directory is that of a start that never came to its
-// supervisor: the socket is made before it, and by nobody else.
+// supervisor, or to one that did nothing: the first thing that it does is to
+// make the file for the end.
 func cutOff(dir string) bool {
-	for _, f := range []string{stateFile, exitFile, socketFile} {
+	for _, f := range []string{stateFile, exitFile} {
 		if _, err := os.Lstat(filepath.Join(dir, f)); !errors.Is(err, os.ErrNotExist) {
 			return false
 		}
@@ -234,7 +236,7 @@ func (r *Runtime) conclude(e *entry) {
 	}
 	stop, killed := e.stop, e.killed
 	r.mu.Unlock()
-	rebooted := st.Boot != r.boot
+	rebooted, never := st.Boot != r.boot, cutOff(e.dir)
 	g := r.group(e)
 	if !rebooted {
 		for !g.killAll(sweepWithin) { // while one lives the task has not ended
@@ -259,6 +261,8 @@ func (r *Runtime) conclude(e *entry) {
 		st.set(task.Lost, agent.Lapsed)
 	case stop != "" || killed:
 		st.set(task.Killed, stop)
+	case never:
+		st.set(task.Lost, "the supervisor died before it began")
 	default:
 		st.set(task.Failed, "supervisor died")
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/task"
 )
@@ -25,7 +27,7 @@ const (
 	socketFile = "socket"     // where the supervisor listens
 	sandboxDir = "sandbox"    // the task's own
 	scratchDir = "scratch"    // scripts, where /run is not the task's own
-	version    = 1
+	version    = 1 + format.Ahead
 	maxVersion = version + 1
 	maxRecord  = 16 << 20 // bytes of one record
 	fileMode   = 0o600
@@ -44,6 +46,7 @@ type Spec struct {
 
 // taskRecord is [taskFile].
 type taskRecord struct {
+	format.Fields
 	Version    int               `json:"version"`
 	ID         string            `json:"id"`
 	ClusterUID string            `json:"cluster_uid"`
@@ -63,6 +66,8 @@ type taskRecord struct {
 
 // A Status is what is known of a task.
 type Status struct {
+	format.Fields
+
 	Version int        `json:"version"`
 	ID      task.ID    `json:"-"`
 	Task    string     `json:"id"`
@@ -209,14 +214,17 @@ func writeJSON(path string, v any) error {
 const exitSpace = 64 << 10
 
 // reserveExit takes the space for the end while there is some: a task that
-// fills the disk must not keep its own end from being written.
-func reserveExit(dir string) error {
+// fills the disk must not keep its own end from being written. The file says
+// that the task has begun, so without it nothing may.
+func reserveExit(dir string, log *slog.Logger) error {
 	f, err := os.OpenFile(filepath.Join(dir, exitFile), os.O_CREATE|os.O_WRONLY, fileMode) //nolint:gosec // a path of our own making
 	if err != nil {
-		return err
+		return fault.Unavailable.Errorf("the file for the end of the task: %w; nothing is started", err)
 	}
-	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, exitSpace)
-	return errors.Join(err, f.Close())
+	if err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, exitSpace); err != nil {
+		log.Warn("no space reserved", "error", err)
+	}
+	return f.Close()
 }
 
 // writeExit writes the end. Once it has returned, the end survives a power

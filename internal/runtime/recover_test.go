@@ -216,6 +216,35 @@ func TestStartCutOff(t *testing.T) {
 	}
 }
 
+// The agent dies after it has made a task's directory whole, and before the
+// supervisor that waited for one was told to go: the task has not begun.
+func TestStartCutOffAtSupervisor(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.id()
+	rec, err := w.r.record(Spec{ID: id, Config: w.spec("true").Config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := w.r.liveDir(id)
+	w.r.Close()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeJSON(filepath.Join(dir, taskFile), rec); err != nil {
+		t.Fatal(err)
+	}
+	socket, err := listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket.Close()
+	w.open()
+	if all, err := w.r.List(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("got %v, %v; want no task", all, err)
+	}
+}
+
 func TestNewerFormat(t *testing.T) {
 	needRoot(t)
 	w := newWorld(t)

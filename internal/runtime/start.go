@@ -14,6 +14,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
@@ -48,7 +49,7 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 		return fault.Timeout.Errorf("start %v: %w", spec.ID, err)
 	}
 	e := &entry{dir: r.liveDir(spec.ID), rec: rec, over: make(chan struct{})}
-	e.status = Status{Version: version, ID: spec.ID, Task: rec.ID, Boot: r.boot, StartedAt: time.Now()}
+	e.status = Status{Version: version, Fields: format.Added(), ID: spec.ID, Task: rec.ID, Boot: r.boot, StartedAt: time.Now()}
 	e.status.set(task.Starting, "")
 	r.mu.Lock()
 	_, known := r.tasks[spec.ID]
@@ -101,7 +102,7 @@ func (r *Runtime) record(spec Spec) (taskRecord, error) {
 		return taskRecord{}, err
 	}
 	return taskRecord{
-		Version: version, ID: spec.ID.String(), ClusterUID: spec.ClusterUID, Config: c, Ports: spec.Ports, GPUs: spec.GPUs, Hostname: spec.Hostname,
+		Version: version, Fields: format.Added(), ID: spec.ID.String(), ClusterUID: spec.ClusterUID, Config: c, Ports: spec.Ports, GPUs: spec.GPUs, Hostname: spec.Hostname,
 		CgroupRoot: r.cfg.CgroupRoot, Root: filepath.Join(r.cfg.Dir, rootDir), Hide: append(slices.Clone(r.cfg.Hide), r.cfg.Dir),
 		Reduced: r.able.reduced, Isolated: r.able.namespaces, User: user, Zone: r.cfg.Zone, Until: spec.Until,
 	}, nil

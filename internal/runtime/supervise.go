@@ -15,6 +15,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
@@ -160,7 +161,7 @@ func newSupervisor(t supervised, log *slog.Logger) (*supervisor, error) {
 		events: make(chan any, 64), procs: map[string]*Process{}, asked: map[string]int{}, checks: map[int]chan inside.Note{},
 	}
 	s.status = Status{
-		Version: version, ID: id, Task: rec.ID, Boot: boot, Supervisor: os.Getpid(), SupervisorStart: me.Start, StartedAt: s.began,
+		Version: version, Fields: format.Added(), ID: id, Task: rec.ID, Boot: boot, Supervisor: os.Getpid(), SupervisorStart: me.Start, StartedAt: s.began,
 	}
 	s.status.set(task.Starting, "")
 	ctx, cancel := context.WithCancel(context.Background())
@@ -181,8 +182,8 @@ func newSupervisor(t supervised, log *slog.Logger) (*supervisor, error) {
 // run goes from start to end. An error means that the end is not on disk.
 func (s *supervisor) run() error {
 	defer s.cancel()
-	if err := reserveExit(s.dir); err != nil {
-		s.log.Warn("no space reserved", "error", err)
+	if err := reserveExit(s.dir, s.log); err != nil {
+		return err
 	}
 	l, err := net.FileListener(s.listener)
 	if err != nil {

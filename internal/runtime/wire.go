@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 )
 
 // A frame is one line of JSON on a task's socket. The supervisor says hello
@@ -18,6 +19,7 @@ import (
 // agent says stop and until when the lease of an exclusive task goes. Operations that are not known are ignored: a newer peer may
 // use them.
 type frame struct {
+	format.Fields
 	Op      string  `json:"op"` // hello, status, stop, lease
 	Version int     `json:"version,omitzero"`
 	Reason  string  `json:"reason,omitzero"`
@@ -37,6 +39,7 @@ const (
 const maxFrame = 4 << 20
 
 func encodeFrame(f frame) ([]byte, error) {
+	f.Fields = format.Added()
 	b, err := json.Marshal(f)
 	if err != nil {
 		return nil, fault.Internal.Errorf("encode frame: %w", err)

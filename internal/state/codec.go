@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 )
 
 // Format is the version of rows and record blocks that this program writes,
@@ -16,7 +17,7 @@ import (
 // ever, and a message inside a row gets no new fields. That is what lets a
 // reader keep what it does not know: a row that is decoded and encoded again
 // still holds every field of a newer writer.
-const Format = 1
+const Format = 1 + format.Ahead
 
 // readable reports what is wrong with data of format v, if anything.
 func readable(v byte) error {
@@ -29,7 +30,14 @@ func readable(v byte) error {
 // A writer appends the fields of a message. Zero values are left out.
 type writer []byte
 
-func newWriter(size int) writer { return append(make(writer, 0, size), Format) }
+// added is a field that only the version ahead knows.
+const added protowire.Number = 2000
+
+func newWriter(size int) writer {
+	w := append(make(writer, 0, size), Format)
+	w.uint(added, format.Ahead)
+	return w
+}
 
 func (w *writer) uint(n protowire.Number, v uint64) {
 	if v != 0 {
@@ -128,7 +136,11 @@ func (r *reader) is(t protowire.Type) bool {
 }
 
 // keep puts a field aside that this format does not know.
-func (r *reader) keep() { r.unknown = append(r.unknown, r.field...) }
+func (r *reader) keep() {
+	if format.Ahead == 0 || r.num != added {
+		r.unknown = append(r.unknown, r.field...)
+	}
+}
 
 // closed refuses a field that a closed message does not have.
 func (r *reader) closed() {

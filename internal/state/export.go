@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -26,7 +27,7 @@ import (
 
 // ExportFormat is the version of exports that this program writes. It reads
 // the versions from one back to one ahead.
-const ExportFormat = 1
+const ExportFormat = 1 + format.Ahead
 
 const (
 	exportMagic = "covey state "

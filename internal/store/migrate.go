@@ -23,8 +23,8 @@ func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, all fs.FS, 
 	if err != nil {
 		return fault.Internal.Errorf("migrations: %w", err)
 	}
-	p, err := goose.NewProvider(dialect, db, files,
-		goose.WithTableName(schemaVersion), goose.WithDisableGlobalRegistry(true), goose.WithSlog(log))
+	p, err := goose.NewProvider(dialect, db, files, append(nextTables(files),
+		goose.WithTableName(schemaVersion), goose.WithDisableGlobalRegistry(true), goose.WithSlog(log))...)
 	if err != nil {
 		return fault.Internal.Errorf("migrations: %w", err)
 	}
