@@ -27,7 +27,7 @@ var inVM = []string{
 }
 
 const (
-	vmWithin = 5 * time.Minute // for the machine to have come and gone
+	vmWithin = 12 * time.Minute// for the machine to have come and gone
 	vmOutput = 4 << 20         // bytes of its console that are read
 	vmHint   = "SKIPPED: %v; `make vm` as root on a Debian machine brings what is needed"
 )
