@@ -27,8 +27,8 @@ var inVM = []string{
 }
 
 const (
-	vmWithin = 12 * time.Minute// for the machine to have come and gone
-	vmOutput = 4 << 20         // bytes of its console that are read
+	vmWithin = 12 * time.Minute // for the machine to have come and gone
+	vmOutput = 4 << 20          // bytes of its console that are read
 	vmHint   = "SKIPPED: %v; `make vm` as root on a Debian machine brings what is needed"
 )
 
