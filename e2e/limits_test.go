@@ -379,8 +379,10 @@ func isolation(w *world) {
 
 // exitRecord is what a supervisor writes at the end.
 type exitRecord struct {
-	Ended    bool  `json:"ended"`
-	CPUNanos int64 `json:"cpu_nanos"`
+	Ended    bool       `json:"ended"`
+	Reason   string     `json:"reason"`
+	CPUNanos int64      `json:"cpu_nanos"`
+	Ran      []struct{} `json:"processes"`
 }
 
 func readExit(path string) (exitRecord, error) {
