@@ -132,20 +132,26 @@ func New(s *state.Snapshot, e machine.Epoch, steady unit.Tick, cfg Config) *Loop
 	return l
 }
 
-// everything is the delta of a leader that has seen nothing yet.
+// everything is the delta of a leader that has seen nothing yet. A job stands
+// for its instances; only those that no job wants are named.
 func everything(s *state.Snapshot) state.Delta {
 	d := state.NewDelta()
 	for j := range s.Jobs("") {
 		d.Jobs[j.Key] = true
 	}
+	var j state.Job
+	var wanted bool
 	for in := range s.AllInstances() {
-		d.Slots[in.Slot] = true
+		if in.Job != j.Key {
+			j, wanted = s.Job(in.Job)
+			j.Key = in.Job
+		}
+		if in.Live && (!wanted || !j.Instances.Has(in.N)) {
+			d.Slots[in.Slot] = true
+		}
 	}
 	for m := range s.Machines() {
 		d.Machines[m.ID] = true
-	}
-	for t := range s.Tasks() {
-		d.Tasks[t.ID] = true
 	}
 	return d
 }

@@ -132,10 +132,16 @@ func (t *Turn) recover(seen Seen) error {
 // incarnation. It may have had one after the copy was taken.
 func (t *Turn) renumber() error {
 	first := t.draft.Snapshot().Cluster.FirstAttempt()
-	for _, x := range slices.Collect(t.draft.Snapshot().Tasks()) {
-		if x.State != task.Pending && x.State != task.Throttled || x.ID.Attempt >= first {
-			continue
+	if first <= 1 {
+		return nil // there was no earlier incarnation
+	}
+	var old []state.Task
+	for x := range t.draft.Snapshot().Tasks() {
+		if (x.State == task.Pending || x.State == task.Throttled) && x.ID.Attempt < first {
+			old = append(old, x)
 		}
+	}
+	for _, x := range old {
 		e := task.Event{To: task.Killing, Reason: "the database was restored: its number may have been used"}
 		if err := t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}); err != nil {
 			return err

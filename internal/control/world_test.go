@@ -81,19 +81,9 @@ func (w *world) lead() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var rows []state.Row
-	head, err := w.store.Load(context.Background(), func(r state.Row) error { rows = append(rows, r); return nil })
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	s, err := state.Restore(func(yield func(state.Row) error) error {
-		for _, r := range rows {
-			if bad := yield(r); bad != nil {
-				return bad
-			}
-		}
-		return nil
-	}, head)
+	s, err := state.Restore(func(yield func(state.Row) error) (state.Head, error) {
+		return w.store.Load(context.Background(), yield)
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func NewIndex(s *state.Snapshot) *Index {
 	before := func(a, b timer) bool { return cmp.Or(cmp.Compare(a.at, b.at), a.id.Compare(b.id)) < 0 }
 	x := &Index{due: btree.NewG(32, before), parted: btree.NewG(32, before), of: map[task.ID]alarm{}}
 	for t := range s.Tasks() {
-		x.set(s, t.ID)
+		x.put(s, t)
 	}
 	return x
 }
@@ -76,14 +76,17 @@ func (x *Index) set(s *state.Snapshot, id task.ID) {
 		x.tree(a).Delete(timer{a.at, id})
 		delete(x.of, id)
 	}
-	t, ok := s.Task(id)
-	if !ok {
-		return
+	if t, ok := s.Task(id); ok {
+		x.put(s, t)
 	}
+}
+
+// put remembers when a task is due that is not remembered.
+func (x *Index) put(s *state.Snapshot, t state.Task) {
 	if at, ok := dueAt(s, t); ok {
 		a := alarm{at, t.State == task.Partitioned}
-		x.of[id] = a
-		x.tree(a).ReplaceOrInsert(timer{at, id})
+		x.of[t.ID] = a
+		x.tree(a).ReplaceOrInsert(timer{at, t.ID})
 	}
 }
 
@@ -202,6 +205,7 @@ type plan struct {
 	lim    Limits
 	seen   map[task.ID]bool
 	filled map[state.Slot]bool
+	known  []state.Instance // of the job that is looked at
 	out    Result
 }
 
@@ -243,17 +247,24 @@ func (p *plan) job(k job.Key) {
 	if !exists {
 		return
 	}
+	p.known = p.known[:0]
+	for in := range p.s.Instances(k) {
+		p.known = append(p.known, in)
+	}
+	known := p.known // in order, as the instances of the job are
 	for i := range j.Instances.All() {
 		if p.full() {
 			return
 		}
-		at := state.Slot{Job: k, N: i}
 		p.out.Looked++
-		if _, known := p.s.Instance(at); !known {
-			p.add(state.OpenSlot{Slot: at})
+		for len(known) > 0 && known[0].N < i {
+			known = known[1:]
+		}
+		if len(known) == 0 || known[0].N != i {
+			p.add(state.OpenSlot{Slot: state.Slot{Job: k, N: i}})
 			continue
 		}
-		p.slot(at)
+		p.fill(known[0], j)
 	}
 }
 
@@ -284,20 +295,27 @@ func (p *plan) slot(at state.Slot) {
 		return
 	}
 	j, exists := p.s.Job(at.Job)
-	if in.Live {
+	switch {
+	case in.Live:
 		t, ok := p.s.Task(task.ID{Job: at.Job, Instance: at.N, Attempt: in.Attempt})
 		if ok {
 			p.unwanted(t, j, exists)
 		}
+	case exists && j.Instances.Has(at.N):
+		p.fill(in, j)
+	}
+}
+
+// fill fills an open slot that its job wants filled.
+func (p *plan) fill(in state.Instance, j state.Job) {
+	if !in.Open || in.Live || p.filled[in.Slot] || p.lim.Hold || p.taken(in.Slot, j) {
 		return
 	}
-	if in.Open && exists && j.Instances.Has(at.N) && !p.filled[at] && !p.lim.Hold && !p.taken(at, j) {
-		if p.filled == nil {
-			p.filled = map[state.Slot]bool{}
-		}
-		p.filled[at] = true
-		p.add(state.NewTask{Slot: at, Base: in.Rev})
+	if p.filled == nil {
+		p.filled = map[state.Slot]bool{}
 	}
+	p.filled[in.Slot] = true
+	p.add(state.NewTask{Slot: in.Slot, Base: in.Rev})
 }
 
 func (p *plan) taken(at state.Slot, j state.Job) bool {

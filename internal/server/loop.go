@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -84,6 +85,7 @@ func (l *looper) steady() unit.Tick { return unit.FromDuration(time.Since(l.stea
 
 // begin takes the lease and reads the state: the start of a term.
 func (l *looper) begin(ctx context.Context) error {
+	defer hush()()
 	asked := l.steady()
 	epoch, err := l.store.Acquire(ctx, l.holder)
 	if err != nil {
@@ -110,14 +112,18 @@ func (l *looper) newest(ctx context.Context) (snap *state.Snapshot, warm bool, e
 	return snap, false, err
 }
 
-// load reads the whole state.
+// load reads the whole state, and builds it while the store reads ahead.
 func (l *looper) load(ctx context.Context) (*state.Snapshot, error) {
-	var rows []state.Row
-	head, err := l.store.Load(ctx, func(r state.Row) error { rows = append(rows, r); return nil })
-	if err != nil {
-		return nil, err
-	}
-	return state.Restore(each(rows), head)
+	defer hush()()
+	return state.Restore(func(yield func(state.Row) error) (state.Head, error) { return l.store.Load(ctx, yield) })
+}
+
+// hush lets the memory grow fivefold between two collections until what it
+// returns is called. While the state is read, most of what is allocated stays:
+// to look for the rest again and again takes as long as the reading.
+func hush() func() {
+	before := debug.SetGCPercent(400)
+	return func() { debug.SetGCPercent(before) }
 }
 
 // reign begins a term at snap.
@@ -159,18 +165,6 @@ func (l *looper) endSessions() {
 		s.end()
 	}
 	l.sessions = map[machine.ID]*session{}
-}
-
-// each yields rows that were read.
-func each(rows []state.Row) func(func(state.Row) error) error {
-	return func(yield func(state.Row) error) error {
-		for _, r := range rows {
-			if err := yield(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 }
 
 // run takes turns until ctx ends, or follows who does.

@@ -2,13 +2,20 @@ package server
 
 import (
 	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/store"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -57,52 +64,156 @@ func population(tb testing.TB, tasks int) []state.Row {
 	return rows
 }
 
-// BenchmarkTakeover is what a new leader does before it places the next task,
-// step by step: with the state in memory, and read from its rows.
+// BenchmarkTakeover is what a follower does when it becomes the leader, before
+// it places the next task: it has the state in memory.
 func BenchmarkTakeover(b *testing.B) {
 	for _, tasks := range []int{100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("%d tasks", tasks), func(b *testing.B) {
 			rows := population(b, tasks)
+			snap, err := state.Restore(func(yield func(state.Row) error) (state.Head, error) {
+				for _, r := range rows {
+					if err := yield(r); err != nil {
+						return state.Head{}, err
+					}
+				}
+				return state.Head{Rev: 1, Seq: 1, At: 490_001 * unit.Hour}, nil
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			rows = nil
+			runtime.GC()
 			b.ResetTimer()
 			for b.Loop() {
-				takeOver(b, rows)
+				s := stages{b: b, began: time.Now()}
+				l := control.New(snap, machine.Epoch{Incarnation: 1, N: 2}, 1, control.Defaults())
+				l.Warm()
+				s.done("new-ms")
+				s.place(l, 2)
 			}
 		})
 	}
 }
 
-func takeOver(b *testing.B, rows []state.Row) {
-	b.Helper()
-	began := time.Now()
-	mark := func(what string) {
-		b.ReportMetric(float64(time.Since(began).Milliseconds()), what)
-		began = time.Now()
+// BenchmarkRestart is what a server does that is started again after a kill,
+// before it places the next task: it opens its database, reads the state, and
+// looks at all of it twice, while it waits for the machines to speak and after.
+func BenchmarkRestart(b *testing.B) {
+	for _, tasks := range []int{100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("%d tasks", tasks), func(b *testing.B) {
+			cfg := store.Config{Path: filepath.Join(b.TempDir(), "cluster.db"), Now: time.Now}
+			remember(b, cfg, population(b, tasks))
+			runtime.GC()
+			b.ResetTimer()
+			before := usage(b)
+			for b.Loop() {
+				restart(b, cfg)
+			}
+			after := usage(b)
+			b.ReportMetric(float64(after.Maxrss)/1024, "rss-MiB")
+			cpu := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+			b.ReportMetric(float64(cpu)/1e6/float64(b.N), "cpu-ms")
+		})
 	}
-	snap, err := state.Restore(each(rows), state.Head{Rev: 1, Seq: 1, At: 490_001 * unit.Hour})
+}
+
+// usage is what this process has used.
+func usage(b *testing.B) (u unix.Rusage) {
+	b.Helper()
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return u
+}
+
+// remember commits rows to a new database.
+func remember(b *testing.B, cfg store.Config, rows []state.Row) {
+	b.Helper()
+	s, err := store.Open(b.Context(), cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
-	mark("restore-ms")
-	l := control.New(snap, machine.Epoch{Incarnation: 1, N: 2}, 1, control.Defaults())
-	l.Warm()
-	mark("new-ms")
-	cfg, _ := snap.Config(firstConfig(snap))
-	t := l.Begin(snap.At+1, 2)
-	if _, err = t.Do(control.CreateJob{Job: job.Job{Key: "www-data/prod/next", Instances: job.FirstN(1), Config: *cfg}, By: "bench"}); err != nil {
+	e, err := s.Acquire(b.Context(), "bench")
+	if err != nil {
 		b.Fatal(err)
+	}
+	rev := state.Rev(0)
+	for some := range slices.Chunk(rows, 2000) {
+		batch := &state.Batch{Epoch: e, Base: rev, Rev: rev + 1, At: 490_001*unit.Hour + unit.Tick(rev), Rows: some}
+		if err := s.Commit(b.Context(), batch); err != nil {
+			b.Fatal(err)
+		}
+		rev++
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func restart(b *testing.B, cfg store.Config) {
+	b.Helper()
+	loud := hush()
+	s := stages{b: b, began: time.Now()}
+	db, err := store.Open(b.Context(), cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	e, err := db.Acquire(b.Context(), "bench")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.done("open-ms")
+	looper := newLooper(db, "bench", "bench", newStats(), slog.New(slog.DiscardHandler))
+	snap, err := looper.load(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.done("load-ms")
+	loop := control.New(snap, e, 1, control.Defaults())
+	s.done("new-ms")
+	loud()
+	t := loop.Begin(snap.At+1, 2)
+	if _, err = t.End(); err != nil {
+		b.Fatal(err)
+	}
+	loop.Commit(t)
+	s.done("held-turn-ms")
+	s.place(loop, 2+control.Defaults().StartGrace)
+}
+
+// stages reports how long each stage of a start took.
+type stages struct {
+	b     *testing.B
+	began time.Time
+}
+
+func (s *stages) done(what string) {
+	s.b.ReportMetric(float64(time.Since(s.began).Milliseconds()), what)
+	s.began = time.Now()
+}
+
+// place takes the turn in which a new task is placed.
+func (s *stages) place(l *control.Loop, steady unit.Tick) {
+	s.b.Helper()
+	snap := l.Snapshot()
+	cfg, _ := snap.Config(firstConfig(snap))
+	t := l.Begin(snap.At+1, steady)
+	if _, err := t.Do(control.CreateJob{Job: job.Job{Key: "www-data/prod/next", Instances: job.FirstN(1), Config: *cfg}, By: "bench"}); err != nil {
+		s.b.Fatal(err)
 	}
 	batch, err := t.End()
 	if err != nil {
-		b.Fatal(err)
+		s.b.Fatal(err)
 	}
 	l.Commit(t)
-	mark("turn-ms")
+	s.done("turn-ms")
 	placed := false
 	for _, r := range batch.Records {
 		placed = placed || r.Task != nil && r.Task.After.State == task.Assigned
 	}
 	if !placed {
-		b.Fatalf("nothing was placed: %+v", batch.Records)
+		s.b.Fatalf("nothing was placed: %+v", batch.Records)
 	}
 }
 

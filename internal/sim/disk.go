@@ -36,19 +36,7 @@ const (
 func newDisk(w *World) *disk { return &disk{w: w, mem: &state.Mem{}} }
 
 func (d *disk) load() (*state.Snapshot, error) {
-	var rows []state.Row
-	head, err := d.mem.Load(context.Background(), func(r state.Row) error { rows = append(rows, r); return nil })
-	if err != nil {
-		return nil, err
-	}
-	return state.Restore(func(yield func(state.Row) error) error {
-		for _, r := range rows {
-			if err := yield(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}, head)
+	return state.Restore(func(yield func(state.Row) error) (state.Head, error) { return d.mem.Load(context.Background(), yield) })
 }
 
 func (d *disk) acquire() (machine.Epoch, error) {

@@ -198,12 +198,13 @@ func (d *Draft) putTask(before task.State, t Task, by string) {
 	if before == task.Pending && (t.Room != "" || d.snap.rooms.Len() > 0) {
 		d.moveRoom(t)
 	}
-	d.snap.tasks.put(t.ID, t)
+	row := &t
+	d.snap.tasks.set(t.ID, row)
 	if before == task.Init {
 		d.refer(t.Config, +1)
 	}
 	if t.Machine != "" {
-		at := place{t.Machine, t.ID}
+		at := place{t.Machine, t.ID, row}
 		if t.State.Placed() {
 			if _, held := d.snap.on.ReplaceOrInsert(at); !held && !fault.Planted("overcommit") {
 				d.snap.giveBack(t.Machine, unit.Resources{}.Sub(t.Resources))
@@ -225,11 +226,11 @@ func (d *Draft) moveRoom(t Task) {
 		return
 	}
 	if old.Room != "" {
-		d.snap.rooms.Delete(place{old.Room, t.ID})
+		d.snap.rooms.Delete(place{machine: old.Room, id: t.ID})
 		d.touchPlace(old.Room)
 	}
 	if t.Room != "" {
-		d.snap.rooms.ReplaceOrInsert(place{t.Room, t.ID})
+		d.snap.rooms.ReplaceOrInsert(place{machine: t.Room, id: t.ID})
 		d.touchPlace(t.Room)
 	}
 }

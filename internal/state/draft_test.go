@@ -333,19 +333,7 @@ func (w *drafting) restore() {
 
 // load is what a restart would see.
 func (w *drafting) load() *state.Snapshot {
-	var rows []state.Row
-	head, err := w.mem.Load(context.Background(), func(r state.Row) error { rows = append(rows, r); return nil })
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	s, err := state.Restore(func(yield func(state.Row) error) error {
-		for _, r := range rows {
-			if err := yield(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}, head)
+	s, err := state.Restore(func(yield func(state.Row) error) (state.Head, error) { return w.mem.Load(context.Background(), yield) })
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -422,9 +410,9 @@ func TestUnusedConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := job.HashOf(text)
-	s, err := state.Restore(func(yield func(state.Row) error) error {
-		return yield(state.Row{Table: state.ConfigTable, Key: state.ConfigKey(h), Value: text})
-	}, state.Head{})
+	s, err := state.Restore(func(yield func(state.Row) error) (state.Head, error) {
+		return state.Head{}, yield(state.Row{Table: state.ConfigTable, Key: state.ConfigKey(h), Value: text})
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func ReadExport(r io.Reader) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := Restore(x.rows, head)
+	s, err := Restore(func(yield func(Row) error) (Head, error) { return head, x.rows(yield) })
 	if err != nil {
 		return nil, fault.Invalid.Errorf("%w", err)
 	}

@@ -107,11 +107,11 @@ func (s following) followTask(r Row) error {
 	}
 	if old, ok := s.Task(id); ok {
 		s.refs[old.Config]--
-		if _, held := s.on.Delete(place{old.Machine, id}); held {
+		if _, held := s.on.Delete(place{machine: old.Machine, id: id}); held {
 			s.giveBack(old.Machine, old.Resources)
 		}
 		if old.Room != "" {
-			s.rooms.Delete(place{old.Room, id})
+			s.rooms.Delete(place{machine: old.Room, id: id})
 		}
 		id = old.ID // its strings are shared with other rows
 	}
@@ -124,13 +124,13 @@ func (s following) followTask(r Row) error {
 		return err
 	}
 	t.ID = id
-	s.tasks.put(id, t)
+	s.tasks.set(id, &t)
 	s.refs[t.Config]++
 	if t.Room != "" {
-		s.rooms.ReplaceOrInsert(place{t.Room, id})
+		s.rooms.ReplaceOrInsert(place{machine: t.Room, id: id})
 	}
 	if t.Machine != "" && t.State.Placed() {
-		s.on.ReplaceOrInsert(place{t.Machine, id})
+		s.on.ReplaceOrInsert(place{t.Machine, id, &t})
 		s.giveBack(t.Machine, unit.Resources{}.Sub(t.Resources))
 	}
 	return nil

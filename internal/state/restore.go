@@ -1,22 +1,31 @@
 package state
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
-// Restore builds the snapshot of a store that stands at head from its rows, in
-// any order; in the order of [Tables] and keys it is fastest. A row that makes
-// no sense ends it with an error of kind Internal that names table and key.
-// Restore keeps no part of a row after yield has returned.
-func Restore(rows func(yield func(Row) error) error, head Head) (*Snapshot, error) {
+// Restore builds the snapshot of a store from its rows, which load yields in
+// any order, as [Store.Load] does; in the order of [Tables] and keys it is
+// fastest. A row that makes no sense ends it with an error of kind Internal
+// that names table and key. Restore keeps no part of a row after yield has
+// returned.
+func Restore(load func(yield func(Row) error) (Head, error)) (*Snapshot, error) {
 	s := New()
-	s.Rev, s.Seq, s.At = head.Rev, head.Seq, head.At
-	shared := make(map[string]string)
-	err := rows(func(r Row) error {
-		if err := s.restore(r, shared); err != nil {
+	x := restoring{Snapshot: s, shared: make(map[string]string), refs: make(map[job.Hash]int), used: make(map[machine.ID]*burden)}
+	head, err := load(func(r Row) (err error) {
+		if r.Table == TaskTable {
+			err = x.task(r)
+		} else {
+			err = s.restore(r, x.shared)
+		}
+		if err != nil {
 			return bad(r.Table, r.Key, err)
 		}
 		return nil
@@ -24,58 +33,91 @@ func Restore(rows func(yield func(Row) error) error, head Head) (*Snapshot, erro
 	if err != nil {
 		return nil, err
 	}
-	s.account()
-	s.refer()
+	s.Rev, s.Seq, s.At = head.Rev, head.Seq, head.At
+	x.account()
+	x.refer()
 	return s, nil
 }
 
+// restoring is a snapshot that is being built from its rows. What follows from
+// many tasks is summed up while they come, and written once.
+type restoring struct {
+	*Snapshot
+	shared map[string]string
+	refs   map[job.Hash]int       // tasks that run each config
+	used   map[machine.ID]*burden // by tasks that hold a place
+}
+
+// A burden is what the tasks on a machine reserve, and which they are.
+type burden struct {
+	sum  unit.Resources
+	rows []*Task
+}
+
+func (x *restoring) task(r Row) error {
+	t, err := decodeTask(r.Key, r.Value, x.shared)
+	if err != nil {
+		return err
+	}
+	if _, twice := x.tasks.tree.ReplaceOrInsert(entry[task.ID, Task]{t.ID, &t}); twice {
+		return fault.Internal.Errorf("it comes twice")
+	}
+	x.refs[t.Config]++
+	if t.Room != "" {
+		x.rooms.ReplaceOrInsert(place{machine: t.Room, id: t.ID})
+	}
+	if t.Machine == "" || !t.State.Placed() {
+		return nil
+	}
+	l := x.used[t.Machine]
+	if l == nil {
+		l = &burden{}
+		x.used[t.Machine] = l
+	}
+	l.sum, l.rows = l.sum.Add(t.Resources), append(l.rows, &t)
+	return nil
+}
+
 // refer counts who runs each config. From then on it is kept up step by step.
-func (s *Snapshot) refer() {
-	refs := make(map[job.Hash]int, s.configs.Len())
-	s.jobs.Ascend(func(j Job) bool {
-		refs[j.Config]++
+func (x *restoring) refer() {
+	x.jobs.Ascend(func(j Job) bool {
+		x.refs[j.Config]++
 		return true
 	})
-	s.tasks.all(func(t Task) bool {
-		refs[t.Config]++
-		return true
-	})
-	for h, n := range refs {
-		if c, ok := s.configs.Get(config{hash: h}); ok {
+	for h, n := range x.refs {
+		if c, ok := x.configs.Get(config{hash: h}); ok {
 			c.refs = n
-			s.configs.ReplaceOrInsert(c)
+			x.configs.ReplaceOrInsert(c)
 		}
 	}
 }
 
-// account works out what every machine has left. From then on it is kept up
-// step by step. A machine without a row may hold tasks too.
-func (s *Snapshot) account() {
-	for m := range s.Machines() {
-		s.free.ReplaceOrInsert(free{m.ID, s.less(m.Allocatable(), m.ID).Sub(m.Strayed())})
+// account works out what is on every machine and what it has left. From then
+// on it is kept up step by step. A machine without a row may hold tasks too.
+func (x *restoring) account() {
+	byID := func(a, b *Task) int { return a.ID.Compare(b.ID) }
+	for _, id := range slices.Sorted(maps.Keys(x.used)) {
+		l := x.used[id]
+		if !slices.IsSortedFunc(l.rows, byID) {
+			slices.SortFunc(l.rows, byID)
+		}
+		for _, t := range l.rows {
+			x.on.ReplaceOrInsert(place{id, t.ID, t})
+		}
+		if _, known := x.Machine(id); !known {
+			x.free.ReplaceOrInsert(free{id, unit.Resources{}.Sub(l.sum)})
+		}
 	}
-	var last machine.ID
-	s.on.Ascend(func(p place) bool {
-		if p.machine == last {
-			return true
+	for m := range x.Machines() {
+		left := m.Allocatable().Sub(m.Strayed())
+		if l := x.used[m.ID]; l != nil {
+			left = left.Sub(l.sum)
 		}
-		last = p.machine
-		if _, known := s.Machine(last); !known {
-			s.free.ReplaceOrInsert(free{last, s.less(unit.Resources{}, last)})
-		}
-		return true
-	})
+		x.free.ReplaceOrInsert(free{m.ID, left})
+	}
 }
 
-// less returns r less what the tasks on a machine reserve.
-func (s *Snapshot) less(r unit.Resources, id machine.ID) unit.Resources {
-	for t := range s.TasksOn(id) {
-		r = r.Sub(t.Resources)
-	}
-	return r
-}
-
-// restore adds one row.
+// restore adds one row of any table but that of tasks.
 func (s *Snapshot) restore(r Row, shared map[string]string) (err error) {
 	switch r.Table {
 	case ClusterTable:
@@ -93,17 +135,6 @@ func (s *Snapshot) restore(r Row, shared map[string]string) (err error) {
 		if i, err = decodeInstance(r.Key, r.Value, shared); err == nil {
 			s.instances.put(i.Slot, i)
 		}
-	case TaskTable:
-		var t Task
-		if t, err = decodeTask(r.Key, r.Value, shared); err == nil {
-			s.tasks.put(t.ID, t)
-			if t.Machine != "" && t.State.Placed() {
-				s.on.ReplaceOrInsert(place{t.Machine, t.ID})
-			}
-			if t.Room != "" {
-				s.rooms.ReplaceOrInsert(place{t.Room, t.ID})
-			}
-		}
 	case MachineTable:
 		var m Machine
 		if m, err = DecodeMachine(r.Key, r.Value); err == nil {
@@ -120,6 +151,8 @@ func (s *Snapshot) restore(r Row, shared map[string]string) (err error) {
 		if seq, err = DecodeSource(r.Value); err == nil {
 			s.sources.ReplaceOrInsert(source{r.Key, seq})
 		}
+	case TaskTable:
+		return fault.Internal.Errorf("a task is restored with what it holds")
 	default: // a newer format's; it stays in the store as it is
 	}
 	return err

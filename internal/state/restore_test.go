@@ -14,14 +14,14 @@ import (
 )
 
 func restore(rows ...state.Row) (*state.Snapshot, error) {
-	return state.Restore(func(yield func(state.Row) error) error {
+	return state.Restore(func(yield func(state.Row) error) (state.Head, error) {
 		for _, r := range rows {
 			if err := yield(r); err != nil {
-				return err
+				return state.Head{}, err
 			}
 		}
-		return nil
-	}, state.Head{Rev: 9, Seq: 8, At: 7})
+		return state.Head{Rev: 9, Seq: 8, At: 7}, nil
+	})
 }
 
 func TestRestoreBadRows(t *testing.T) {
@@ -51,6 +51,14 @@ func TestRestoreBadRows(t *testing.T) {
 		if want := fmt.Sprintf("%v row %.100q", r.Table, r.Key); !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %q, want it to name the row: %s", name, err, want)
 		}
+	}
+}
+
+func TestRestoreTwice(t *testing.T) {
+	x := typical()
+	row := state.Row{Table: state.TaskTable, Key: state.TaskKey(x.ID), Value: state.EncodeTask(x)}
+	if _, err := restore(row, row); err == nil || fault.Of(err) != fault.Internal || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("a task that comes twice: error %v of kind %v, want kind internal", err, fault.Of(err))
 	}
 }
 

@@ -28,7 +28,10 @@ func (s shelf[K, V]) get(k K) (row V, ok bool) {
 	return *e.row, true
 }
 
-func (s shelf[K, V]) put(k K, row V) { s.tree.ReplaceOrInsert(entry[K, V]{k, &row}) }
+func (s shelf[K, V]) put(k K, row V) { s.set(k, &row) }
+
+// set is put for a row that nobody changes from now on.
+func (s shelf[K, V]) set(k K, row *V) { s.tree.ReplaceOrInsert(entry[K, V]{k, row}) }
 
 func (s shelf[K, V]) remove(k K) { s.tree.Delete(entry[K, V]{key: k}) }
 

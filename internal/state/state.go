@@ -156,9 +156,11 @@ type source struct {
 	seq  uint64
 }
 
+// A place is a task on a machine, or one that waits for room there.
 type place struct {
 	machine machine.ID
 	id      task.ID
+	row     *Task // of a task that is there: the same that the tasks hold
 }
 
 func (p place) before(o place) bool {
@@ -272,11 +274,7 @@ func (s *Snapshot) TasksIn(at Slot) iter.Seq[Task] {
 func (s *Snapshot) TasksOn(m machine.ID) iter.Seq[Task] {
 	return func(yield func(Task) bool) {
 		s.on.AscendGreaterOrEqual(place{machine: m}, func(p place) bool {
-			if p.machine != m {
-				return false
-			}
-			t, ok := s.Task(p.id)
-			return !ok || yield(t)
+			return p.machine == m && yield(*p.row)
 		})
 	}
 }

@@ -279,13 +279,10 @@ func BenchmarkLoad(b *testing.B) {
 }
 
 func loading(b *testing.B, open func(testing.TB) (storetest.Subject, string), tasks int) {
-	s, l, _ := full(b, open, tasks)
+	s, _, _ := full(b, open, tasks)
 	b.ResetTimer()
 	for b.Loop() {
-		snap, err := state.Restore(func(yield func(state.Row) error) error {
-			_, err := s.Load(b.Context(), yield)
-			return err
-		}, l.head)
+		snap, err := state.Restore(func(yield func(state.Row) error) (state.Head, error) { return s.Load(b.Context(), yield) })
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -245,15 +245,7 @@ func testDraft(t *testing.T, f *fixture) {
 	f.commit(batch)
 
 	f.reopen()
-	rows, head := f.load()
-	got, err := state.Restore(func(yield func(state.Row) error) error {
-		for _, r := range rows {
-			if err := yield(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}, head)
+	got, err := state.Restore(func(yield func(state.Row) error) (state.Head, error) { return f.Load(f.ctx(), yield) })
 	if err != nil {
 		t.Fatalf("Restore: %v", err)
 	}
