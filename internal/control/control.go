@@ -39,6 +39,9 @@ type Config struct {
 	// makes of that (8 s) are together less than StartGrace and AgentLease, which
 	// the next leader waits before it takes a machine for lost.
 	Proof unit.Tick
+	// An exclusive task is ordered where the lease was prolonged by a message of
+	// at most this age: less than the time that the agent makes of it.
+	Cover unit.Tick
 	// Tasks that run though the cluster remembers their end are stopped, within
 	// StopWindow at most StopShare percent of the live tasks, or StopLeast. One
 	// that was told to stop counts once for StopMemory.
@@ -53,7 +56,7 @@ func Defaults() Config {
 	return Config{
 		AgentLease: 10 * second, StartGrace: 20 * second, StartHold: 3 * second, Retry: 15 * second, TurnChanges: 4_000,
 		VanishShare: 30, VanishLeast: 5, VanishWindow: 60 * second, VanishPause: 600 * second, ResumeRate: 50,
-		RecoveryGrace: 20 * second, Proof: 10 * second,
+		RecoveryGrace: 20 * second, Proof: 10 * second, Cover: 5 * second,
 		StopShare: 10, StopLeast: 5, StopWindow: 60 * second, StopMemory: 600 * second,
 	}
 }
@@ -93,6 +96,8 @@ type agent struct {
 	boot    string    // of the computer that said hello last in this term; empty: none has
 	until   unit.Tick // its lease ends then
 	retry   unit.Tick // its orders are looked at again then; 0: no need
+	leased  unit.Tick // when a message of this session prolonged its lease last; 0: none has
+	covered unit.Tick // from then on what it is told comes after the news of that
 }
 
 type lease struct {
@@ -201,6 +206,23 @@ func (l *Loop) Leased(id machine.ID, steady unit.Tick) bool {
 
 // Leased is [Loop.Leased] at the time of the turn.
 func (t *Turn) Leased(id machine.ID) bool { return t.loop.Leased(id, t.steady) }
+
+// prolong notes that an agent is told that its lease goes on, and that what it
+// is told from a time on comes after that.
+func (l *Loop) prolong(id machine.ID, steady, from unit.Tick) {
+	a := l.agents[id]
+	if !l.covers(id, steady) {
+		a.covered = from
+	}
+	a.leased = steady
+}
+
+// covers reports whether an agent may be told to run an exclusive task: it has
+// been told that it has a lease, and not long ago. Else it would refuse.
+func (l *Loop) covers(id machine.ID, steady unit.Tick) bool {
+	a := l.agents[id]
+	return a != nil && a.leased != 0 && steady-a.leased <= l.cfg.Cover && steady >= a.covered
+}
 
 // hear prolongs the lease of a machine's agent.
 func (l *Loop) hear(id machine.ID, now unit.Tick) {

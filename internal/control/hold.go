@@ -1,6 +1,7 @@
 package control
 
 import (
+	"iter"
 	"maps"
 
 	"github.com/covey-platform/covey/internal/machine"
@@ -13,7 +14,6 @@ import (
 // under numbers that it does not remember.
 type hold struct {
 	until  unit.Tick           // at the latest; 0: nothing is held
-	least  unit.Tick           // not before: leases that a former leader granted end by then
 	soon   unit.Tick           // then one machine's word is enough
 	silent map[machine.ID]bool // machines that were up and have not said what they run
 	spoke  bool                // one has
@@ -29,9 +29,6 @@ func wait(s *state.Snapshot, steady unit.Tick, cfg Config) hold {
 	}
 	if s.Cluster.Recovery {
 		h.until = steady + cfg.RecoveryGrace
-	}
-	if anyExclusive(s) {
-		h.least = steady + cfg.AgentLease
 	}
 	return h
 }
@@ -51,12 +48,32 @@ func lone(s *state.Snapshot, steady unit.Tick, cfg Config) unit.Tick {
 // leader that does not know yet that its database is an old copy may know of
 // an instance and not of its task, which a machine that has not spoken runs.
 func anyExclusive(s *state.Snapshot) bool {
-	for j := range s.Jobs("") {
-		if cfg, ok := s.Config(j.Config); ok && cfg.Exclusive {
-			return true
-		}
+	for range exclusiveJobs(s) {
+		return true
 	}
 	return false
+}
+
+func exclusiveJobs(s *state.Snapshot) iter.Seq[state.Job] {
+	return func(yield func(state.Job) bool) {
+		for j := range s.Jobs("") {
+			if cfg, ok := s.Config(j.Config); ok && cfg.Exclusive && !yield(j) {
+				return
+			}
+		}
+	}
+}
+
+// exclusiveSlots is the delta of a leader that has not filled the slots of
+// exclusive jobs yet.
+func exclusiveSlots(s *state.Snapshot) state.Delta {
+	d := state.NewDelta()
+	for j := range exclusiveJobs(s) {
+		for in := range s.Instances(j.Key) {
+			d.Slots[in.Slot] = true
+		}
+	}
+	return d
 }
 
 func (h *hold) copy() hold {
@@ -76,7 +93,7 @@ func (h *hold) heard(id machine.ID) {
 // over ends the hold when it is time. In a recovery, machines may run tasks
 // that the copy does not even know of.
 func (h *hold) over(steady unit.Tick, recovery bool) bool {
-	enough := !recovery && steady >= h.least && (len(h.silent) == 0 || h.spoke && steady >= h.soon)
+	enough := !recovery && (len(h.silent) == 0 || h.spoke && steady >= h.soon)
 	if h.until == 0 || steady < h.until && !enough {
 		return false
 	}
@@ -86,16 +103,10 @@ func (h *hold) over(steady unit.Tick, recovery bool) bool {
 
 // next is when time alone may end the hold, 0 if there is none.
 func (h *hold) next(recovery bool) unit.Tick {
-	switch {
-	case h.until == 0 || recovery:
-		return h.until
-	case len(h.silent) == 0: // or it would be over
-		return min(h.until, h.least)
-	case h.spoke:
-		return min(h.until, max(h.soon, h.least))
-	default:
-		return h.until
+	if h.until != 0 && h.spoke && !recovery {
+		return min(h.until, h.soon)
 	}
+	return h.until
 }
 
 // Warm ends the hold of a leader that has followed the one before it commit by

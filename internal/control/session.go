@@ -67,7 +67,7 @@ func (t *Turn) Hello(h Hello) error {
 	a.boot = h.Machine.Boot
 	l.met[id] = true
 	if a.session != h.Session { // or it came twice
-		a.session, a.n, a.told = h.Session, 0, false
+		a.session, a.n, a.told, a.leased = h.Session, 0, false, 0
 	}
 	t.orders[id] = append([]task.Order(nil), t.orders[id]...) // a welcome, also when there is nothing to do
 	return nil
@@ -92,6 +92,9 @@ func (l *Loop) Heartbeat(from machine.ID, session string, steady unit.Tick) bool
 		return false
 	}
 	l.hear(from, steady)
+	if l.Leased(from, steady) {
+		l.prolong(from, steady, steady+second) // the news of it is under way by then
+	}
 	return true
 }
 
@@ -208,8 +211,9 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 			strays = append(strays, s)
 		}
 	}
+	a.told = a.told || m.Full
+	t.prolong(from, m.N)
 	if m.Full {
-		a.told = true
 		l.hold.heard(from)
 		t.missing(from, m.Sightings)
 		l.letGo(from, m.Sightings)
@@ -219,6 +223,20 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 		return t.depart(from)
 	}
 	return nil
+}
+
+// prolong has the machine told that message n prolonged its lease, before or
+// with what this turn orders.
+func (t *Turn) prolong(from machine.ID, n uint64) {
+	l := t.loop
+	if !t.Leased(from) {
+		return
+	}
+	if !l.covers(from, t.steady) {
+		t.orders[from] = append([]task.Order(nil), t.orders[from]...) // it is told also when there is nothing to do
+	}
+	l.prolong(from, t.steady, t.steady)
+	t.leased[from] = n
 }
 
 // depart takes a machine as down whose agent has stopped every task and ends.
@@ -374,7 +392,7 @@ func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
 				t.send(from, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
 			}
 		case x.State == task.Assigned && t.mayRun(x) && !t.leaving(from):
-			t.send(from, runOrder(x))
+			t.run(x)
 		case t.lingers(x), x.State == task.Partitioned && !fault.Planted("rival-believed"):
 			// It was given up for a while, by its job's policy: who is in reach now may
 			// be another computer, or have lost its memory, and the task may run on.

@@ -30,6 +30,7 @@ type Turn struct {
 	waits       sched.Waits
 	orders      map[machine.ID][]task.Order
 	acks        map[machine.ID]map[string]uint64
+	leased      map[machine.ID]uint64 // the message that prolonged a machine's lease last
 	drop        []machine.ID
 	left        []machine.ID // whose agents have said goodbye
 	unheld      []task.ID
@@ -45,6 +46,7 @@ type Send struct {
 	Machine machine.ID
 	Orders  []task.Order
 	Acks    map[string]uint64 // usage facts: source and last block that is durable
+	Leased  uint64            // the message that prolonged the lease, told before the orders; 0: none of this turn
 	Bye     bool              // its goodbye is durable: the session is over
 }
 
@@ -55,7 +57,7 @@ type Send struct {
 func (l *Loop) Begin(now, steady unit.Tick) *Turn {
 	return &Turn{
 		loop: l, draft: state.NewDraft(l.snap, now), steady: steady, wasVanish: l.vanish.copy(), wasHold: l.hold.copy(),
-		orders: map[machine.ID][]task.Order{}, acks: map[machine.ID]map[string]uint64{},
+		orders: map[machine.ID][]task.Order{}, acks: map[machine.ID]map[string]uint64{}, leased: map[machine.ID]uint64{},
 	}
 }
 
@@ -82,7 +84,7 @@ func (t *Turn) End() (*state.Batch, error) {
 	}
 	if l.lone != 0 && t.steady >= l.lone {
 		l.lone = 0
-		look.Merge(everything(t.draft.Snapshot()))
+		look.Merge(exclusiveSlots(t.draft.Snapshot()))
 	}
 	look.Merge(t.fold())
 	for range maxRounds {
@@ -122,7 +124,7 @@ func (t *Turn) round(look state.Delta) (made, rest state.Delta, more bool, err e
 	if l.hold.until != 0 {
 		return made, c.Rest, c.More, nil
 	}
-	changes, waits := sched.Plan(t.draft.Snapshot(), l.sched, t.draft.Snapshot().At, sched.Limits{Placements: l.cfg.TurnChanges})
+	changes, waits := sched.Plan(t.draft.Snapshot(), l.sched, t.draft.Snapshot().At, sched.Limits{Placements: l.cfg.TurnChanges, HoldExclusive: l.lone != 0})
 	t.looked += waits.Looked
 	if err = t.all(changes); err != nil {
 		return made, rest, false, err
@@ -215,7 +217,7 @@ func (l *Loop) Commit(t *Turn) Result {
 	}
 	r := Result{Records: t.batch.Records, Delta: t.delta, Drop: t.drop, Next: t.next, Busy: t.busy || freed, Looked: t.looked}
 	for _, id := range sortedMachines(t.orders, t.acks) {
-		r.Sends = append(r.Sends, Send{id, t.orders[id], t.acks[id], slices.Contains(t.left, id)})
+		r.Sends = append(r.Sends, Send{id, t.orders[id], t.acks[id], t.leased[id], slices.Contains(t.left, id)})
 	}
 	for _, x := range []interface{ Min() (lease, bool) }{l.leases, l.retries} {
 		if first, ok := x.Min(); ok && (r.Steady == 0 || first.at < r.Steady) {
@@ -286,7 +288,9 @@ func (t *Turn) command(x state.Task) {
 	}
 	switch {
 	case x.State == task.Assigned && t.mayRun(x):
-		t.send(x.Machine, runOrder(x))
+		if !t.run(x) {
+			return
+		}
 	case x.State.Stopping():
 		t.send(x.Machine, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
 	default:
@@ -295,6 +299,20 @@ func (t *Turn) command(x state.Task) {
 	if a.retry == 0 {
 		l.again(x.Machine, t.steady+l.cfg.Retry)
 	}
+}
+
+// run tells a machine to run x. An exclusive task waits for the machine's
+// lease: the agent would refuse it, and the task would be lost for nothing.
+func (t *Turn) run(x state.Task) bool {
+	l := t.loop
+	if cfg, ok := t.draft.Snapshot().Config(x.Config); ok && cfg.Exclusive && !l.covers(x.Machine, t.steady) {
+		if soon := t.steady + second; l.agents[x.Machine].retry == 0 || l.agents[x.Machine].retry > soon {
+			l.again(x.Machine, soon)
+		}
+		return false
+	}
+	t.send(x.Machine, runOrder(x))
+	return true
 }
 
 // mayRun reports whether a machine may be told to run x. After a restore, it

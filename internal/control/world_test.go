@@ -42,6 +42,15 @@ type world struct {
 	brief  bool // count records and orders only
 	turns  int
 	most   int // records of the largest turn
+
+	unproved bool // the store does not answer whether the loop leads
+	leases   bool // show which leases are prolonged
+}
+
+func (w *world) prove() {
+	if !w.unproved {
+		w.loop.Prove(w.now)
+	}
 }
 
 type input struct {
@@ -120,6 +129,7 @@ func (w *world) turn() {
 func (w *world) once() (busy bool) {
 	w.turns++
 	w.due = 0
+	w.prove()
 	t := w.loop.Begin(w.clock.Read(w.now+w.skew, w.now), w.now)
 	for _, in := range w.inputs {
 		if err := in.do(t); err != nil {
@@ -281,6 +291,7 @@ func (w *world) beat(n *node) {
 		return
 	}
 	n.beats = w.now
+	w.prove()
 	if n.session == "" || !w.loop.Heartbeat(n.row.ID, n.session, w.now) {
 		w.join(n)
 	}
@@ -300,6 +311,9 @@ func (w *world) show(b *state.Batch, r control.Result) {
 		w.printf("%s: its session is over", id)
 	}
 	for _, s := range r.Sends {
+		if w.leases && s.Leased != 0 {
+			w.printf("%s <- LEASED by message %d", s.Machine, s.Leased)
+		}
 		for _, o := range s.Orders {
 			line := fmt.Sprintf("%s <- %v %v", s.Machine, o.Verb, o.ID)
 			if o.Reason != "" {

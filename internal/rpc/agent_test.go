@@ -277,6 +277,46 @@ func TestSessionLease(t *testing.T) {
 	}
 }
 
+// TestSessionLeaseFirst: an agent knows of its lease before it sees the orders
+// that came with it.
+func TestSessionLeaseFirst(t *testing.T) {
+	b := newBackend(t)
+	b.doubts.Store(true) // nothing is acknowledged beside the orders
+	renewed := make(chan time.Duration, 10)
+	a, err := DialAgent(AgentConfig{
+		URL: serve(t, b), Credential: agentToken, Steady: func() time.Duration { return time.Second },
+		Renewed: func(sent time.Duration) { renewed <- sent },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	s, err := a.Session(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Send(control.Message{Full: true}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return b.said() == 1 })
+	b.mu.Lock()
+	b.sessions["m1"].orders <- Orders{UID: "uid-1", Leased: 1, Orders: []task.Order{{ID: task.ID{Job: "a/prod/b", Attempt: 1}, Verb: task.Stop}}}
+	b.mu.Unlock()
+	for {
+		o, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(o.Orders) > 0 {
+			break
+		}
+	}
+	if len(renewed) != 1 {
+		t.Errorf("the lease was renewed %d times by when the orders were seen; want once", len(renewed))
+	}
+}
+
 // One name is for one agent: a second one is refused while the first is alive,
 // and its token stays good.
 func TestJoinRival(t *testing.T) {

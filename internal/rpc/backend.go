@@ -85,6 +85,7 @@ type Orders struct {
 	Orders  []task.Order
 	Configs map[job.Hash][]byte // encoded configs that the orders name
 	Acks    map[string]uint64   // usage facts: source and last block that is durable
+	Leased  uint64              // the message that prolonged the lease last, told before the orders; 0: none
 	Bye     bool                // the agent's goodbye is durable: the session is over
 }
 

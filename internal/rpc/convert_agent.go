@@ -67,7 +67,7 @@ func messageFromWire(p *pb.SessionRequest) (control.Message, error) {
 }
 
 func ordersToWire(o Orders) *pb.SessionResponse {
-	p := &pb.SessionResponse{Epoch: epochToWire(o.Epoch), Rev: uint64(o.Rev), ClusterUid: o.UID, Bye: o.Bye}
+	p := &pb.SessionResponse{Epoch: epochToWire(o.Epoch), Rev: uint64(o.Rev), ClusterUid: o.UID, Leased: o.Leased, Bye: o.Bye}
 	for _, x := range o.Orders {
 		p.Orders = append(p.Orders, orderToWire(x))
 	}
@@ -84,7 +84,7 @@ func ordersToWire(o Orders) *pb.SessionResponse {
 }
 
 func ordersFromWire(p *pb.SessionResponse) (Orders, error) {
-	o := Orders{Epoch: epochFromWire(p.GetEpoch()), Rev: state.Rev(p.GetRev()), UID: p.GetClusterUid(), Bye: p.GetBye()}
+	o := Orders{Epoch: epochFromWire(p.GetEpoch()), Rev: state.Rev(p.GetRev()), UID: p.GetClusterUid(), Leased: p.GetLeased(), Bye: p.GetBye()}
 	for _, x := range p.GetOrders() {
 		y, err := orderFromWire(x)
 		if err != nil {

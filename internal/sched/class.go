@@ -14,21 +14,23 @@ import (
 
 // A shape is all that placing wants to know of a config and its job.
 type shape struct {
-	role    string
-	tier    int8 // rank: the most urgent is 0
-	prio    int32
-	need    unit.Resources
-	room    chart // where need may fit
-	ports   int
-	values  []job.Constraint
-	limits  []job.Constraint
-	spreads []job.Constraint
-	nears   []job.Constraint // affinity and its opposite
+	role string
+	tier int8 // rank: the most urgent is 0
+	prio int32
+
+	exclusive bool
+	need      unit.Resources
+	room      chart // where need may fit
+	ports     int
+	values    []job.Constraint
+	limits    []job.Constraint
+	spreads   []job.Constraint
+	nears     []job.Constraint // affinity and its opposite
 }
 
 func shapeOf(k job.Key, c *job.Config) *shape {
 	w := &shape{role: k.Role(), tier: tierRank(c.Tier), prio: c.Priority, need: c.Task.Resources, ports: len(c.Task.Ports)}
-	w.room = chartFrom(w.need)
+	w.room, w.exclusive = chartFrom(w.need), c.Exclusive
 	for _, con := range c.Constraints {
 		switch {
 		case con.Limit > 0:

@@ -379,8 +379,8 @@ type tenant struct {
 func (p *planner) settle() {
 	for _, id := range p.x.tenantsInOrder() {
 		row, ok := p.s.Task(id)
-		if !ok || row.Room == "" {
-			continue // the index is behind its snapshot
+		if !ok || row.Room == "" || p.held(p.x.tenants[id].group) {
+			continue // the index is behind its snapshot, or the task waits whatever fits
 		}
 		p.settleOne(row, p.x.tenants[id].group)
 	}

@@ -26,6 +26,10 @@ type Limits struct {
 	Placements int // tasks placed at most; 5,000
 	Looks      int // machines looked at at most to say why tasks wait; 200,000
 	Evictions  int // tasks for which others are stopped at most; 1,000. Below 0: none
+
+	// HoldExclusive leaves tasks of exclusive jobs waiting: what runs of them is
+	// not known yet.
+	HoldExclusive bool
 }
 
 const (
@@ -144,6 +148,11 @@ func (p *planner) run() {
 			return
 		}
 		t := q[0]
+		if p.held(t.group) {
+			p.hold(t.group, t.head().id)
+			heap.Pop(&q)
+			continue
+		}
 		if !p.place(t) {
 			if p.makeRoom(t) {
 				heap.Pop(&q)
@@ -164,6 +173,17 @@ func (p *planner) run() {
 		p.waits.More = p.waits.More || p.freed[k.group]
 	}
 }
+
+// held reports whether the tasks of a group are left waiting whatever fits.
+func (p *planner) held(g *group) bool {
+	return p.lim.HoldExclusive && g.shape != nil && g.shape.exclusive
+}
+
+func (p *planner) hold(g *group, first task.ID) {
+	p.waits.Groups = append(p.waits.Groups, Wait{Task: first, Job: g.job, Config: g.config, Tasks: g.tasks.Len(), Text: heldExclusive})
+}
+
+const heldExclusive = "its job is exclusive, and the leader has just begun: for 20 seconds it waits for machines to say what they run"
 
 // place finds a machine for the task whose turn it is. It reports false when
 // neither this task nor any other of its group fits anywhere.

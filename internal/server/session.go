@@ -170,6 +170,7 @@ func after(first, o rpc.Orders) rpc.Orders {
 	o.Orders = append(slices.Clip(first.Orders), o.Orders...)
 	o.Configs = both(first.Configs, o.Configs)
 	o.Acks = both(first.Acks, o.Acks) // a later one says more
+	o.Leased = max(o.Leased, first.Leased)
 	o.Bye = o.Bye || first.Bye
 	return o
 }

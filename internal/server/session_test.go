@@ -22,7 +22,7 @@ func TestOrdersWait(t *testing.T) {
 	s := &session{orders: make(chan rpc.Orders, 1)}
 	for i, o := range []rpc.Orders{
 		{Rev: 1, Orders: []task.Order{order(1, task.Run)}, Configs: map[job.Hash][]byte{{1}: []byte("a")}},
-		{Rev: 2, Acks: map[string]uint64{"m/1": 4, "m/2": 1}},
+		{Rev: 2, Acks: map[string]uint64{"m/1": 4, "m/2": 1}, Leased: 7},
 		{Rev: 3, Orders: []task.Order{order(2, task.Run), order(1, task.Stop)}, Configs: map[job.Hash][]byte{{2}: []byte("b")}, Acks: map[string]uint64{"m/1": 5}},
 	} {
 		if !s.put(o) {
@@ -32,7 +32,7 @@ func TestOrdersWait(t *testing.T) {
 	got := <-s.Orders()
 	want := rpc.Orders{
 		Rev: 3, Orders: []task.Order{order(1, task.Run), order(2, task.Run), order(1, task.Stop)},
-		Configs: map[job.Hash][]byte{{1}: []byte("a"), {2}: []byte("b")}, Acks: map[string]uint64{"m/1": 5, "m/2": 1},
+		Configs: map[job.Hash][]byte{{1}: []byte("a"), {2}: []byte("b")}, Acks: map[string]uint64{"m/1": 5, "m/2": 1}, Leased: 7,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
