@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/big"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -285,5 +286,20 @@ func codes(w *world, key string) {
 	}
 	if r := w.tryAs([]string{"COVEY_SERVER=" + w.url}, "job", "status", "elsewhere/e2e/test/first"); r.code == 0 || !strings.Contains(r.err, "elsewhere") {
 		t.Errorf("a key of another cluster: got %v; want a refusal", r)
+	}
+}
+
+// Examples of which none is for the cluster are refused, and it is said which
+// cluster they are for.
+func TestExamplesOfAnotherCluster(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	examples, err := filepath.Abs("../examples/teams")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := w.start("dev", "dev", "--cluster", w.cluster, "--data-dir", w.data, "--listen", freeAddr(t), "--examples", examples)
+	if code := p.wait(t, 60*time.Second); code != 3 || !strings.Contains(p.log(), "start with --cluster dev") {
+		t.Errorf("got exit %d: %s; want 3, and which cluster they are for", code, p.log())
 	}
 }

@@ -264,6 +264,7 @@ func (a *app) createExamples(ctx context.Context, cmd *cobra.Command, c *client,
 	}
 	slices.Sort(files)
 	var keys []string
+	var elsewhere string
 	for _, f := range files {
 		r := evaluate.Request{Main: f, Dir: a.env.Dir, User: a.env.User, Cluster: cluster}
 		res, err := evaluate.Run(ctx, a.env.Executable, r)
@@ -273,6 +274,7 @@ func (a *app) createExamples(ctx context.Context, cmd *cobra.Command, c *client,
 		for _, j := range res.Jobs {
 			key := j.Cluster + "/" + j.Key
 			if j.Cluster != cluster {
+				elsewhere = j.Cluster
 				continue
 			}
 			if _, _, err := job.ParseKey(key); err != nil || j.Error != "" {
@@ -284,6 +286,9 @@ func (a *app) createExamples(ctx context.Context, cmd *cobra.Command, c *client,
 			}
 			keys = append(keys, key)
 		}
+	}
+	if len(keys) == 0 && elsewhere != "" {
+		return nil, exitf(InvalidConfig, "--examples %s: its jobs are for cluster %s and none is for %s; start with --cluster %s, or name another folder", dir, elsewhere, cluster, elsewhere)
 	}
 	return keys, nil
 }
