@@ -22,19 +22,37 @@ const Format = 1 + format.Ahead
 
 // Encode returns the fold as it is stored: the same fold gives the same bytes.
 func (f *Fold) Encode() []byte {
-	b := make([]byte, 1, 64+len(f.machines)*192+len(f.jobs)*64)
+	return f.encode(slices.Sorted(maps.Keys(f.machines)), slices.Sorted(maps.Keys(f.jobs)))
+}
+
+// Changes returns what is different from what was stored when [Fold.Stored]
+// was called last: much less than the whole, unless an hour has ended since.
+// Then, and for a new fold, it is false: only the whole will do.
+func (f *Fold) Changes() ([]byte, bool) {
+	if f.since.whole {
+		return nil, false
+	}
+	return f.encode(slices.Sorted(maps.Keys(f.since.machines)), slices.Sorted(maps.Keys(f.since.jobs))), true
+}
+
+// Stored says that the fold is stored as it is: whole, or by its changes.
+func (f *Fold) Stored() { f.since = changes{} }
+
+// encode writes the head of the fold and some of its accounts.
+func (f *Fold) encode(machines []machine.ID, jobs []job.Key) []byte {
+	b := make([]byte, 1, 64+len(machines)*192+len(jobs)*64)
 	b[0] = Format
 	b = binary.AppendUvarint(b, uint64(f.seq))
 	b = binary.AppendVarint(b, int64(f.at))
 	b = binary.AppendVarint(b, int64(f.hour))
-	b = binary.AppendUvarint(b, uint64(len(f.machines)))
+	b = binary.AppendUvarint(b, uint64(len(machines)))
 	var item []byte
-	for _, id := range slices.Sorted(maps.Keys(f.machines)) {
+	for _, id := range machines {
 		item = f.machines[id].append(pack.AppendString(item[:0], string(id)), f.hour)
 		b = pack.AppendItem(b, format.AppendAdded(item))
 	}
-	b = binary.AppendUvarint(b, uint64(len(f.jobs)))
-	for _, key := range slices.Sorted(maps.Keys(f.jobs)) {
+	b = binary.AppendUvarint(b, uint64(len(jobs)))
+	for _, key := range jobs {
 		item = f.jobs[key].append(pack.AppendString(item[:0], string(key)))
 		b = pack.AppendItem(b, format.AppendAdded(item))
 	}
@@ -43,11 +61,16 @@ func (f *Fold) Encode() []byte {
 
 // Decode reads what [Fold.Encode] wrote.
 func Decode(b []byte) (*Fold, error) {
+	f := New()
+	return f, f.Follow(b)
+}
+
+// Follow takes in what [Fold.Changes] returned, on top of what was stored before.
+func (f *Fold) Follow(b []byte) error {
 	r := pack.NewReader(b)
 	if v := int(r.Byte()); v < max(1, Format-1) || v > Format+1 {
-		return nil, fault.Internal.Errorf("the stored meter is of format %d; want %d to %d: upgrade one version at a time", v, max(1, Format-1), Format+1)
+		return fault.Internal.Errorf("the stored meter is of format %d; want %d to %d: upgrade one version at a time", v, max(1, Format-1), Format+1)
 	}
-	f := New()
 	f.seq, f.at, f.hour = state.Seq(r.Uint()), unit.Tick(r.Int()), unit.Tick(r.Int())
 	for range r.Count() {
 		it := r.Item()
@@ -62,9 +85,10 @@ func Decode(b []byte) (*Fold, error) {
 		r.Join(&it)
 	}
 	if err := r.Err(); err != nil {
-		return nil, fault.Internal.Errorf("the stored meter: %w; restore the company's database from a backup", err)
+		return fault.Internal.Errorf("the stored meter: %w; restore the company's database from a backup", err)
 	}
-	return f, nil
+	f.Stored()
+	return nil
 }
 
 // append appends the account. Times are stored since the hour's start, which

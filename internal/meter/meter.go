@@ -46,12 +46,34 @@ type Fold struct {
 	hour     unit.Tick // start of the open hour
 	machines map[machine.ID]*account
 	jobs     map[job.Key]*held
+	since    changes
 	broken   error
+}
+
+// changes are what is different from what was stored last.
+type changes struct {
+	whole    bool // all of it
+	machines map[machine.ID]bool
+	jobs     map[job.Key]bool
+}
+
+func (c *changes) machine(id machine.ID) {
+	if c.machines == nil {
+		c.machines = map[machine.ID]bool{}
+	}
+	c.machines[id] = true
+}
+
+func (c *changes) job(k job.Key) {
+	if c.jobs == nil {
+		c.jobs = map[job.Key]bool{}
+	}
+	c.jobs[k] = true
 }
 
 // New returns the meter of a cluster that has no records yet.
 func New() *Fold {
-	return &Fold{machines: map[machine.ID]*account{}, jobs: map[job.Key]*held{}}
+	return &Fold{machines: map[machine.ID]*account{}, jobs: map[job.Key]*held{}, since: changes{whole: true}}
 }
 
 // Seq returns the number of the last record folded, 0 if none.
@@ -158,6 +180,7 @@ func (f *Fold) held(t task.Task, since unit.Tick, by level) error {
 		h = &held{}
 		f.jobs[t.ID.Job] = h
 	}
+	f.since.job(t.ID.Job)
 	if err := h.change(since, by); err != nil {
 		return err
 	}
@@ -251,6 +274,7 @@ func (f *Fold) closeUpTo(at unit.Tick, to func(ledger.Hour) error) error {
 // Accounts that hold nothing any more are forgotten.
 func (f *Fold) close(end unit.Tick) (ledger.Hour, error) {
 	h := ledger.Hour{From: f.hour, To: end}
+	f.since = changes{whole: true}
 	for _, id := range slices.Sorted(maps.Keys(f.machines)) {
 		line, err := f.machines[id].close(end, end-f.hour)
 		if err != nil {
@@ -311,6 +335,7 @@ func (f *Fold) At(now unit.Tick, to func(ledger.Hour) error) error {
 // Clone returns a copy that shares nothing with f.
 func (f *Fold) Clone() *Fold {
 	c := *f
+	c.since = changes{whole: true}
 	c.machines = make(map[machine.ID]*account, len(f.machines))
 	for id, m := range f.machines {
 		c.machines[id] = new(*m)
@@ -323,6 +348,7 @@ func (f *Fold) Clone() *Fold {
 }
 
 func (f *Fold) account(id machine.ID) *account {
+	f.since.machine(id)
 	m := f.machines[id]
 	if m == nil {
 		m = &account{}

@@ -106,8 +106,8 @@ func TestUsed(t *testing.T) {
 	})
 }
 
-// TestTwiceAndRestarted: records that come again, and a fold that is stored
-// and loaded between any two records, change nothing.
+// TestTwiceAndRestarted: records that come again, and a fold that is stored,
+// whole or by its changes, and loaded between any two records, change nothing.
 func TestTwiceAndRestarted(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
@@ -115,15 +115,21 @@ func TestTwiceAndRestarted(t *testing.T) {
 		foldAll(t, once, w.records, want)
 
 		f, got := New(), newBook()
+		var stored [][]byte // the whole, and what has changed since
 		for i := range w.records {
 			again := w.records[rapid.IntRange(0, i).Draw(t, "again from"):i]
 			foldAll(t, f, append(slices.Clip(again), w.records[i]), got)
-			if rapid.IntRange(0, 5).Draw(t, "restart") == 0 {
-				loaded, err := Decode(f.Encode())
-				if err != nil {
-					t.Fatal(err)
-				}
-				f = loaded
+			if rapid.IntRange(0, 2).Draw(t, "store") > 0 {
+				continue
+			}
+			changed, ok := f.Changes()
+			if !ok {
+				stored, changed = nil, f.Encode()
+			}
+			stored = append(stored, changed)
+			f.Stored()
+			if rapid.Bool().Draw(t, "restart") {
+				f = loaded(t, stored)
 			}
 		}
 		if diff := cmp.Diff(want.hours, got.hours); diff != "" {
@@ -136,6 +142,21 @@ func TestTwiceAndRestarted(t *testing.T) {
 			t.Errorf("state (-once +twice):\n%s", diff)
 		}
 	})
+}
+
+// loaded reads a fold that was stored whole, and its changes since.
+func loaded(t tb, stored [][]byte) *Fold {
+	t.Helper()
+	f, err := Decode(stored[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range stored[1:] {
+		if err := f.Follow(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f
 }
 
 // TestForgets: what is over leaves the fold, so its size follows what lives.

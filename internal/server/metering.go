@@ -42,6 +42,7 @@ const (
 // run takes in what is new now and then, until ctx ends: on the leader, so that
 // servers do not get in each other's way. news is closed at the next commit.
 func (m *metering) run(ctx context.Context, news func() <-chan struct{}) error {
+	defer m.rest()
 	_, done, _ := m.head()
 	for {
 		if !m.wait(ctx, done.Seq, news) {
@@ -54,6 +55,23 @@ func (m *metering) run(ctx context.Context, news func() <-chan struct{}) error {
 		if _, err := m.upTo(ctx, done.Seq); err != nil && ctx.Err() == nil {
 			m.log.ErrorContext(ctx, "metering stands still; bills are refused until it goes on", "error", err)
 		}
+	}
+}
+
+// restLimit bounds how long a server that ends waits for its meter.
+const restLimit = 10 * time.Second
+
+// rest leaves the meter whole.
+func (m *metering) rest() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.meter == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), restLimit)
+	defer cancel()
+	if err := m.meter.Rest(ctx); err != nil {
+		m.log.DebugContext(ctx, "the meter was not written whole", "error", err)
 	}
 }
 

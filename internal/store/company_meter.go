@@ -28,8 +28,10 @@ type Meter struct {
 	company *Company
 	cluster string
 
-	mu   sync.Mutex
-	fold *meter.Fold // nil: what is stored is not known
+	mu    sync.Mutex
+	fold  *meter.Fold // nil: what is stored is not known
+	whole int         // bytes of the fold as it was stored whole; 0: it was not
+	loose int         // bytes of the changes that are stored on top
 }
 
 // Meter returns the meter of a cluster, named by its UID, as it was left.
@@ -43,21 +45,83 @@ func (m *Meter) load(ctx context.Context) error {
 	if m.fold != nil {
 		return nil
 	}
-	var sealed []byte
-	err := m.company.read.QueryRowContext(ctx, m.company.bind("SELECT fold FROM meter WHERE cluster = ?"), m.cluster).Scan(&sealed)
-	if errors.Is(err, sql.ErrNoRows) {
-		m.fold = meter.New()
-		return nil
-	}
+	tx, err := m.company.read.BeginTx(ctx, m.company.reading)
 	if err != nil {
 		return m.explain("read the meter", err)
 	}
+	defer func() { _ = tx.Rollback() }()
+	fold, err := m.stored(ctx, tx)
+	if err == nil {
+		m.fold = fold
+	}
+	return err
+}
+
+// stored reads the meter as tx sees it.
+func (m *Meter) stored(ctx context.Context, tx *sql.Tx) (*meter.Fold, error) {
+	m.whole, m.loose = 0, 0
+	var seq int64
+	var sealed []byte
+	err := tx.QueryRowContext(ctx, m.company.bind("SELECT seq, fold FROM meter WHERE cluster = ?"), m.cluster).Scan(&seq, &sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return meter.New(), nil
+	}
+	if err != nil {
+		return nil, m.explain("read the meter", err)
+	}
 	b, err := newSealer().open([]byte(m.cluster), sealed)
 	if err != nil {
-		return m.company.words.damaged("read the meter of cluster "+m.cluster, err)
+		return nil, m.damaged(err)
 	}
-	m.fold, err = meter.Decode(b)
-	return err
+	fold, err := meter.Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	m.whole = len(b)
+	if err = m.changes(ctx, tx, fold); err != nil {
+		return nil, err
+	}
+	if fold.Seq() != state.Seq(seq) {
+		return nil, m.damaged(fault.Internal.Errorf("it stands at record %d, and what it holds at %d", seq, fold.Seq()))
+	}
+	return fold, nil
+}
+
+// changes puts what was stored since on top of the fold.
+func (m *Meter) changes(ctx context.Context, tx *sql.Tx, fold *meter.Fold) (err error) {
+	rows, err := tx.QueryContext(ctx, m.company.bind("SELECT seq, changed FROM meter_change WHERE cluster = ? ORDER BY seq"), m.cluster)
+	if err != nil {
+		return m.explain("read the meter", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	seal := newSealer()
+	for rows.Next() {
+		var seq int64
+		var sealed []byte
+		if err := rows.Scan(&seq, &sealed); err != nil {
+			return m.explain("read the meter", err)
+		}
+		b, err := seal.open(changeKey(m.cluster, state.Seq(seq)), sealed)
+		if err != nil {
+			return m.damaged(err)
+		}
+		if err := fold.Follow(b); err != nil {
+			return err
+		}
+		m.loose += len(b)
+	}
+	if err := rows.Err(); err != nil {
+		return m.explain("read the meter", err)
+	}
+	return nil
+}
+
+func changeKey(cluster string, seq state.Seq) []byte {
+	return strconv.AppendUint([]byte(cluster+"\x00change\x00"), uint64(seq), 10)
+}
+
+func (m *Meter) damaged(err error) error {
+	return m.company.words.damaged("read the meter of cluster "+m.cluster, err)
 }
 
 // Seq returns the number of the last record taken in, 0 if none: records up to
@@ -136,16 +200,72 @@ func (m *Meter) take(ctx context.Context, records []state.Record) (err error) {
 	if err = s.flush(); err != nil {
 		return m.explain("take in records", err)
 	}
-	fold := m.fold.Encode()
-	s.seal.reset(len(fold) + sealSize)
-	if _, err = tx.ExecContext(ctx, m.company.bind("INSERT INTO meter VALUES (?, ?, ?) ON CONFLICT (cluster) DO UPDATE SET seq = excluded.seq, fold = excluded.fold"),
-		m.cluster, int64(m.fold.Seq()), s.seal.seal([]byte(m.cluster), fold)); err != nil {
+	if err = m.store(ctx, tx, false); err != nil {
 		return m.explain("take in records", err)
 	}
 	if err = tx.Commit(); err != nil {
 		return m.explain("take in records", err)
 	}
+	m.fold.Stored()
 	return nil
+}
+
+// minLoose is how many bytes of changes are stored on top of a fold at least
+// before it is written whole again.
+const minLoose = 64 << 10
+
+// store writes where the meter stands: what has changed, or all of it when an
+// hour has ended, or when the changes come to half as much.
+func (m *Meter) store(ctx context.Context, tx *sql.Tx, whole bool) error {
+	seal, seq := newSealer(), int64(m.fold.Seq())
+	changed, ok := m.fold.Changes()
+	if ok && !whole && m.whole > 0 && m.loose+len(changed) <= max(minLoose, m.whole/2) {
+		m.loose += len(changed)
+		_, err := tx.ExecContext(ctx, m.company.bind("INSERT INTO meter_change (cluster, seq, changed) VALUES (?, ?, ?)"),
+			m.cluster, seq, seal.seal(changeKey(m.cluster, m.fold.Seq()), changed))
+		if err == nil {
+			_, err = tx.ExecContext(ctx, m.company.bind("UPDATE meter SET seq = ? WHERE cluster = ?"), seq, m.cluster)
+		}
+		return err
+	}
+	fold := m.fold.Encode()
+	m.whole, m.loose = len(fold), 0
+	_, err := tx.ExecContext(ctx, m.company.bind("DELETE FROM meter_change WHERE cluster = ?"), m.cluster)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, m.company.bind("INSERT INTO meter VALUES (?, ?, ?) ON CONFLICT (cluster) DO UPDATE SET seq = excluded.seq, fold = excluded.fold"),
+			m.cluster, seq, seal.seal([]byte(m.cluster), fold))
+	}
+	return err
+}
+
+// Rest leaves the meter whole, as versions before its changes know it. One that
+// was not left so stands still for them, and nothing of it is lost.
+func (m *Meter) Rest(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fold == nil || m.loose == 0 {
+		return nil
+	}
+	if err := m.leave(ctx); err != nil {
+		m.fold = nil
+		return m.explain("leave the meter", err)
+	}
+	return nil
+}
+
+func (m *Meter) leave(ctx context.Context) error {
+	tx, err := m.company.write.BeginTx(ctx, m.company.writing)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // if it is not committed
+	if err := m.follows(ctx, tx); err != nil {
+		return err
+	}
+	if err := m.store(ctx, tx, true); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // follows refuses to go on from a place where the stored meter is not.

@@ -309,7 +309,16 @@ func TestCompanyFindsDamage(t *testing.T) {
 	if err := bill(); err == nil || !strings.Contains(err.Error(), "machine m2, hour "+ledger.Stamp(hour)+", ram") {
 		t.Errorf("a MiB-tick more: got %v; want it refused with machine and hour", err)
 	}
-	for _, q := range []string{"UPDATE used SET value = x'00'", "UPDATE meter SET fold = x'0102030405'"} {
+	if err := m.Take(t.Context(), []state.Record{{Seq: state.Seq(len(records)) + 1, At: now, Kind: state.JobRecord}}); err != nil {
+		t.Fatal(err)
+	}
+	var changed []byte
+	if err := c.write.QueryRowContext(t.Context(), "SELECT changed FROM meter_change").Scan(&changed); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []string{
+		"UPDATE used SET value = x'00'", "UPDATE meter_change SET changed = x'0102030405'", "DELETE FROM meter_change", "UPDATE meter SET fold = x'0102030405'",
+	} {
 		set(sealed)
 		if _, err := c.write.ExecContext(t.Context(), q); err != nil {
 			t.Fatal(err)
@@ -390,13 +399,13 @@ func TestOpenCompanyRefuses(t *testing.T) {
 	}
 	refused("in use", path, fault.Conflict, "another server uses")
 	refused("no directory", filepath.Join(dir, "none", "x.db"), fault.Denied, "does not exist")
-	if _, err := c.write.ExecContext(t.Context(), "UPDATE schema_version SET version_id = 3 WHERE version_id = 1"); err != nil {
+	if _, err := c.write.ExecContext(t.Context(), "UPDATE schema_version SET version_id = 4 WHERE version_id = 2"); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	refused("two versions ahead", path, fault.Invalid, "tables of version 3")
+	refused("two versions ahead", path, fault.Invalid, "tables of version 4")
 
 	garbage := filepath.Join(dir, "garbage.db")
 	if err := os.WriteFile(garbage, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
