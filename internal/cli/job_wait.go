@@ -114,6 +114,11 @@ func judge(r *pb.GetJobResponse, until string) verdict {
 	waits := ""
 	for _, t := range r.GetTasks() {
 		s := t.GetStatus()
+		if t.GetCreatedUnixNanos() < r.GetJob().GetCreatedUnixNanos() { // what became of it is another job's story
+			by["yet to come"]++
+			v.good = false
+			continue
+		}
 		by[s]++
 		done := s == "FINISHED" || s == "RUNNING" && until == "RUNNING"
 		v.good = v.good && done

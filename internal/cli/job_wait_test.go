@@ -6,6 +6,19 @@ import (
 	pb "github.com/covey-platform/covey/api/covey/v1"
 )
 
+// What became of an earlier job of the same name says nothing about this one.
+func TestJudgeCreatedAnew(t *testing.T) {
+	for _, status := range []string{"FINISHED", "KILLED", "KILLING", "FAILED"} {
+		v := judge(&pb.GetJobResponse{
+			Job:   &pb.Job{CreatedUnixNanos: 20},
+			Tasks: []*pb.Task{{Status: "FINISHED", CreatedUnixNanos: 20}, {Status: status, CreatedUnixNanos: 19}},
+		}, "FINISHED")
+		if v.good || v.bad != nil || v.text != "1 FINISHED, 1 yet to come" {
+			t.Errorf("%s: got good %v, bad %v, %q; want to wait for the new task", status, v.good, v.bad, v.text)
+		}
+	}
+}
+
 // A wait ends early for what will not get better by itself, and for nothing
 // else.
 func TestJudge(t *testing.T) {

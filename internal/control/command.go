@@ -25,7 +25,7 @@ type Answer struct {
 	Text  string     // for people
 }
 
-// CreateJob asks for a new job.
+// CreateJob asks for a new job. One of the same name makes way if it is [Over].
 type CreateJob struct {
 	Job job.Job
 	By  string
@@ -83,7 +83,12 @@ func (c CreateJob) do(t *Turn) (Answer, error) {
 	}
 	s := t.draft.Snapshot()
 	if old, ok := s.Job(c.Job.Key); ok {
-		return Answer{}, fault.Conflict.Errorf("job %s exists: %s; kill it first, or choose another name", c.Job.Key, t.describe(old))
+		if !Over(s, old) {
+			return Answer{}, fault.Conflict.Errorf("job %s exists: %s; kill it first, or choose another name", c.Job.Key, Describe(s, old))
+		}
+		if err := t.apply(state.DropJob{Key: old.Key, Base: old.Rev, By: c.By, Reason: "it had ended, and is created anew"}); err != nil {
+			return Answer{}, err
+		}
 	}
 	if err := t.apply(state.PutJob{Job: c.Job, By: c.By}); err != nil {
 		return Answer{}, err
@@ -99,16 +104,34 @@ func (c CreateJob) do(t *Turn) (Answer, error) {
 	return Answer{Tasks: c.Job.Instances.Len(), Job: &row}, nil
 }
 
-// describe says what runs of a job, for people.
-func (t *Turn) describe(j state.Job) string {
+// Over reports whether a job has ended for good: no task of it lives, and none
+// will start. Only an ad hoc job ends so.
+func Over(s *state.Snapshot, j state.Job) bool {
+	for range s.TasksOf(j.Key) {
+		return false
+	}
+	ended := 0
+	for in := range s.Instances(j.Key) {
+		if in.Live || in.Open {
+			return false
+		}
+		if j.Instances.Has(in.N) {
+			ended++
+		}
+	}
+	return ended == j.Instances.Len()
+}
+
+// Describe says what runs of a job, for people.
+func Describe(s *state.Snapshot, j state.Job) string {
 	running, live := 0, 0
-	for x := range t.draft.Snapshot().TasksOf(j.Key) {
+	for x := range s.TasksOf(j.Key) {
 		live++
 		if x.State == task.Running {
 			running++
 		}
 	}
-	return fmt.Sprintf("%d instances, %d of its tasks live, %d running", j.Instances.Len(), live, running)
+	return fmt.Sprintf("%d of its %d instances live, %d running", live, j.Instances.Len(), running)
 }
 
 func (c KillJob) do(t *Turn) (Answer, error) {

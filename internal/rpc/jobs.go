@@ -36,8 +36,8 @@ func (s *services) CreateJob(ctx context.Context, req *connect.Request[pb.Create
 	if err != nil {
 		return nil, err
 	}
-	if old, ok := snap.Job(key); ok { // before any work is spent; Do checks again
-		return nil, fault.Conflict.Errorf("job %s exists, with %d instances; kill it first, or choose another name", fullKey(snap, key), old.Instances.Len())
+	if old, ok := snap.Job(key); ok && !control.Over(snap, old) { // before any work is spent; Do checks again
+		return nil, fault.Conflict.Errorf("job %s exists: %s; kill it first, or choose another name", fullKey(snap, key), control.Describe(snap, old))
 	}
 	j, err := s.evaluate(ctx, snap, key, m)
 	if err != nil {
