@@ -60,9 +60,35 @@ func (b Book) At(t unit.Tick) (Price, error) {
 		return 0
 	})
 	if !exact {
-		return Price{}, fault.NotFound.Errorf("the price book has no price for %s; add an entry that covers it", ledger.Stamp(t))
+		return Price{}, fault.NotFound.Errorf("the price book has no price for %s%s; add an entry that covers it", ledger.Stamp(t), b.around(i))
 	}
 	return b.Prices[i], nil
+}
+
+// around says what is before and after the gap in front of entry i.
+func (b Book) around(i int) string {
+	var parts []string
+	if i > 0 {
+		parts = append(parts, "the entry before it ends at "+ledger.Stamp(b.Prices[i-1].To))
+	}
+	if i < len(b.Prices) {
+		parts = append(parts, "the one after it begins at "+ledger.Stamp(b.Prices[i].From))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(parts, ", ")
+}
+
+// Until returns the first moment from t on for which there is no price, or
+// Forever.
+func (b Book) Until(t unit.Tick) unit.Tick {
+	for _, p := range b.Prices {
+		if p.From <= t && t < p.To {
+			t = p.To
+		}
+	}
+	return t
 }
 
 // Cost returns what amounts cost.

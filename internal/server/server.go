@@ -95,6 +95,7 @@ func serve(ctx context.Context, cfg Config, company *store.Company, b backend, l
 	g.Go(func() error { return b.metering.run(ctx, b.Published) })
 	g.Go(func() error { return b.housekeep(ctx) })
 	g.Go(func() error { return b.eval.run(ctx) })
+	g.Go(func() error { return watchPrices(ctx, b.book, cfg.PriceBook, b.wall, cfg.Log) })
 	if b.shared == nil {
 		if err := b.addToken(ctx, b.ring.me.Token, who); err != nil {
 			return err
