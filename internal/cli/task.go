@@ -263,7 +263,8 @@ func (a *app) taskExplain() *cobra.Command {
 				All    int32        `json:"machines,omitempty"` // of the cluster now
 				May    int32        `json:"allowed,omitempty"`  // that may run it
 				Room   int32        `json:"room,omitempty"`     // that would take one more
-			}{r.GetTaskId(), r.GetStatus(), r.GetText(), nil, []eventJSON{}, r.GetMachines(), r.GetAllowed(), r.GetRoom()}
+				Scores []scoreJSON  `json:"scores,omitempty"`
+			}{r.GetTaskId(), r.GetStatus(), r.GetText(), nil, []eventJSON{}, r.GetMachines(), r.GetAllowed(), r.GetRoom(), scoresOf(r.GetScores())}
 			if x := r.GetWaits(); x != nil {
 				e := explainOf(x)
 				v.Why = &e
@@ -274,6 +275,45 @@ func (a *app) taskExplain() *cobra.Command {
 			return a.print(cmd, v, func(w io.Writer) { explainTaskTable(w, r) })
 		},
 	}
+}
+
+// scoreJSON is how well a task fits on a machine; the least score fits best.
+type scoreJSON struct {
+	Machine string `json:"machine"`
+	Score   string `json:"score"`
+	Last    bool   `json:"last"` // maintenance is scheduled: all others come first
+	Here    bool   `json:"here"`
+}
+
+func scoresOf(list []*pb.MachineScore) (out []scoreJSON) {
+	for _, x := range list {
+		out = append(out, scoreJSON{x.GetMachine(), thousandths(x.GetThousandths()), x.GetLast(), x.GetHere()})
+	}
+	return out
+}
+
+func thousandths(n int64) string { return fmt.Sprintf("%d.%03d", n/1000, n%1000) }
+
+// scoreTable shows where a task would go if it were placed now, best first.
+func scoreTable(w io.Writer, list []*pb.MachineScore) {
+	if len(list) == 0 {
+		return
+	}
+	_, _ = fmt.Fprintln(w, "placed now, it would go to the first of these: score = what is free, each measure as a part of the largest machine's, summed")
+	var rows [][]string
+	for _, x := range list {
+		note := ""
+		switch {
+		case x.GetHere() && x.GetLast():
+			note = "it is here; maintenance is scheduled"
+		case x.GetHere():
+			note = "it is here"
+		case x.GetLast():
+			note = "maintenance is scheduled"
+		}
+		rows = append(rows, []string{x.GetMachine(), thousandths(x.GetThousandths()), note})
+	}
+	table(w, []string{"MACHINE", "SCORE", "NOTE"}, rows)
 }
 
 func explainTaskTable(w io.Writer, r *pb.ExplainTaskResponse) {
@@ -300,6 +340,7 @@ func explainTaskTable(w io.Writer, r *pb.ExplainTaskResponse) {
 	if n := r.GetMachines(); n > 0 {
 		_, _ = fmt.Fprintf(w, "now %d of %s may run it, and %d would take one more like it\n", r.GetAllowed(), many(int(n), "machine"), r.GetRoom())
 	}
+	scoreTable(w, r.GetScores())
 	if x := r.GetWaits(); x != nil {
 		explainRows(w, x)
 	}

@@ -267,8 +267,11 @@ func (s *services) instances(m interface {
 	return key, some, err
 }
 
-// maxVerdicts bounds the machines that an explanation names.
-const maxVerdicts = 100
+// Bounds of the machines that an explanation names, and compares.
+const (
+	maxVerdicts = 100
+	maxScores   = 5
+)
 
 // ExplainJob says of each instance why it waits, or where it is. The machines
 // are asked once for all tasks that wait for the same.

@@ -163,11 +163,14 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 		fillExplanation(resp.Waits, w, true)
 	}
 	if t.State.Placed() {
-		a, failed := sched.Elsewhere(v.Snapshot, t.ID)
+		a, failed := sched.Elsewhere(v.Snapshot, t.ID, maxScores)
 		if failed != nil {
 			return nil, failed
 		}
 		resp.Machines, resp.Allowed, resp.Room = count(a.Machines), count(a.Allowed), count(a.Room)
+		for _, x := range a.Scores {
+			resp.Scores = append(resp.Scores, &pb.MachineScore{Machine: string(x.Machine), Thousandths: x.Thousandths, Last: x.Last, Here: x.Here})
+		}
 	}
 	all, truncated, err := s.lastEvents(ctx, v.Snapshot, eventFilter{key: key, instance: t.ID.Instance, attempt: t.ID.Attempt, limit: maxSteps})
 	if err != nil {

@@ -1,7 +1,11 @@
 package sched
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
 )
@@ -11,12 +15,28 @@ type Alternatives struct {
 	Machines int // of the cluster
 	Allowed  int // that are up, take tasks and meet its constraints, limits aside
 	Room     int // of them, those that would take one more task like it now
+
+	// Scores of the machine that it is on and of those with room, as if it were
+	// placed now: the first would get it. None for a task with a GPU, which goes
+	// where the least of the GPUs comes to waste.
+	Scores []Score
 }
 
-// Elsewhere counts the machines on which a live task could be, looking at the
-// whole snapshot and at no index, so that it may be called from anywhere. An
-// error of kind NotFound says that no such task is live.
-func Elsewhere(s *state.Snapshot, id task.ID) (Alternatives, error) {
+// A Score says how well a task fits on a machine: the least is the best fit.
+type Score struct {
+	Machine machine.ID
+	// What is free there, each measure in thousandths of the largest machine's,
+	// summed.
+	Thousandths int64
+	Last        bool // maintenance is scheduled: all others come first
+	Here        bool // the task is on it, and what it has counts as free
+}
+
+// Elsewhere counts the machines on which a live task could be and scores the
+// best of them, at most so many, looking at the whole snapshot and at no index,
+// so that it may be called from anywhere. The one that the task is on is always
+// among those scored. An error of kind NotFound says that no such task is live.
+func Elsewhere(s *state.Snapshot, id task.ID, scores int) (Alternatives, error) {
 	var a Alternatives
 	t, ok := s.Task(id)
 	if !ok {
@@ -27,15 +47,48 @@ func Elsewhere(s *state.Snapshot, id task.ID) (Alternatives, error) {
 		return a, fault.Internal.Errorf("task %s: %s", id, lostConfig)
 	}
 	v := surveyOf(s, shapeOf(id.Job, cfg), id.Job)
+	var fits []fit
 	for row := range s.Machines() {
 		a.Machines++
 		if !row.Up || treeOf(row.Machine) == nowhere || !v.shape.allows(&row.Machine) {
 			continue
 		}
 		a.Allowed++
-		if h := look(s, row, nil); len(judge(&h, v.shape, v.moving)) == 0 {
+		h := look(s, row, nil)
+		room := len(judge(&h, v.shape, v.moving)) == 0
+		if room {
 			a.Room++
 		}
+		if here := row.ID == t.Machine; t.Resources.GPU == 0 && (room || here) {
+			free := h.free
+			if here {
+				free = free.Add(t.Resources)
+			}
+			fits = append(fits, fit{row.ID, treeOf(row.Machine), leftover(free, v.largest), here})
+		}
 	}
+	a.Scores = scored(fits, scores)
 	return a, nil
+}
+
+// A fit is a machine that would take a task.
+type fit struct {
+	machine machine.ID
+	tree    int8
+	left    int64
+	here    bool
+}
+
+// scored returns scores in the order in which the task would go to machines,
+// of at most so many of them, and of the one where the task is.
+func scored(fits []fit, most int) (out []Score) {
+	slices.SortFunc(fits, func(a, b fit) int {
+		return cmp.Or(cmp.Compare(a.tree, b.tree), cmp.Compare(a.left, b.left), cmp.Compare(a.machine, b.machine))
+	})
+	for i, f := range fits {
+		if i < most || f.here {
+			out = append(out, Score{Machine: f.machine, Thousandths: f.left * 1000 / scale, Last: f.tree == lastly, Here: f.here})
+		}
+	}
+	return out
 }

@@ -1,9 +1,11 @@
 package sched
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
@@ -32,14 +34,67 @@ func TestAlternatives(t *testing.T) {
 	id := task.ID{Job: j.Key, Attempt: 1}
 	changes, _ := Plan(w.s, w.x, w.now, Limits{})
 	w.do(changes...)
-	got, err := Elsewhere(w.s, id)
+	got, err := Elsewhere(w.s, id, 5)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(Alternatives{Machines: 5, Allowed: 3, Room: 1}, got); d != "" {
+	want := Alternatives{Machines: 5, Allowed: 3, Room: 1, Scores: []Score{{Machine: "one", Thousandths: 1000, Here: true}, {Machine: "two", Thousandths: 1000}}}
+	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	if _, err = Elsewhere(w.s, task.ID{Job: j.Key, Attempt: 2}); fault.Of(err) != fault.NotFound {
+	if _, err = Elsewhere(w.s, task.ID{Job: j.Key, Attempt: 2}, 5); fault.Of(err) != fault.NotFound {
 		t.Errorf("of a task that is not there: %v; want an error of kind not found", err)
+	}
+}
+
+// TestScores: the machine that a task was given is the first by the scores, in
+// worlds of any kind, and the list is as long as was asked for.
+func TestScores(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWorld(t)
+		for i := range rapid.IntRange(1, 8).Draw(rt, "machines") {
+			id := machine.ID(fmt.Sprintf("m%d", i))
+			w.add(id, unit.Resources{
+				CPU: rapid.Int64Range(500, 4000).Draw(rt, "cpu"), RAM: rapid.Int64Range(1, 8).Draw(rt, "ram") * unit.MiB, Disk: rapid.Int64Range(1, 8).Draw(rt, "disk") * unit.MiB,
+			})
+			if rapid.IntRange(0, 3).Draw(rt, "maintenance") == 0 {
+				w.edit(id, func(m *machine.Machine) { m.Mode = machine.Scheduled })
+			}
+		}
+		for i := range rapid.IntRange(1, 12).Draw(rt, "jobs") {
+			k := job.Key(fmt.Sprintf("x/prod/j%d", i))
+			w.submit(k, 1, asks(unit.Resources{CPU: rapid.Int64Range(1, 2000).Draw(rt, "needs"), RAM: rapid.Int64Range(0, 2).Draw(rt, "needs ram") * unit.MiB}, 0))
+			w.plan()
+			at := w.where(k, 0)
+			if at == "" {
+				continue
+			}
+			most := rapid.IntRange(1, 4).Draw(rt, "scores")
+			got, err := Elsewhere(w.s, w.id(k, 0), most)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			if len(got.Scores) == 0 || !got.Scores[0].Here || got.Scores[0].Machine != at || len(got.Scores) > most {
+				rt.Fatalf("%s went to %s; the %d best are %+v", k, at, most, got.Scores)
+			}
+		}
+	})
+}
+
+// TestScoresKeepHere: the machine where the task is has its score shown, however
+// many are better by now.
+func TestScoresKeepHere(t *testing.T) {
+	var fits []fit
+	for i, id := range []machine.ID{"a", "b", "c", "d"} {
+		fits = append(fits, fit{id, preferred, int64(4-i) * scale, id == "a"})
+	}
+	fits = append(fits, fit{"e", lastly, 0, false})
+	want := []Score{{Machine: "d", Thousandths: 1000}, {Machine: "c", Thousandths: 2000}, {Machine: "a", Thousandths: 4000, Here: true}}
+	if d := cmp.Diff(want, scored(fits, 2)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	want = []Score{want[0], want[1], {Machine: "b", Thousandths: 3000}, want[2], {Machine: "e", Last: true}}
+	if d := cmp.Diff(want, scored(fits, 9)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }

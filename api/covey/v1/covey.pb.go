@@ -1651,7 +1651,10 @@ type ExplainTaskResponse struct {
 	// Of them, those that are up and that its constraints allow.
 	Allowed int32 `protobuf:"varint,8,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// Of those, the ones that would take one more task like it now.
-	Room          int32 `protobuf:"varint,9,opt,name=room,proto3" json:"room,omitempty"`
+	Room int32 `protobuf:"varint,9,opt,name=room,proto3" json:"room,omitempty"`
+	// The machine that it is on, and the best of those with room, as if it were
+	// placed now: the first would get it. None for a task with a GPU.
+	Scores        []*MachineScore `protobuf:"bytes,10,rep,name=scores,proto3" json:"scores,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1749,6 +1752,87 @@ func (x *ExplainTaskResponse) GetRoom() int32 {
 	return 0
 }
 
+func (x *ExplainTaskResponse) GetScores() []*MachineScore {
+	if x != nil {
+		return x.Scores
+	}
+	return nil
+}
+
+// MachineScore says how well a task fits on a machine.
+type MachineScore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// What is free there, each measure in thousandths of what the largest machine
+	// of the cluster has, summed: the least is the best fit.
+	Thousandths int64 `protobuf:"varint,2,opt,name=thousandths,proto3" json:"thousandths,omitempty"`
+	// Maintenance is scheduled for it: all others come first.
+	Last bool `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	// The task is on it, and what the task has counts as free.
+	Here          bool `protobuf:"varint,4,opt,name=here,proto3" json:"here,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MachineScore) Reset() {
+	*x = MachineScore{}
+	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MachineScore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MachineScore) ProtoMessage() {}
+
+func (x *MachineScore) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MachineScore.ProtoReflect.Descriptor instead.
+func (*MachineScore) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *MachineScore) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *MachineScore) GetThousandths() int64 {
+	if x != nil {
+		return x.Thousandths
+	}
+	return 0
+}
+
+func (x *MachineScore) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *MachineScore) GetHere() bool {
+	if x != nil {
+		return x.Here
+	}
+	return false
+}
+
 // ReadLogRequest says whose log to read.
 type ReadLogRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1775,7 +1859,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	mi := &file_covey_v1_covey_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1871,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	mi := &file_covey_v1_covey_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1884,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{26}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadLogRequest) GetKey() string {
@@ -1874,7 +1958,7 @@ type LogPosition struct {
 
 func (x *LogPosition) Reset() {
 	*x = LogPosition{}
-	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	mi := &file_covey_v1_covey_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1970,7 @@ func (x *LogPosition) String() string {
 func (*LogPosition) ProtoMessage() {}
 
 func (x *LogPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	mi := &file_covey_v1_covey_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +1983,7 @@ func (x *LogPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
 func (*LogPosition) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{27}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogPosition) GetTaskId() string {
@@ -1944,7 +2028,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	mi := &file_covey_v1_covey_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2040,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	mi := &file_covey_v1_covey_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2053,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{28}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadLogResponse) GetTaskId() string {
@@ -2029,7 +2113,7 @@ type ListFilesRequest struct {
 
 func (x *ListFilesRequest) Reset() {
 	*x = ListFilesRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[29]
+	mi := &file_covey_v1_covey_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2125,7 @@ func (x *ListFilesRequest) String() string {
 func (*ListFilesRequest) ProtoMessage() {}
 
 func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[29]
+	mi := &file_covey_v1_covey_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2138,7 @@ func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListFilesRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{29}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListFilesRequest) GetKey() string {
@@ -2097,7 +2181,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_covey_v1_covey_proto_msgTypes[30]
+	mi := &file_covey_v1_covey_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2193,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[30]
+	mi := &file_covey_v1_covey_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2206,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{30}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *File) GetName() string {
@@ -2171,7 +2255,7 @@ type ListFilesResponse struct {
 
 func (x *ListFilesResponse) Reset() {
 	*x = ListFilesResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[31]
+	mi := &file_covey_v1_covey_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2267,7 @@ func (x *ListFilesResponse) String() string {
 func (*ListFilesResponse) ProtoMessage() {}
 
 func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[31]
+	mi := &file_covey_v1_covey_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2280,7 @@ func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListFilesResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{31}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListFilesResponse) GetFiles() []*File {
@@ -2221,7 +2305,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[32]
+	mi := &file_covey_v1_covey_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2317,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[32]
+	mi := &file_covey_v1_covey_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2330,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{32}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReadFileRequest) GetKey() string {
@@ -2281,7 +2365,7 @@ type ReadFileResponse struct {
 
 func (x *ReadFileResponse) Reset() {
 	*x = ReadFileResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[33]
+	mi := &file_covey_v1_covey_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2377,7 @@ func (x *ReadFileResponse) String() string {
 func (*ReadFileResponse) ProtoMessage() {}
 
 func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[33]
+	mi := &file_covey_v1_covey_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2390,7 @@ func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
 func (*ReadFileResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{33}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadFileResponse) GetData() []byte {
@@ -2329,7 +2413,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[34]
+	mi := &file_covey_v1_covey_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2425,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[34]
+	mi := &file_covey_v1_covey_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2438,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{34}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListMachinesRequest) GetLimit() int32 {
@@ -2384,7 +2468,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[35]
+	mi := &file_covey_v1_covey_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2396,7 +2480,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[35]
+	mi := &file_covey_v1_covey_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2409,7 +2493,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{35}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -2437,7 +2521,7 @@ type GetMachineRequest struct {
 
 func (x *GetMachineRequest) Reset() {
 	*x = GetMachineRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[36]
+	mi := &file_covey_v1_covey_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2533,7 @@ func (x *GetMachineRequest) String() string {
 func (*GetMachineRequest) ProtoMessage() {}
 
 func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[36]
+	mi := &file_covey_v1_covey_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2546,7 @@ func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetMachineRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{36}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetMachineRequest) GetId() string {
@@ -2485,7 +2569,7 @@ type GetMachineResponse struct {
 
 func (x *GetMachineResponse) Reset() {
 	*x = GetMachineResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[37]
+	mi := &file_covey_v1_covey_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2581,7 @@ func (x *GetMachineResponse) String() string {
 func (*GetMachineResponse) ProtoMessage() {}
 
 func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[37]
+	mi := &file_covey_v1_covey_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2510,7 +2594,7 @@ func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineResponse.ProtoReflect.Descriptor instead.
 func (*GetMachineResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{37}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetMachineResponse) GetMachine() *Machine {
@@ -2542,7 +2626,7 @@ type GetBillRequest struct {
 
 func (x *GetBillRequest) Reset() {
 	*x = GetBillRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[38]
+	mi := &file_covey_v1_covey_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2638,7 @@ func (x *GetBillRequest) String() string {
 func (*GetBillRequest) ProtoMessage() {}
 
 func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[38]
+	mi := &file_covey_v1_covey_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2651,7 @@ func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillRequest.ProtoReflect.Descriptor instead.
 func (*GetBillRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{38}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetBillRequest) GetBy() string {
@@ -2612,7 +2696,7 @@ type BillHour struct {
 
 func (x *BillHour) Reset() {
 	*x = BillHour{}
-	mi := &file_covey_v1_covey_proto_msgTypes[39]
+	mi := &file_covey_v1_covey_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2708,7 @@ func (x *BillHour) String() string {
 func (*BillHour) ProtoMessage() {}
 
 func (x *BillHour) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[39]
+	mi := &file_covey_v1_covey_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2721,7 @@ func (x *BillHour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillHour.ProtoReflect.Descriptor instead.
 func (*BillHour) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{39}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BillHour) GetHour() string {
@@ -2699,7 +2783,7 @@ type Amounts struct {
 
 func (x *Amounts) Reset() {
 	*x = Amounts{}
-	mi := &file_covey_v1_covey_proto_msgTypes[40]
+	mi := &file_covey_v1_covey_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +2795,7 @@ func (x *Amounts) String() string {
 func (*Amounts) ProtoMessage() {}
 
 func (x *Amounts) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[40]
+	mi := &file_covey_v1_covey_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2808,7 @@ func (x *Amounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amounts.ProtoReflect.Descriptor instead.
 func (*Amounts) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{40}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Amounts) GetCpuCoreHours() string {
@@ -2772,7 +2856,7 @@ type BillRow struct {
 
 func (x *BillRow) Reset() {
 	*x = BillRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[41]
+	mi := &file_covey_v1_covey_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +2868,7 @@ func (x *BillRow) String() string {
 func (*BillRow) ProtoMessage() {}
 
 func (x *BillRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[41]
+	mi := &file_covey_v1_covey_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +2881,7 @@ func (x *BillRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillRow.ProtoReflect.Descriptor instead.
 func (*BillRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{41}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *BillRow) GetOwner() string {
@@ -2849,7 +2933,7 @@ type GetBillResponse struct {
 
 func (x *GetBillResponse) Reset() {
 	*x = GetBillResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[42]
+	mi := &file_covey_v1_covey_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +2945,7 @@ func (x *GetBillResponse) String() string {
 func (*GetBillResponse) ProtoMessage() {}
 
 func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[42]
+	mi := &file_covey_v1_covey_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +2958,7 @@ func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillResponse.ProtoReflect.Descriptor instead.
 func (*GetBillResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{42}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetBillResponse) GetHours() []*BillHour {
@@ -2934,7 +3018,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[43]
+	mi := &file_covey_v1_covey_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3030,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[43]
+	mi := &file_covey_v1_covey_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3043,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{43}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetUsageRequest) GetBy() string {
@@ -2998,7 +3082,7 @@ type UsageRow struct {
 
 func (x *UsageRow) Reset() {
 	*x = UsageRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[44]
+	mi := &file_covey_v1_covey_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3094,7 @@ func (x *UsageRow) String() string {
 func (*UsageRow) ProtoMessage() {}
 
 func (x *UsageRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[44]
+	mi := &file_covey_v1_covey_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3107,7 @@ func (x *UsageRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRow.ProtoReflect.Descriptor instead.
 func (*UsageRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{44}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *UsageRow) GetOwner() string {
@@ -3062,7 +3146,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[45]
+	mi := &file_covey_v1_covey_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3158,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[45]
+	mi := &file_covey_v1_covey_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3171,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{45}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetUsageResponse) GetRows() []*UsageRow {
@@ -3120,7 +3204,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[46]
+	mi := &file_covey_v1_covey_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3216,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[46]
+	mi := &file_covey_v1_covey_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3229,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{46}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{47}
 }
 
 // HeldTask is a task that runs though the cluster does not know it.
@@ -3163,7 +3247,7 @@ type HeldTask struct {
 
 func (x *HeldTask) Reset() {
 	*x = HeldTask{}
-	mi := &file_covey_v1_covey_proto_msgTypes[47]
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3259,7 @@ func (x *HeldTask) String() string {
 func (*HeldTask) ProtoMessage() {}
 
 func (x *HeldTask) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[47]
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3272,7 @@ func (x *HeldTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldTask.ProtoReflect.Descriptor instead.
 func (*HeldTask) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{47}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *HeldTask) GetId() string {
@@ -3251,7 +3335,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3347,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3276,7 +3360,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetClusterResponse) GetName() string {
@@ -3399,7 +3483,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3411,7 +3495,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3424,7 +3508,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Server) GetName() string {
@@ -3463,7 +3547,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3559,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3572,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateTokenRequest) GetKind() string {
@@ -3525,7 +3609,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +3621,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,7 +3634,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3576,7 +3660,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3672,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3685,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
 }
 
 // Token is a token without its secret.
@@ -3623,7 +3707,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3719,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3732,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Token) GetId() string {
@@ -3697,7 +3781,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3709,7 +3793,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3722,7 +3806,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3743,7 +3827,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3839,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3852,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3787,7 +3871,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3799,7 +3883,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3812,7 +3896,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
 }
 
 // EndRecoveryRequest ends a recovery.
@@ -3824,7 +3908,7 @@ type EndRecoveryRequest struct {
 
 func (x *EndRecoveryRequest) Reset() {
 	*x = EndRecoveryRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3836,7 +3920,7 @@ func (x *EndRecoveryRequest) String() string {
 func (*EndRecoveryRequest) ProtoMessage() {}
 
 func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3849,7 +3933,7 @@ func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*EndRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
 }
 
 // EndRecoveryResponse says what is ending.
@@ -3863,7 +3947,7 @@ type EndRecoveryResponse struct {
 
 func (x *EndRecoveryResponse) Reset() {
 	*x = EndRecoveryResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3875,7 +3959,7 @@ func (x *EndRecoveryResponse) String() string {
 func (*EndRecoveryResponse) ProtoMessage() {}
 
 func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3888,7 +3972,7 @@ func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*EndRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *EndRecoveryResponse) GetTasks() int32 {
@@ -3907,7 +3991,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4003,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4016,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
 }
 
 // ResumeResponse says what was done.
@@ -3948,7 +4032,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3960,7 +4044,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3973,7 +4057,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ResumeResponse) GetText() string {
@@ -3999,7 +4083,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[61]
+	mi := &file_covey_v1_covey_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4011,7 +4095,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[61]
+	mi := &file_covey_v1_covey_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4024,7 +4108,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{61}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{62}
 }
 
 // ExportStateResponse is a piece of the file, in order. The file is whole when
@@ -4039,7 +4123,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[62]
+	mi := &file_covey_v1_covey_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +4135,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[62]
+	mi := &file_covey_v1_covey_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4064,7 +4148,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{62}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ExportStateResponse) GetData() []byte {
@@ -4192,7 +4276,7 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x12ExplainTaskRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
-	"\aattempt\x18\x03 \x01(\rR\aattempt\"\xa4\x02\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\"\xd4\x02\n" +
 	"\x13ExplainTaskResponse\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x12\n" +
@@ -4202,7 +4286,14 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\ttruncated\x18\x06 \x01(\bR\ttruncated\x12\x1a\n" +
 	"\bmachines\x18\a \x01(\x05R\bmachines\x12\x18\n" +
 	"\aallowed\x18\b \x01(\x05R\aallowed\x12\x12\n" +
-	"\x04room\x18\t \x01(\x05R\x04room\"\xe5\x01\n" +
+	"\x04room\x18\t \x01(\x05R\x04room\x12.\n" +
+	"\x06scores\x18\n" +
+	" \x03(\v2\x16.covey.v1.MachineScoreR\x06scores\"r\n" +
+	"\fMachineScore\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12 \n" +
+	"\vthousandths\x18\x02 \x01(\x03R\vthousandths\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\bR\x04last\x12\x12\n" +
+	"\x04here\x18\x04 \x01(\bR\x04here\"\xe5\x01\n" +
 	"\x0eReadLogRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
@@ -4398,7 +4489,7 @@ func file_covey_v1_covey_proto_rawDescGZIP() []byte {
 	return file_covey_v1_covey_proto_rawDescData
 }
 
-var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_covey_v1_covey_proto_goTypes = []any{
 	(*CreateJobRequest)(nil),       // 0: covey.v1.CreateJobRequest
 	(*CreateJobResponse)(nil),      // 1: covey.v1.CreateJobResponse
@@ -4426,139 +4517,141 @@ var file_covey_v1_covey_proto_goTypes = []any{
 	(*ListTaskEventsResponse)(nil), // 23: covey.v1.ListTaskEventsResponse
 	(*ExplainTaskRequest)(nil),     // 24: covey.v1.ExplainTaskRequest
 	(*ExplainTaskResponse)(nil),    // 25: covey.v1.ExplainTaskResponse
-	(*ReadLogRequest)(nil),         // 26: covey.v1.ReadLogRequest
-	(*LogPosition)(nil),            // 27: covey.v1.LogPosition
-	(*ReadLogResponse)(nil),        // 28: covey.v1.ReadLogResponse
-	(*ListFilesRequest)(nil),       // 29: covey.v1.ListFilesRequest
-	(*File)(nil),                   // 30: covey.v1.File
-	(*ListFilesResponse)(nil),      // 31: covey.v1.ListFilesResponse
-	(*ReadFileRequest)(nil),        // 32: covey.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),       // 33: covey.v1.ReadFileResponse
-	(*ListMachinesRequest)(nil),    // 34: covey.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),   // 35: covey.v1.ListMachinesResponse
-	(*GetMachineRequest)(nil),      // 36: covey.v1.GetMachineRequest
-	(*GetMachineResponse)(nil),     // 37: covey.v1.GetMachineResponse
-	(*GetBillRequest)(nil),         // 38: covey.v1.GetBillRequest
-	(*BillHour)(nil),               // 39: covey.v1.BillHour
-	(*Amounts)(nil),                // 40: covey.v1.Amounts
-	(*BillRow)(nil),                // 41: covey.v1.BillRow
-	(*GetBillResponse)(nil),        // 42: covey.v1.GetBillResponse
-	(*GetUsageRequest)(nil),        // 43: covey.v1.GetUsageRequest
-	(*UsageRow)(nil),               // 44: covey.v1.UsageRow
-	(*GetUsageResponse)(nil),       // 45: covey.v1.GetUsageResponse
-	(*GetClusterRequest)(nil),      // 46: covey.v1.GetClusterRequest
-	(*HeldTask)(nil),               // 47: covey.v1.HeldTask
-	(*GetClusterResponse)(nil),     // 48: covey.v1.GetClusterResponse
-	(*Server)(nil),                 // 49: covey.v1.Server
-	(*CreateTokenRequest)(nil),     // 50: covey.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 51: covey.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),      // 52: covey.v1.ListTokensRequest
-	(*Token)(nil),                  // 53: covey.v1.Token
-	(*ListTokensResponse)(nil),     // 54: covey.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),     // 55: covey.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 56: covey.v1.RevokeTokenResponse
-	(*EndRecoveryRequest)(nil),     // 57: covey.v1.EndRecoveryRequest
-	(*EndRecoveryResponse)(nil),    // 58: covey.v1.EndRecoveryResponse
-	(*ResumeRequest)(nil),          // 59: covey.v1.ResumeRequest
-	(*ResumeResponse)(nil),         // 60: covey.v1.ResumeResponse
-	(*ExportStateRequest)(nil),     // 61: covey.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),    // 62: covey.v1.ExportStateResponse
-	nil,                            // 63: covey.v1.CreateJobRequest.FilesEntry
-	nil,                            // 64: covey.v1.JobSummary.TasksEntry
-	nil,                            // 65: covey.v1.FitJobRequest.FilesEntry
-	(*Job)(nil),                    // 66: covey.v1.Job
-	(*Task)(nil),                   // 67: covey.v1.Task
-	(*TaskEvent)(nil),              // 68: covey.v1.TaskEvent
-	(*Machine)(nil),                // 69: covey.v1.Machine
-	(*Epoch)(nil),                  // 70: covey.v1.Epoch
+	(*MachineScore)(nil),           // 26: covey.v1.MachineScore
+	(*ReadLogRequest)(nil),         // 27: covey.v1.ReadLogRequest
+	(*LogPosition)(nil),            // 28: covey.v1.LogPosition
+	(*ReadLogResponse)(nil),        // 29: covey.v1.ReadLogResponse
+	(*ListFilesRequest)(nil),       // 30: covey.v1.ListFilesRequest
+	(*File)(nil),                   // 31: covey.v1.File
+	(*ListFilesResponse)(nil),      // 32: covey.v1.ListFilesResponse
+	(*ReadFileRequest)(nil),        // 33: covey.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),       // 34: covey.v1.ReadFileResponse
+	(*ListMachinesRequest)(nil),    // 35: covey.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),   // 36: covey.v1.ListMachinesResponse
+	(*GetMachineRequest)(nil),      // 37: covey.v1.GetMachineRequest
+	(*GetMachineResponse)(nil),     // 38: covey.v1.GetMachineResponse
+	(*GetBillRequest)(nil),         // 39: covey.v1.GetBillRequest
+	(*BillHour)(nil),               // 40: covey.v1.BillHour
+	(*Amounts)(nil),                // 41: covey.v1.Amounts
+	(*BillRow)(nil),                // 42: covey.v1.BillRow
+	(*GetBillResponse)(nil),        // 43: covey.v1.GetBillResponse
+	(*GetUsageRequest)(nil),        // 44: covey.v1.GetUsageRequest
+	(*UsageRow)(nil),               // 45: covey.v1.UsageRow
+	(*GetUsageResponse)(nil),       // 46: covey.v1.GetUsageResponse
+	(*GetClusterRequest)(nil),      // 47: covey.v1.GetClusterRequest
+	(*HeldTask)(nil),               // 48: covey.v1.HeldTask
+	(*GetClusterResponse)(nil),     // 49: covey.v1.GetClusterResponse
+	(*Server)(nil),                 // 50: covey.v1.Server
+	(*CreateTokenRequest)(nil),     // 51: covey.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 52: covey.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),      // 53: covey.v1.ListTokensRequest
+	(*Token)(nil),                  // 54: covey.v1.Token
+	(*ListTokensResponse)(nil),     // 55: covey.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),     // 56: covey.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 57: covey.v1.RevokeTokenResponse
+	(*EndRecoveryRequest)(nil),     // 58: covey.v1.EndRecoveryRequest
+	(*EndRecoveryResponse)(nil),    // 59: covey.v1.EndRecoveryResponse
+	(*ResumeRequest)(nil),          // 60: covey.v1.ResumeRequest
+	(*ResumeResponse)(nil),         // 61: covey.v1.ResumeResponse
+	(*ExportStateRequest)(nil),     // 62: covey.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),    // 63: covey.v1.ExportStateResponse
+	nil,                            // 64: covey.v1.CreateJobRequest.FilesEntry
+	nil,                            // 65: covey.v1.JobSummary.TasksEntry
+	nil,                            // 66: covey.v1.FitJobRequest.FilesEntry
+	(*Job)(nil),                    // 67: covey.v1.Job
+	(*Task)(nil),                   // 68: covey.v1.Task
+	(*TaskEvent)(nil),              // 69: covey.v1.TaskEvent
+	(*Machine)(nil),                // 70: covey.v1.Machine
+	(*Epoch)(nil),                  // 71: covey.v1.Epoch
 }
 var file_covey_v1_covey_proto_depIdxs = []int32{
-	63, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
-	66, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
-	66, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
-	67, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
-	64, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
+	64, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
+	67, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
+	67, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
+	68, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
+	65, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
 	5,  // 5: covey.v1.ListJobsResponse.jobs:type_name -> covey.v1.JobSummary
 	12, // 6: covey.v1.InstanceExplanation.verdicts:type_name -> covey.v1.Verdict
 	13, // 7: covey.v1.InstanceExplanation.machines:type_name -> covey.v1.MachineVerdict
 	14, // 8: covey.v1.ExplainJobResponse.instances:type_name -> covey.v1.InstanceExplanation
-	65, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
+	66, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
 	14, // 10: covey.v1.FitJobResponse.waits:type_name -> covey.v1.InstanceExplanation
 	18, // 11: covey.v1.FitJobResponse.machines:type_name -> covey.v1.MachineCount
 	19, // 12: covey.v1.FitJobResponse.stopped:type_name -> covey.v1.StoppedTask
-	68, // 13: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
-	68, // 14: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
+	69, // 13: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
+	69, // 14: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
 	14, // 15: covey.v1.ExplainTaskResponse.waits:type_name -> covey.v1.InstanceExplanation
-	68, // 16: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
-	27, // 17: covey.v1.ReadLogRequest.after:type_name -> covey.v1.LogPosition
-	30, // 18: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
-	69, // 19: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
-	69, // 20: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
-	67, // 21: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
-	40, // 22: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
-	40, // 23: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
-	39, // 24: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
-	41, // 25: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
-	40, // 26: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
-	40, // 27: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
-	44, // 28: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
-	70, // 29: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
-	47, // 30: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
-	49, // 31: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
-	53, // 32: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
-	0,  // 33: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
-	2,  // 34: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
-	4,  // 35: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
-	7,  // 36: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
-	9,  // 37: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
-	11, // 38: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
-	16, // 39: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
-	20, // 40: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
-	22, // 41: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
-	24, // 42: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
-	26, // 43: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
-	29, // 44: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
-	32, // 45: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
-	34, // 46: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
-	36, // 47: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
-	38, // 48: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
-	43, // 49: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
-	46, // 50: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
-	50, // 51: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
-	52, // 52: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
-	55, // 53: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
-	57, // 54: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
-	59, // 55: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
-	61, // 56: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
-	1,  // 57: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
-	3,  // 58: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
-	6,  // 59: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
-	8,  // 60: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
-	10, // 61: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
-	15, // 62: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
-	17, // 63: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
-	21, // 64: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
-	23, // 65: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
-	25, // 66: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
-	28, // 67: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
-	31, // 68: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
-	33, // 69: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
-	35, // 70: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
-	37, // 71: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
-	42, // 72: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
-	45, // 73: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
-	48, // 74: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
-	51, // 75: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
-	54, // 76: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
-	56, // 77: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
-	58, // 78: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
-	60, // 79: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
-	62, // 80: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
-	57, // [57:81] is the sub-list for method output_type
-	33, // [33:57] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	69, // 16: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
+	26, // 17: covey.v1.ExplainTaskResponse.scores:type_name -> covey.v1.MachineScore
+	28, // 18: covey.v1.ReadLogRequest.after:type_name -> covey.v1.LogPosition
+	31, // 19: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
+	70, // 20: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
+	70, // 21: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
+	68, // 22: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
+	41, // 23: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
+	41, // 24: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
+	40, // 25: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
+	42, // 26: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
+	41, // 27: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
+	41, // 28: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
+	45, // 29: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
+	71, // 30: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
+	48, // 31: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
+	50, // 32: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
+	54, // 33: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
+	0,  // 34: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
+	2,  // 35: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
+	4,  // 36: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
+	7,  // 37: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
+	9,  // 38: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
+	11, // 39: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
+	16, // 40: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
+	20, // 41: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
+	22, // 42: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
+	24, // 43: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
+	27, // 44: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
+	30, // 45: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
+	33, // 46: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
+	35, // 47: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
+	37, // 48: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
+	39, // 49: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
+	44, // 50: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
+	47, // 51: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
+	51, // 52: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
+	53, // 53: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
+	56, // 54: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
+	58, // 55: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
+	60, // 56: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
+	62, // 57: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
+	1,  // 58: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
+	3,  // 59: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
+	6,  // 60: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
+	8,  // 61: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
+	10, // 62: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
+	15, // 63: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
+	17, // 64: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
+	21, // 65: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
+	23, // 66: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
+	25, // 67: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
+	29, // 68: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
+	32, // 69: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
+	34, // 70: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
+	36, // 71: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
+	38, // 72: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
+	43, // 73: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
+	46, // 74: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
+	49, // 75: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
+	52, // 76: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
+	55, // 77: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
+	57, // 78: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
+	59, // 79: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
+	61, // 80: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
+	63, // 81: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
+	58, // [58:82] is the sub-list for method output_type
+	34, // [34:58] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_covey_proto_init() }
@@ -4573,7 +4666,7 @@ func file_covey_v1_covey_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_covey_v1_covey_proto_rawDesc), len(file_covey_v1_covey_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   66,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   5,
 		},
