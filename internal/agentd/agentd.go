@@ -18,6 +18,7 @@ import (
 	"github.com/covey-platform/covey/internal/runtime"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 // How often things are done that nothing else brings about.
@@ -218,8 +219,14 @@ func (d *daemon) drain(statuses <-chan runtime.Status) {
 // see takes in what the machine shows of a task.
 func (d *daemon) see(s runtime.Status) {
 	x := d.book.sighting(s.ID)
-	x.State, x.Reason = s.State, s.Reason
+	x.State, x.Reason, x.Orphan = s.State, s.Reason, s.Orphan
+	if s.Orphan && x.Resources == (unit.Resources{}) {
+		x.Resources = s.Holds
+	}
 	delete(d.starting, s.ID)
+	if s.Orphan && !s.Ended {
+		d.journal.resume(s.ID, unit.TickAt(time.Now()), s.CPUNanos)
+	}
 	if s.Ended {
 		d.ended(s)
 		if s.State == task.Killed && s.Reason == shutdownReason {

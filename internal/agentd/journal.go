@@ -136,6 +136,17 @@ func (j *journal) sample(id task.ID, now, started unit.Tick, cpuNanos, ram, disk
 	s.cpu = max(s.cpu, milliCoreTicks(cpuNanos))
 }
 
+// resume begins the account of a task that ran before and that the journal does
+// not know: what it used up to now was told, or is lost. Counted from its
+// start, it would be told twice.
+func (j *journal) resume(id task.ID, now unit.Tick, cpuNanos int64) {
+	if _, known := j.kept.Cuts[id.String()]; known || j.open[id] != nil {
+		return
+	}
+	c := cut{To: now, CPU: milliCoreTicks(cpuNanos)}
+	j.open[id] = &span{cut: c, at: now, cpu: c.CPU}
+}
+
 // cutAll makes facts of what every task used up to now. When too much waits
 // for the server, it makes none: the hours are told of later, in one.
 func (j *journal) cutAll(now unit.Tick) error {

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/ledger"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
@@ -285,5 +287,44 @@ func TestOpenJournalBad(t *testing.T) {
 		if got, _ := os.ReadFile(filepath.Join(dir, "journal.json")); string(got) != text {
 			t.Errorf("%s: the file has changed", text)
 		}
+	}
+}
+
+// A task whose account is not known goes on from now: what came before was told
+// by another journal. One that is known goes on where it was cut.
+func TestJournalResumes(t *testing.T) {
+	dir := t.TempDir()
+	j, err := openJournal(dir, "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, unknown := task.ID{Job: job.NewKey("www", "prod", "a"), Attempt: 1}, task.ID{Job: job.NewKey("www", "prod", "b"), Attempt: 1}
+	hour := 1000 * unit.Hour
+	j.sample(known, hour, hour, 0, 0, 0)
+	j.sample(known, hour+100, hour, 18*100, 0, 0)
+	if err := j.end(known); err != nil { // its cut stays until it is put away
+		t.Fatal(err)
+	}
+	for _, id := range []task.ID{known, unknown} {
+		j.resume(id, hour+150, 18*1000)
+		j.sample(id, hour+200, hour, 18*1100, 0, 0)
+		j.resume(id, hour+250, 18*5000) // once only
+	}
+	if err := j.cutAll(hour + 300); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]int64{}
+	for _, b := range j.kept.Blocks[1:] {
+		facts, err := ledger.DecodeUsed(b.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range facts {
+			got[f.Task.Job.Name()] = []int64{int64(f.From - hour), int64(f.To - hour), f.CPU}
+		}
+	}
+	want := map[string][]int64{"a": {100, 300, 5 * 1000}, "b": {150, 300, 5 * 100}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got\n%s", d)
 	}
 }

@@ -275,7 +275,7 @@ func clusterTable(w io.Writer, v clusterJSON) {
 
 func (a *app) clusterRecover() *cobra.Command {
 	return &cobra.Command{
-		Use: "recover", Short: "End the recovery of a restored cluster: tasks that are still held are stopped", Args: exactly(0),
+		Use: "recover", Short: "Stop the tasks that are held, and end the recovery of a restored cluster", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dial("")
 			if err != nil {
@@ -286,7 +286,7 @@ func (a *app) clusterRecover() *cobra.Command {
 				return err
 			}
 			return a.print(cmd, map[string]int32{"tasks": r.GetTasks()}, func(w io.Writer) {
-				_, _ = fmt.Fprintf(w, "the recovery is over; %s stopped\n", many(int(r.GetTasks()), "held task"))
+				_, _ = fmt.Fprintf(w, "%s stopped; the cluster is in no recovery now\n", many(int(r.GetTasks()), "held task"))
 			})
 		},
 	}

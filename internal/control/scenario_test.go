@@ -198,7 +198,7 @@ func (w *world) bye(n *node) {
 	w.input("bye", func(t *control.Turn) error { t.Bye(id, session); return nil })
 }
 
-// tell sends a message: MACHINE [n=N] [session=S] TASK=STATE ...
+// tell sends a message: MACHINE [n=N] [session=S] [orphan=yes [cpu=N]] TASK=STATE ...
 func (w *world) tell(args []string, full bool) {
 	n := w.node(args[0])
 	m := control.Message{Full: full, Session: opt(args, "session", ""), N: uint64(w.number(opt(args, "n", "0")))}
@@ -210,7 +210,12 @@ func (w *world) tell(args []string, full bool) {
 		if !ok || !strings.Contains(id, "/") {
 			continue
 		}
-		m.Sightings = append(m.Sightings, w.sighting(n, id, st))
+		x := w.sighting(n, id, st)
+		if opt(args, "orphan", "no") == "yes" {
+			x.Orphan, x.Config = true, job.Hash{}
+			x.Resources = unit.Resources{CPU: int64(w.number(opt(args, "cpu", "0"))) * 1000}
+		}
+		m.Sightings = append(m.Sightings, x)
 	}
 	w.say(n, m)
 	w.turn()

@@ -283,6 +283,9 @@ func (t *Turn) sight(from machine.ID, s task.Sighting) (stray bool) {
 		t.stray(from, s)
 		return true
 	}
+	if s.Orphan && !s.State.Terminal() {
+		return t.orphan(from, x, s)
+	}
 	if s.State == x.State {
 		if s.State.Terminal() {
 			t.send(from, task.Order{ID: s.ID, Verb: task.Forget})
@@ -302,17 +305,23 @@ func (t *Turn) sight(from machine.ID, s task.Sighting) (stray bool) {
 	}
 	if to.Terminal() {
 		t.send(from, task.Order{ID: s.ID, Verb: task.Forget})
+		t.unheld = append(t.unheld, s.ID)
 	}
 	return false
 }
 
 // stray answers a sighting of a task that is not known to be on that machine.
 // What has ended may be forgotten. What runs is told to stop, by name, unless
-// this cluster was restored from a copy: then it is adopted or held.
+// this cluster was restored from a copy: then it is adopted or held. An orphan
+// is held in any case.
 func (t *Turn) stray(from machine.ID, s task.Sighting) {
 	if s.State.Terminal() {
 		t.send(from, task.Order{ID: s.ID, Verb: task.Forget})
 		t.unheld = append(t.unheld, s.ID)
+		return
+	}
+	if s.Orphan {
+		t.hold(from, s, orphaned)
 		return
 	}
 	if t.draft.Snapshot().Cluster.Recovery {

@@ -352,8 +352,11 @@ func (t *Turn) release() {
 }
 
 func released(h Held) string {
-	if h.Surplus {
+	switch {
+	case h.Surplus:
 		return "it is not wanted any more, and an operator had it stopped"
+	case h.Sighting.Orphan:
+		return "its agent lost its directory, and an operator had it stopped"
 	}
 	return "nobody claimed it after the recovery: " + h.Why
 }

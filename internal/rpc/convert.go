@@ -188,6 +188,7 @@ func sightingToWire(s task.Sighting) *pb.Sighting {
 	return &pb.Sighting{
 		Id: s.ID.String(), ConfigHash: hashToWire(s.Config), Resources: resourcesToWire(s.Resources),
 		Ports: portsToWire(s.Ports), Gpus: portsToWire(s.GPUs), State: s.State.String(), Reason: text(s.Reason),
+		Orphan: s.Orphan,
 	}
 }
 
@@ -210,7 +211,7 @@ func sightingFromWire(p *pb.Sighting) (s task.Sighting, err error) {
 	default:
 		return s, fault.Invalid.Errorf("task %v is said to be %.40q; want STARTING, RUNNING, FINISHED, FAILED, KILLED or LOST", s.ID, p.GetState())
 	}
-	s.Resources, s.Reason = resourcesFromWire(p.GetResources()), p.GetReason()
+	s.Resources, s.Reason, s.Orphan = resourcesFromWire(p.GetResources()), p.GetReason(), p.GetOrphan()
 	for _, m := range unit.Measures() {
 		if s.Resources.Of(m) < 0 {
 			return s, fault.Invalid.Errorf("task %v is said to reserve %d of %v; want 0 or more", s.ID, s.Resources.Of(m), m)

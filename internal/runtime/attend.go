@@ -90,29 +90,6 @@ func cutOff(dir string) bool {
 	return true
 }
 
-// sweepGroups removes cgroups that nobody is in. One with living processes
-// that is in no directory belongs to a directory that was lost or replaced by
-// an older copy: absence is no order, so it is left alone and said.
-func (r *Runtime) sweepGroups() {
-	known := map[string]bool{}
-	for _, e := range r.tasks {
-		known[filepath.Base(e.dir)] = true
-	}
-	for _, n := range r.groups.names() {
-		if known[n] {
-			continue
-		}
-		g := r.groups.of(n)
-		if pids := g.procs(); len(pids) > 0 {
-			r.log.Warn("processes of a task that is in no directory; left alone", "cgroup", g.path, "pids", pids)
-			continue
-		}
-		if err := g.remove(0); err != nil {
-			r.log.Warn("empty cgroup is left", "error", err)
-		}
-	}
-}
-
 // gone reports whether no supervisor lives. The lock says so, but not of a
 // directory that is a copy: there pid and start time do.
 func gone(dir string, st Status, boot string) bool {
@@ -278,6 +255,10 @@ func (r *Runtime) conclude(e *entry) {
 		if err == nil || r.isClosed() {
 			break
 		}
+		if missing(e.dir) {
+			r.log.Warn("the directory of a task was lost, and with it where its end is written", "task", e.rec.ID)
+			break
+		}
 		r.log.Error("the end of a task cannot be written; it is not told until it is", "task", e.rec.ID, "error", err)
 		r.pause(time.Second)
 	}
@@ -335,13 +316,18 @@ func (r *Runtime) Stop(ctx context.Context, id task.ID, reason string) error {
 		return ctx.Err()
 	}
 	e.stop = reason
-	c := e.conn
+	c, st := e.conn, e.status
 	r.mu.Unlock()
-	if c != nil {
+	within := stopWithin(e.rec)
+	switch {
+	case c != nil:
 		sendStop(c, reason)
+	case st.Orphan:
+		within = orphanWithin
+		r.askOrphan(e, st)
 	}
 	r.background(func() {
-		t := time.NewTimer(stopWithin(e.rec))
+		t := time.NewTimer(within)
 		defer t.Stop()
 		select {
 		case <-e.over:

@@ -11,6 +11,7 @@ const (
 	drainWithin = 2 * time.Second  // for the last output to be written
 	groupWithin = 5 * time.Second  // for the empty cgroup to be removed
 	exitWithin  = 10 * time.Minute // for the end to get onto a full disk
+	lostWithin  = 3 * time.Second  // for a directory that is not there to come back
 )
 
 // finish ends everything of the task, and only then writes down how it ended.
@@ -87,13 +88,20 @@ func (s *supervisor) count() {
 }
 
 // writeExit makes the end durable. On a disk that stays full it tries for ten
-// minutes.
+// minutes. When the directory was lost, nobody who comes later asks: whoever
+// listens now is told.
 func (s *supervisor) writeExit() error {
-	for deadline := time.Now().Add(exitWithin); ; time.Sleep(time.Second) {
+	began := time.Now()
+	for {
 		err := writeExit(s.dir, s.status)
-		if err == nil || time.Now().After(deadline) {
+		if err == nil || time.Since(began) > exitWithin {
 			return err
 		}
+		if missing(s.dir) && time.Since(began) > lostWithin {
+			s.log.Warn("the directory was lost, and with it where the end is written", "error", err)
+			return nil
+		}
 		s.log.Error("the end cannot be written", "error", err)
+		time.Sleep(time.Second)
 	}
 }

@@ -109,7 +109,7 @@ func (r *Runtime) Forget(ctx context.Context, id task.ID) error {
 	if !e.status.Ended {
 		return fault.Conflict.Errorf("task %v has not ended; stop it first", id)
 	}
-	if err := os.Rename(e.dir, r.endedDir(id)); err != nil {
+	if err := os.Rename(e.dir, r.endedDir(id)); err != nil && !missing(e.dir) { // one that was lost leaves nothing to keep
 		return fault.Unavailable.Errorf("forget %v: %w", id, err)
 	}
 	delete(r.tasks, id)

@@ -15,6 +15,7 @@ import (
 	"github.com/covey-platform/covey/internal/format"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 // The files of a task's directory. The directory is a format with a version
@@ -94,6 +95,11 @@ type Status struct {
 
 	// Until is the end of an exclusive task's lease, of [BootTime]; 0: it has none.
 	Until time.Duration `json:"lease_until_boot_nanos,omitzero"`
+
+	// Orphan: it lives in a cgroup of which there is no directory. Holds is what
+	// its cgroup's limits say that it may use.
+	Orphan bool           `json:"-"`
+	Holds  unit.Resources `json:"-"`
 
 	StartedAt time.Time `json:"started_at"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
@@ -208,6 +214,12 @@ func writeJSON(path string, v any) error {
 		return fault.Unavailable.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// missing reports whether a directory is not there.
+func missing(dir string) bool {
+	_, err := os.Lstat(dir)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // exitSpace is what the end of a task may take, in bytes.

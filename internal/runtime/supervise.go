@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -190,6 +191,7 @@ func (s *supervisor) run() error {
 		return fault.Internal.Errorf("listener: %w", err)
 	}
 	go s.accept(l)
+	go s.heed()
 	s.prepare()
 	go s.sample()
 	tick := time.NewTimer(time.Hour)
@@ -210,6 +212,19 @@ func (s *supervisor) run() error {
 		}
 	}
 	return s.finish()
+}
+
+// heed ends the task in order when an agent says so that does not find the
+// socket: the directory was lost.
+func (s *supervisor) heed() {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, stopSignal)
+	defer signal.Stop(told)
+	select {
+	case <-told:
+		s.send(stopOrdered{"stopped; its directory was lost"})
+	case <-s.done:
+	}
 }
 
 func (s *supervisor) now() time.Duration { return time.Since(s.began) }

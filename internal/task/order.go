@@ -47,4 +47,5 @@ type Sighting struct {
 	GPUs      []uint16
 	State     State // Starting, Running, Finished, Failed, Killed; Lost: the machine would not have it
 	Reason    string
+	Orphan    bool // it lives, and its agent has no directory of it: nothing but its cgroup tells of it
 }

@@ -268,7 +268,10 @@ type Sighting struct {
 	// Why, for people.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The numbers of the machine's GPUs that it has.
-	Gpus          []uint32 `protobuf:"varint,7,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`
+	Gpus []uint32 `protobuf:"varint,7,rep,packed,name=gpus,proto3" json:"gpus,omitempty"`
+	// It lives, and its agent has no directory of it: nothing but its cgroup
+	// tells of it. It is held, and stopped by its name alone.
+	Orphan        bool `protobuf:"varint,8,opt,name=orphan,proto3" json:"orphan,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,6 +353,13 @@ func (x *Sighting) GetGpus() []uint32 {
 		return x.Gpus
 	}
 	return nil
+}
+
+func (x *Sighting) GetOrphan() bool {
+	if x != nil {
+		return x.Orphan
+	}
+	return false
 }
 
 // Fact is a block of usage facts from the agent's journal.
@@ -1236,7 +1246,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\"1\n" +
 	"\rRenewResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\xc6\x01\n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\xde\x01\n" +
 	"\bSighting\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vconfig_hash\x18\x02 \x01(\tR\n" +
@@ -1245,7 +1255,8 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x05ports\x18\x04 \x03(\rR\x05ports\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04gpus\x18\a \x03(\rR\x04gpus\"J\n" +
+	"\x04gpus\x18\a \x03(\rR\x04gpus\x12\x16\n" +
+	"\x06orphan\x18\b \x01(\bR\x06orphan\"J\n" +
 	"\x04Fact\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
