@@ -42,8 +42,8 @@ func (x *Index) Compare(y *Index) string {
 			return fmt.Sprintf("task %s has room on %s, and the index does not know", id, want.machine)
 		}
 	}
-	for id := range y.waiting {
-		if x.waiting[id] != y.waiting[id] {
+	for id, want := range y.waiting {
+		if have, ok := x.waiting[id]; !ok || have.created != want.created || have.group.groupKey != want.group.groupKey {
 			return fmt.Sprintf("task %s waits, and the index does not know", id)
 		}
 	}

@@ -68,7 +68,7 @@ type groupKey struct {
 
 // waiting says where a pending task is kept.
 type waiting struct {
-	group   groupKey
+	group   *group
 	created unit.Tick
 }
 
@@ -236,8 +236,8 @@ func (x *Index) rescale() bool {
 func (x *Index) foldTask(s *state.Snapshot, id task.ID, t state.Task, live bool) {
 	x.foldTenant(s, id, t, live && t.State == task.Pending && t.Room != "")
 	old, waited := x.waiting[id]
-	at, waits := waiting{groupKey{id.Job, t.Config}, t.Created}, live && t.State == task.Pending && t.Room == ""
-	if waited && waits && old == at {
+	waits := live && t.State == task.Pending && t.Room == ""
+	if !waited && !waits || waited && waits && old.created == t.Created && old.group.config == t.Config {
 		return
 	}
 	if waited {
@@ -245,8 +245,9 @@ func (x *Index) foldTask(s *state.Snapshot, id task.ID, t state.Task, live bool)
 		x.leave(old, id)
 	}
 	if waits {
-		x.waiting[id] = at
-		x.group(s, at.group).tasks.ReplaceOrInsert(waiter{t.Created, id})
+		g := x.group(s, groupKey{id.Job, t.Config})
+		x.waiting[id] = waiting{g, t.Created}
+		g.tasks.ReplaceOrInsert(waiter{t.Created, id})
 	}
 }
 
@@ -306,12 +307,12 @@ func (x *Index) part(g *group) {
 
 // leave takes a task out of its group, and forgets a group that is empty.
 func (x *Index) leave(at waiting, id task.ID) {
-	g := x.groups[at.group]
+	g := at.group
 	g.tasks.Delete(waiter{at.created, id})
 	if g.tasks.Len() > 0 {
 		return
 	}
-	delete(x.groups, at.group)
+	delete(x.groups, g.groupKey)
 	x.part(g)
 }
 

@@ -68,6 +68,7 @@ func Plan(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) ([]state.Chang
 	p := newPlanner(s, x, now, lim)
 	p.settle()
 	p.run()
+	p.drop()
 	p.explain()
 	p.undo()
 	return p.changes, p.waits
@@ -110,6 +111,7 @@ type planner struct {
 	evicted  evicted
 	redeemed []placed // promises that became placements
 	stuck    []stuck
+	hand     hand
 	waits    Waits
 }
 
@@ -243,11 +245,16 @@ func avoid(s *state.Snapshot, id task.ID) machine.ID {
 // it: the best fit; but a machine scheduled for maintenance only if no other
 // fits, and the one to avoid last of all.
 func (p *planner) best(g *group, avoid int32) int32 {
+	if p.again(g, avoid) {
+		return p.hand.slot
+	}
+	p.drop()
 	q := search{x: p.x, group: g, avoid: avoid, limits: g.moving != nil, looked: &p.waits.Looked}
 	fs := p.fronts(g)
 	for tree := range trees {
 		if g.shape.need.GPU <= 0 || !p.x.policy.boards() {
 			if n := q.next(&fs[tree], tree); n != 0 {
+				p.hand.next, p.hand.avoid = n, avoid
 				return n
 			}
 		}
@@ -298,7 +305,7 @@ func (p *planner) take(n int32, g *group) (ports, gpus []uint16) {
 	ports, gpus = h.pickPorts(g.shape.ports, uint64(p.s.Seq)), p.x.pickGPUs(n, g.shape)
 	p.x.pick(n)
 	h.take(g.job, g.shape.need, ports, gpus)
-	p.x.put(n)
+	p.keep(n, g)
 	p.x.tell(g.job, h, +1)
 	p.loosen(g.job, &h.row.Machine)
 	p.placed = append(p.placed, placed{g, n})
@@ -307,6 +314,7 @@ func (p *planner) take(n int32, g *group) (ports, gpus []uint16) {
 
 // undo leaves the index as the plan found it.
 func (p *planner) undo() {
+	p.drop()
 	for _, l := range p.placed {
 		if y, ok := p.x.tallies[l.group.job]; ok {
 			y.add(&p.x.hosts[l.slot].row.Machine, -1)
