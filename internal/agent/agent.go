@@ -18,6 +18,7 @@ type Agent struct {
 	seen  Seen
 	tasks map[task.ID]task.Sighting
 	told  map[task.ID]task.State // what the leader was told in this session
+	news  map[task.ID]bool       // of which it was not, perhaps
 	n     uint64                 // the last orders taken in this session
 }
 
@@ -50,7 +51,7 @@ type Deed struct {
 
 // New returns the mind of a machine of the cluster uid.
 func New(uid string, seen Seen) *Agent {
-	return &Agent{uid: uid, seen: seen, tasks: map[task.ID]task.Sighting{}, told: map[task.ID]task.State{}}
+	return &Agent{uid: uid, seen: seen, tasks: map[task.ID]task.Sighting{}, told: map[task.ID]task.State{}, news: map[task.ID]bool{}}
 }
 
 // Seen returns what to keep on disk.
@@ -66,7 +67,7 @@ func (a *Agent) See(s task.Sighting) {
 	if old, ok := a.tasks[s.ID]; ok && old.State.Terminal() {
 		return // an end is final
 	}
-	a.tasks[s.ID] = s
+	a.tasks[s.ID], a.news[s.ID] = s, true
 }
 
 // Len returns how many tasks there are, ended ones included until the leader
@@ -76,18 +77,33 @@ func (a *Agent) Len() int { return len(a.tasks) }
 // Open begins a session: the leader has been told nothing.
 func (a *Agent) Open() {
 	a.told, a.n = map[task.ID]task.State{}, 0
+	for id := range a.tasks {
+		a.news[id] = true
+	}
 }
 
 // Report returns what the leader has not been told in this session, or
 // everything, in order of id.
 func (a *Agent) Report(full bool) []task.Sighting {
 	var out []task.Sighting
-	for id, s := range a.tasks {
-		if told, ok := a.told[id]; full || !ok || told != s.State {
-			out = append(out, s)
-			a.told[id] = s.State
+	tell := func(s task.Sighting) {
+		out = append(out, s)
+		a.told[s.ID] = s.State
+	}
+	if full {
+		out = make([]task.Sighting, 0, len(a.tasks))
+		for _, s := range a.tasks {
+			tell(s)
+		}
+	} else {
+		for id := range a.news {
+			s, ok := a.tasks[id]
+			if told, known := a.told[id]; ok && (!known || told != s.State) {
+				tell(s)
+			}
 		}
 	}
+	clear(a.news)
 	slices.SortFunc(out, func(x, y task.Sighting) int { return x.ID.Compare(y.ID) })
 	return out
 }
@@ -123,18 +139,20 @@ func (a *Agent) obey(x task.Order) (Deed, bool) {
 	switch x.Verb {
 	case task.Run:
 		if known && !fault.Planted("double-start") {
-			delete(a.told, x.ID) // the leader does not know: it is told again
+			a.again(x.ID) // the leader does not know
 			return Deed{}, false
 		}
 		a.tasks[x.ID] = task.Sighting{ID: x.ID, Config: x.Config, Resources: x.Resources, Ports: x.Ports, GPUs: x.GPUs, State: task.Starting}
+		a.news[x.ID] = true
 		return Deed{Verb: task.Run, ID: x.ID, Config: x.Config, Ports: x.Ports, GPUs: x.GPUs}, true
 	case task.Stop:
 		switch {
 		case !known: // it never came here, or it ended and was forgotten
 			a.tasks[x.ID] = task.Sighting{ID: x.ID, State: task.Killed, Reason: "it was not on the machine"}
+			a.news[x.ID] = true
 			return Deed{}, false
 		case have.State.Terminal():
-			delete(a.told, x.ID)
+			a.again(x.ID)
 			return Deed{}, false
 		}
 		return Deed{Verb: task.Stop, ID: x.ID, Reason: x.Reason}, true
@@ -144,10 +162,17 @@ func (a *Agent) obey(x task.Order) (Deed, bool) {
 		}
 		delete(a.tasks, x.ID)
 		delete(a.told, x.ID)
+		delete(a.news, x.ID)
 		return Deed{Verb: task.Forget, ID: x.ID}, true
 	default:
 		return Deed{}, false // a verb of a later version
 	}
+}
+
+// again has the leader told once more of a task.
+func (a *Agent) again(id task.ID) {
+	delete(a.told, id)
+	a.news[id] = true
 }
 
 // plantedAbsence is a bug on purpose: it takes the absence of a task from the

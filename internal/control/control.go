@@ -6,8 +6,6 @@
 package control
 
 import (
-	"cmp"
-
 	"github.com/google/btree"
 
 	"github.com/covey-platform/covey/internal/converge"
@@ -49,6 +47,9 @@ type Config struct {
 	StopLeast  int
 	StopWindow unit.Tick
 	StopMemory unit.Tick
+	// AlwaysLook has the engines look in every turn, also when nothing has changed
+	// and nothing is due. It changes no decision: tests hold the two to one answer.
+	AlwaysLook bool
 }
 
 // Defaults returns the limits that the design promises.
@@ -74,8 +75,10 @@ type Loop struct {
 	sched    *sched.Index
 	waits    sched.Waits
 	todo     state.Delta // what the engines have not looked at yet
+	due      unit.Tick   // when they must look though nothing changes, by the time of the records; 0: never
+	busy     bool        // they have not looked at all that they should
 	agents   map[machine.ID]*agent
-	leases   *btree.BTreeG[lease]
+	leases   *btree.BTreeG[lease] // one of each agent; it may have been prolonged since, see [Loop.lapsed]
 	retries  *btree.BTreeG[lease] // machines that hold tasks between two states
 	held     map[task.ID]Held
 	met      map[machine.ID]bool // machines that have said hello in this term
@@ -95,18 +98,10 @@ type agent struct {
 	told    bool      // it has said everything in this session
 	boot    string    // of the computer that said hello last in this term; empty: none has
 	until   unit.Tick // its lease ends then
+	listed  unit.Tick // where it stands among the leases: until, or what that was earlier; 0: nowhere
 	retry   unit.Tick // its orders are looked at again then; 0: no need
 	leased  unit.Tick // when a message of this session prolonged its lease last; 0: none has
 	covered unit.Tick // from then on what it is told comes after the news of that
-}
-
-type lease struct {
-	at unit.Tick
-	id machine.ID
-}
-
-func leases() *btree.BTreeG[lease] {
-	return btree.NewG(32, func(a, b lease) bool { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.id, b.id)) < 0 })
 }
 
 // Held is a task that runs though the cluster does not know it, and that is
@@ -222,29 +217,6 @@ func (l *Loop) prolong(id machine.ID, steady, from unit.Tick) {
 func (l *Loop) covers(id machine.ID, steady unit.Tick) bool {
 	a := l.agents[id]
 	return a != nil && a.leased != 0 && steady-a.leased <= l.cfg.Cover && steady >= a.covered
-}
-
-// hear prolongs the lease of a machine's agent.
-func (l *Loop) hear(id machine.ID, now unit.Tick) {
-	a := l.agents[id]
-	if a == nil {
-		a = &agent{}
-		l.agents[id] = a
-	} else {
-		l.leases.Delete(lease{a.until, id})
-	}
-	a.until = now + l.cfg.AgentLease
-	l.leases.ReplaceOrInsert(lease{a.until, id})
-}
-
-// Excuse gives every agent whose lease holds as much time as a new leader
-// would: the loop was not awake, and has heard none of them.
-func (l *Loop) Excuse(steady unit.Tick) {
-	for id, a := range l.agents {
-		l.leases.Delete(lease{a.until, id})
-		a.until = max(a.until, steady+l.cfg.StartGrace)
-		l.leases.ReplaceOrInsert(lease{a.until, id})
-	}
 }
 
 // again asks for another look at the orders of a machine.

@@ -394,12 +394,16 @@ func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
 	for _, s := range seen {
 		there[s.ID] = true
 	}
-	for _, x := range slices.Collect(t.draft.Snapshot().TasksOn(from)) {
+	var odd []state.Task // those that are as they should be are many
+	for x := range t.draft.Snapshot().TasksOn(from) {
+		if !there[x.ID] || x.State.Stopping() {
+			odd = append(odd, x)
+		}
+	}
+	for _, x := range odd {
 		switch {
 		case there[x.ID]:
-			if x.State.Stopping() {
-				t.send(from, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
-			}
+			t.send(from, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
 		case x.State == task.Assigned && t.mayRun(x) && !t.leaving(from):
 			t.run(x)
 		case t.lingers(x), x.State == task.Partitioned && !fault.Planted("rival-believed"):

@@ -83,14 +83,30 @@ func (t *Turn) End() (*state.Batch, error) {
 		look.Merge(everything(t.draft.Snapshot()))
 	}
 	if l.lone != 0 && t.steady >= l.lone {
-		l.lone = 0
+		l.lone, l.busy = 0, true // the scheduler held exclusive tasks back
 		look.Merge(exclusiveSlots(t.draft.Snapshot()))
 	}
 	look.Merge(t.fold())
+	var err error
+	if l.todo, err = t.think(look); err != nil {
+		return nil, err
+	}
+	t.batch, t.snap, t.delta = t.draft.Seal(l.epoch)
+	t.order()
+	return t.batch, nil
+}
+
+// think lets the engines look at what changed, and at what they changed, until
+// nothing does. It returns what is left for the next turn.
+func (t *Turn) think(look state.Delta) (state.Delta, error) {
+	if t.still(look) {
+		t.waits, t.next = t.loop.waits, t.loop.due
+		return look, nil
+	}
 	for range maxRounds {
 		made, rest, more, err := t.round(look)
 		if err != nil {
-			return nil, err
+			return look, err
 		}
 		look = made
 		if more {
@@ -103,10 +119,16 @@ func (t *Turn) End() (*state.Batch, error) {
 		}
 	}
 	t.busy = t.busy || !none(look)
-	l.todo = look
-	t.batch, t.snap, t.delta = t.draft.Seal(l.epoch)
-	t.order()
-	return t.batch, nil
+	return look, nil
+}
+
+// still reports whether the engines would see what they saw when they looked
+// last, and nothing has come due since: they would decide as they did. That is
+// so whenever a machine says again that all is as it was.
+func (t *Turn) still(look state.Delta) bool {
+	l := t.loop
+	return !l.cfg.AlwaysLook && none(look) && t.draft.Empty() && !l.busy && (l.due == 0 || t.draft.Snapshot().At < l.due) &&
+		l.hold.until == 0 && t.wasHold.until == 0 && !l.vanish.pending() && !t.wasVanish.pending()
 }
 
 // round lets each engine look once at what changed. It returns what they
@@ -165,15 +187,7 @@ func (t *Turn) all(changes []state.Change) error {
 // expire takes machines whose agents are silent as out of reach.
 func (t *Turn) expire() {
 	l := t.loop
-	var late []lease
-	l.leases.Ascend(func(x lease) bool {
-		if x.at > t.steady {
-			return false
-		}
-		late = append(late, x)
-		return true
-	})
-	for _, x := range late {
+	for _, x := range l.lapsed(t.steady) {
 		m, ok := t.draft.Snapshot().Machine(x.id)
 		t.drop = append(t.drop, x.id)
 		if !ok || !m.Up {
@@ -207,7 +221,7 @@ func (l *Loop) Commit(t *Turn) Result {
 	if l.auditing != nil {
 		l.auditing.since.Merge(t.delta)
 	}
-	l.waits = t.waits
+	l.waits, l.due, l.busy = t.waits, t.next, t.busy
 	freed := false
 	for _, id := range t.unheld {
 		freed = l.unhold(id) || freed
@@ -219,10 +233,11 @@ func (l *Loop) Commit(t *Turn) Result {
 	for _, id := range sortedMachines(t.orders, t.acks) {
 		r.Sends = append(r.Sends, Send{id, t.orders[id], t.acks[id], t.leased[id], slices.Contains(t.left, id)})
 	}
-	for _, x := range []interface{ Min() (lease, bool) }{l.leases, l.retries} {
-		if first, ok := x.Min(); ok && (r.Steady == 0 || first.at < r.Steady) {
-			r.Steady = first.at
-		}
+	if first, ok := l.firstLease(); ok {
+		r.Steady = first.at
+	}
+	if first, ok := l.retries.Min(); ok && (r.Steady == 0 || first.at < r.Steady) {
+		r.Steady = first.at
 	}
 	if at := l.hold.next(l.snap.Cluster.Recovery); at != 0 && (r.Steady == 0 || at < r.Steady) {
 		r.Steady = at
@@ -247,7 +262,7 @@ func (l *Loop) Abort(t *Turn) {
 func (l *Loop) forgetAgent(id machine.ID) {
 	if a := l.agents[id]; a != nil {
 		l.again(id, 0)
-		l.leases.Delete(lease{a.until, id})
+		l.unlist(id, a)
 		delete(l.agents, id)
 	}
 	l.letGo(id, nil)

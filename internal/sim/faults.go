@@ -19,15 +19,12 @@ func (w *World) tell(n *node, deliver func()) { w.message(n, n.lag, deliver) }
 // message brings something from a machine to the leader or back: mostly soon
 // and once, sometimes late, twice or never.
 func (w *World) message(n *node, lag unit.Tick, deliver func()) {
-	send := func(d unit.Tick) {
-		w.after(lag+d, func() {
-			if !n.away && n.on {
-				deliver()
-			}
-		})
-	}
 	if n.away || !n.on {
 		return
+	}
+	send := func(d unit.Tick) {
+		w.seq++
+		w.events.push(event{w.now + lag + d, w.seq, n, deliver})
 	}
 	if w.calm {
 		send(w.jitter(5 * Millisecond))

@@ -56,7 +56,9 @@ func (l *leader) start() {
 	l.stops = map[task.ID]unit.Tick{}
 	l.clock = control.Clock{}
 	l.clock.Since(snap.At, l.w.now)
-	l.loop = control.New(snap, epoch, l.w.now, control.Defaults())
+	limits := control.Defaults()
+	limits.AlwaysLook = l.w.cfg.AlwaysLook
+	l.loop = control.New(snap, epoch, l.w.now, limits)
 	l.prove()
 	if snap.Cluster.UID == "" {
 		l.input(func(t *control.Turn) {

@@ -34,24 +34,30 @@ func (n *node) renewed(session string, sent time.Duration) {
 	if !ok {
 		return
 	}
-	var bound []task.ID
-	for id, p := range n.procs {
-		if p.until != 0 && n.clock() < p.until {
-			bound = append(bound, id)
+	n.bound = slices.DeleteFunc(n.bound, func(p *proc) bool { return !p.alive() })
+	for _, p := range n.bound {
+		if n.clock() < p.until {
+			p.until = g.Until
 		}
-	}
-	slices.SortFunc(bound, task.ID.Compare) // chance is drawn in one order
-	for _, id := range bound {
-		n.bind(id, n.procs[id], g.Until)
 	}
 }
 
-// bind has a task end when its lease does, give or take what its supervisor
-// and the kernel need.
+// bind has a task end when its lease does.
 func (n *node) bind(id task.ID, p *proc, until time.Duration) {
 	p.until = until
-	n.w.after(n.in(until)+n.w.jitter(Second/2), func() {
-		if p.until == until && n.procs[id] == p && !fault.Planted("lease-outlived") {
+	n.bound = append(n.bound, p)
+	n.lapse(id, p)
+}
+
+// lapse ends a task when its lease has ended, give or take what its supervisor
+// and the kernel need.
+func (n *node) lapse(id task.ID, p *proc) {
+	n.w.after(n.in(p.until)+n.w.jitter(Second/2), func() {
+		switch {
+		case n.procs[id] != p || !p.alive() || fault.Planted("lease-outlived"):
+		case n.clock() < p.until: // it was renewed
+			n.lapse(id, p)
+		default:
 			n.move(id, p, task.Lost, agent.Lapsed)
 		}
 	})

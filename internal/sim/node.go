@@ -30,6 +30,7 @@ type node struct {
 	narrow bool // what is long does not get through
 
 	procs map[task.ID]*proc // on disk: what ran here and was not forgotten
+	bound []*proc           // those that live under the lease, and may have ended
 	begun map[task.ID]bool  // tasks whose start is under way; true: they are to stop as soon as it is done
 
 	mind    *agent.Agent
@@ -83,7 +84,7 @@ func (n *node) crash() {
 		return
 	}
 	n.kill()
-	n.on = false
+	n.on, n.bound = false, nil
 	for id, p := range n.procs {
 		if p.alive() {
 			n.w.stats.Ends++

@@ -3,10 +3,12 @@ package sim
 import "github.com/covey-platform/covey/internal/unit"
 
 // event is something that happens at a time. Events of one time happen in the
-// order in which they were asked for.
+// order in which they were asked for. A message to or from a machine is lost
+// when the machine is not in reach at that time.
 type event struct {
 	at  unit.Tick
 	seq int
+	via *node // nil: it is no message
 	do  func()
 }
 

@@ -21,9 +21,10 @@ type truth struct {
 	starts   map[task.ID]bool      // every id that was ever started
 	attempts map[state.Slot]uint32 // the highest attempt ever numbered
 	durable  map[task.ID]task.State
-	ever     map[task.ID]unit.Tick // every id that was ever durable, and when its row was written last
-	made     map[string]uint64     // usage facts made, by source
-	taken    map[string]uint64     // usage facts committed, by source
+	living   map[state.Slot][]task.ID // those of durable
+	ever     map[task.ID]unit.Tick    // every id that was ever durable, and when its row was written last
+	made     map[string]uint64        // usage facts made, by source
+	taken    map[string]uint64        // usage facts committed, by source
 	last     state.Seq
 	lastAt   unit.Tick
 	restored bool
@@ -32,7 +33,7 @@ type truth struct {
 func newTruth() truth {
 	return truth{
 		jobs: map[job.Key]job.Job{}, doubt: map[job.Key]bool{}, gone: map[job.Key]bool{}, over: map[state.Slot]uint32{}, starts: map[task.ID]bool{},
-		attempts: map[state.Slot]uint32{}, durable: map[task.ID]task.State{}, ever: map[task.ID]unit.Tick{}, made: map[string]uint64{}, taken: map[string]uint64{},
+		attempts: map[state.Slot]uint32{}, durable: map[task.ID]task.State{}, living: map[state.Slot][]task.ID{}, ever: map[task.ID]unit.Tick{}, made: map[string]uint64{}, taken: map[string]uint64{},
 	}
 }
 
@@ -68,9 +69,9 @@ func (t *truth) forget(w *World) {
 		return
 	}
 	t.last, t.lastAt = s.Seq, s.At
-	t.durable = map[task.ID]task.State{}
+	t.durable, t.living = map[task.ID]task.State{}, map[state.Slot][]task.ID{}
 	for x := range s.Tasks() {
-		t.durable[x.ID] = x.State
+		t.lives(x.ID, x.State)
 	}
 	for src := range t.made {
 		t.taken[src] = s.Source(src)
@@ -148,10 +149,19 @@ func (w *World) stepped(r *state.Record) {
 	}
 	if x.State.Terminal() {
 		delete(t.durable, x.ID)
+		t.living[at] = slices.DeleteFunc(t.living[at], func(id task.ID) bool { return id == x.ID })
 	} else {
-		t.durable[x.ID] = x.State
+		t.lives(x.ID, x.State)
 	}
 	t.ever[x.ID] = w.now
+}
+
+func (t *truth) lives(id task.ID, st task.State) {
+	if _, known := t.durable[id]; !known {
+		at := slotOf(id)
+		t.living[at] = append(t.living[at], id)
+	}
+	t.durable[id] = st
 }
 
 func (w *World) fact(f *state.Fact) {
@@ -173,27 +183,17 @@ func (w *World) check(b *state.Batch) {
 	if l == nil || w.err != nil {
 		return
 	}
-	live := map[state.Slot]task.ID{}
-	used := map[machine.ID]bool{}
 	for i := range b.Records {
-		if r := &b.Records[i]; r.Kind == state.TaskRecord {
-			x := r.Task.After
-			if !x.State.Terminal() {
-				live[slotOf(x.ID)] = x.ID
-			}
-			if x.State == task.Assigned {
-				used[x.Machine] = true
-				if !(unit.Resources{}).Fits(r.Task.Free) && x.Reason != "adopted after a restore" { // that one is there already
-					w.fail("task %v was placed on %s, which has %v left", x.ID, x.Machine, r.Task.Free)
-				}
-			}
+		r := &b.Records[i]
+		if r.Kind != state.TaskRecord {
+			continue
 		}
-	}
-	for at, id := range live {
-		for other := range w.truth.durable {
-			if other != id && slotOf(other) == at {
-				w.fail("slot %v has two live tasks, %v and %v", at, other, id)
-			}
+		x := r.Task.After
+		if x.State == task.Assigned && !(unit.Resources{}).Fits(r.Task.Free) && x.Reason != "adopted after a restore" { // that one is there already
+			w.fail("task %v was placed on %s, which has %v left", x.ID, x.Machine, r.Task.Free)
+		}
+		if at := slotOf(x.ID); len(w.truth.living[at]) > 1 {
+			w.fail("slot %v has two live tasks, %v", at, w.truth.living[at])
 		}
 	}
 }

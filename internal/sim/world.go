@@ -38,6 +38,7 @@ type Config struct {
 	Tasks         int // instances of all jobs together, about
 	FaultsPerHour int
 	Exclusive     int  // of a hundred jobs, how many have one live task per instance at most
+	AlwaysLook    bool // see [control.Config]
 	Restores      bool // the database is replaced by an old copy of itself, once
 }
 
@@ -107,7 +108,9 @@ func (w *World) Run(d unit.Tick) error {
 	for w.err == nil && len(w.events) > 0 && w.events[0].at <= end {
 		e := w.events.pop()
 		w.now = e.at
-		e.do()
+		if n := e.via; n == nil || n.on && !n.away {
+			e.do()
+		}
 	}
 	w.now = max(w.now, min(end, w.now+d))
 	return w.err
@@ -126,7 +129,7 @@ func (w *World) fail(format string, args ...any) {
 
 func (w *World) after(d unit.Tick, f func()) {
 	w.seq++
-	w.events.push(event{w.now + d, w.seq, f})
+	w.events.push(event{w.now + d, w.seq, nil, f})
 }
 
 // jitter returns a random time up to d.
