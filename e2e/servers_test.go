@@ -20,32 +20,50 @@ type trio struct {
 	urls    [3]string
 	proxies [3]*storetest.Proxy
 	servers []*proc
+	flags   []string // of every server
 }
 
 func newTrio(t *testing.T) *trio {
 	t.Helper()
-	pg := storetest.StartPostgres(t, "fsync=off")
-	w := &trio{world: newWorld(t), db: pg.Database(t), servers: make([]*proc, 3)}
-	for i := range w.urls {
-		w.urls[i] = "http://" + freeAddr(t)
-		w.proxies[i] = storetest.StartProxy(t, pg.Port)
-	}
-	w.url = strings.Join(w.urls[:], ",")
-	w.env = append(w.env, "COVEY_SERVER="+w.url)
+	w := stillTrio(t, "http://")
 	w.serve(0) // which leads
-	w.env = append(w.env, "COVEY_TOKEN="+strings.TrimSpace(readString(filepath.Join(w.dir, "data0", "token"))))
+	w.env = append(w.env, "COVEY_TOKEN="+strings.TrimSpace(readString(w.dataOf(0, "token"))))
 	w.serve(1)
 	w.serve(2)
 	w.join("m1", "agent", w.token("--subject", "m1"))
 	return w
 }
 
+// stillTrio makes a trio of which no server runs yet.
+func stillTrio(t *testing.T, scheme string) *trio {
+	t.Helper()
+	pg := storetest.StartPostgres(t, "fsync=off")
+	w := &trio{world: newWorld(t), db: pg.Database(t), servers: make([]*proc, 3)}
+	for i := range w.urls {
+		w.urls[i] = scheme + freeAddr(t)
+		w.proxies[i] = storetest.StartProxy(t, pg.Port)
+	}
+	w.url = strings.Join(w.urls[:], ",")
+	w.env = append(w.env, "COVEY_SERVER="+w.url)
+	return w
+}
+
+// dataOf returns a file of a server's data directory.
+func (w *trio) dataOf(i int, file string) string {
+	return filepath.Join(w.dir, fmt.Sprint("data", i), file)
+}
+
 // serve starts a server and waits until it serves.
 func (w *trio) serve(i int) {
 	w.t.Helper()
-	p := w.start("server", "server", "--cluster", w.cluster, "--data-dir", filepath.Join(w.dir, fmt.Sprint("data", i)),
-		"--listen", strings.TrimPrefix(w.urls[i], "http://"), "--cluster-store", w.proxies[i].URL(w.db))
-	w.servers[i] = p
+	_, addr, _ := strings.Cut(w.urls[i], "://")
+	w.servers[i] = w.serveAt(w.dataOf(i, ""), addr, w.proxies[i].URL(w.db))
+}
+
+// serveAt starts a server of the cluster and waits until it serves.
+func (w *trio) serveAt(data, addr, db string) *proc {
+	w.t.Helper()
+	p := w.start("server", append([]string{"server", "--cluster", w.cluster, "--data-dir", data, "--listen", addr, "--cluster-store", db}, w.flags...)...)
 	eventually(w.t, 20*time.Second, "the server serves", func() string {
 		if !p.running() {
 			w.t.Fatalf("the server ended: %v\n%s", p.cmd.ProcessState, p.log())
@@ -55,6 +73,7 @@ func (w *trio) serve(i int) {
 		}
 		return ""
 	})
+	return p
 }
 
 // leader returns the number of the server that leads, by what the servers say.

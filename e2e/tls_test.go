@@ -147,7 +147,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-func mustIdentify(t *testing.T, p *proc) ident {
+func mustIdentify(t testing.TB, p *proc) ident {
 	t.Helper()
 	x, ok := identify(p.cmd.Process.Pid)
 	if !ok {

@@ -52,14 +52,24 @@ func (v View) Elsewhere() error {
 	return fault.Unavailable.Errorf("%w", &elsewhereError{leader: v.leader(), servers: v.urls()})
 }
 
+// Unreached is [View.Elsewhere] of a server that cannot hand a call on to the
+// leader, and why: nothing has happened, and another server may do better.
+func (v View) Unreached(why error) error {
+	return fault.Unavailable.Errorf("%w", &elsewhereError{leader: v.leader(), servers: v.urls(), why: why.Error()})
+}
+
 type elsewhereError struct {
 	leader  string // URL; empty: nobody leads now
 	servers []string
+	why     string // what keeps this server from it; may be empty
 }
 
 func (e *elsewhereError) Error() string {
 	if e.leader == "" {
 		return "this server does not lead, and no server does now; try again"
+	}
+	if e.why != "" {
+		return "this server does not lead, and cannot hand the call on to who does: " + e.why
 	}
 	return "this server does not lead; " + e.leader + " does"
 }

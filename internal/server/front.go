@@ -17,6 +17,7 @@ import (
 	api "github.com/covey-platform/covey/api/covey/v1/coveyv1connect"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/trust"
 )
 
 // front decides, on a server that follows, what it answers itself and what it
@@ -25,6 +26,8 @@ type front struct {
 	b       *backend
 	here    http.Handler // this server's own answers
 	through *http.Transport
+
+	catchWait time.Duration // a call that wrote is not kept for longer until this server shows what it wrote
 }
 
 // Headers between servers, and to clients.
@@ -79,7 +82,7 @@ func newFront(b *backend, root *x509.Certificate) *front {
 	var p http.Protocols
 	p.SetHTTP2(true)
 	p.SetUnencryptedHTTP2(true)
-	return &front{b: b, through: &http.Transport{
+	return &front{b: b, catchWait: caughtUp, through: &http.Transport{
 		Protocols: &p, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool},
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, TLSHandshakeTimeout: 5 * time.Second,
 		IdleConnTimeout: time.Minute, HTTP2: &http.HTTP2Config{SendPingTimeout: leaseTTL, PingTimeout: leaseTTL},
@@ -127,9 +130,14 @@ func (f *front) forward(w http.ResponseWriter, r *http.Request, where place) {
 	_ = r.Body.Close()
 	deadline := time.Now().Add(leaderWait)
 	for {
-		leader, us := f.leader(r, deadline)
+		leader, us, problem := f.leader(r, deadline)
 		if us || leader == nil && where == anybodys {
 			f.own(w, withBody(r, body))
+			return
+		}
+		if problem != nil {
+			f.b.log.ErrorContext(r.Context(), "calls are not handed on to the leader", "error", problem)
+			rpc.Refuse(w, r, f.b.View().Unreached(problem))
 			return
 		}
 		if leader == nil {
@@ -173,49 +181,72 @@ func withBody(r *http.Request, body []byte) *http.Request {
 	return r
 }
 
-// leader waits for somebody to lead: another server, or this one.
-func (f *front) leader(r *http.Request, deadline time.Time) (leader *url.URL, us bool) {
+// leader waits for somebody to lead: another server, or this one. A problem is
+// one that no waiting mends.
+func (f *front) leader(r *http.Request, deadline time.Time) (leader *url.URL, us bool, problem error) {
 	late := time.NewTimer(time.Until(deadline))
 	defer late.Stop()
 	for {
 		news := f.b.Published() // before looking, so that no change is missed
 		v := f.b.View()
 		if v.Following == nil {
-			return nil, true
+			return nil, true, nil
 		}
 		for _, s := range v.Servers {
-			if u, err := url.Parse(s.URL); s.Leads && err == nil && u.Host != "" && f.lives(r, u) {
-				return u, false
+			u, err := url.Parse(s.URL)
+			if !s.Leads || err != nil || u.Host == "" {
+				continue
+			}
+			if err = f.lives(r, u); err == nil {
+				return u, false, nil
+			} else if p := distrust(err, u); p != nil {
+				return nil, false, p
 			}
 		}
 		if time.Since(v.Following.Since) > leaseTTL {
-			return nil, false // the database is not reached: another server knows more
+			return nil, false, nil // the database is not reached: another server knows more
 		}
 		select {
 		case <-time.After(lookEvery):
 		case <-r.Context().Done():
-			return nil, false
+			return nil, false, nil
 		case <-late.C:
-			return nil, false
+			return nil, false, nil
 		case <-news:
 		}
 	}
 }
 
-// lives reports whether a server answers: one that stands still takes calls in
-// and does nothing with them until it is no longer the leader.
-func (f *front) lives(r *http.Request, server *url.URL) bool {
+// distrust says why two servers do not trust or understand each other, if that
+// is what err is about.
+func distrust(err error, server *url.URL) error {
+	p := trust.ProblemOf(err)
+	if p == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return fault.Unavailable.Errorf("the certificate of the server at %s is of another authority than this one's; all servers of a cluster need one: copy ca.pem and ca.key from its data directory to that of this server, and start this one again", server.Host)
+	}
+	return p
+}
+
+// lives says why a server does not answer; nil: it does. One that stands still
+// takes calls in and does nothing with them until it is no longer the leader.
+func (f *front) lives(r *http.Request, server *url.URL) error {
 	ctx, cancel := context.WithTimeout(r.Context(), pulseWait)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.JoinPath("/healthz").String(), http.NoBody)
 	if err != nil {
-		return false
+		return err
 	}
-	resp, err := f.through.RoundTrip(req)
+	resp, err := trust.Explained{Next: f.through}.RoundTrip(req)
 	if err != nil {
-		return false
+		return err
 	}
-	return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+	if resp.StatusCode != http.StatusOK {
+		err = fault.Unavailable.Errorf("%s says %s", server, resp.Status)
+	}
+	return errors.Join(err, resp.Body.Close())
 }
 
 // once hands a call on once. With errAgain in its error nothing has happened,
@@ -261,7 +292,7 @@ func (f *front) catchUp(r *http.Request) {
 	if err != nil {
 		return
 	}
-	late := time.NewTimer(caughtUp)
+	late := time.NewTimer(f.catchWait)
 	defer late.Stop()
 	for {
 		news := f.b.Published()
