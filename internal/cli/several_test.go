@@ -110,6 +110,12 @@ func TestSeveralTurns(t *testing.T) {
 	if got, want := s.answered(), a.url.String(); got != want {
 		t.Errorf("%s answered last; want %s", got, want)
 	}
+
+	// The one that answered last is gone: nothing was sent to it.
+	s.at.Store(0)
+	if got, err := sent(t, s, writes, "hello again"); err != nil || got != "a" || a.last.Load() != "hello again" {
+		t.Errorf("a server that is gone by now: got %q, %v; want a's answer", got, err)
+	}
 }
 
 // What was sent and may have been carried out is not sent again elsewhere, as
