@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -32,9 +33,7 @@ func agentOf(t *testing.T, first string, others ...string) *Agent {
 func follows(leader string, servers ...string) error {
 	e := elsewhereToWire(&elsewhereError{leader: leader, servers: servers})
 	w := connect.NewWireError(e.Code(), errors.New(e.Message()))
-	for k, v := range e.Meta() {
-		w.Meta()[k] = v
-	}
+	maps.Copy(w.Meta(), e.Meta())
 	return fmt.Errorf("session: %w", w)
 }
 
