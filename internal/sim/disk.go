@@ -98,7 +98,7 @@ func (d *disk) crash() { d.pending = nil }
 // trim forgets old records and ended tasks, as the server does.
 func (d *disk) trim() {
 	q := state.TrimQuery{
-		RecordsBefore: d.w.now - unit.Hour, UpTo: 1 << 62, EndedBefore: d.w.now - unit.Hour, PerJob: 100,
+		RecordsBefore: d.w.now - unit.Hour, UpTo: d.w.bill.stored.fold.Seq(), EndedBefore: d.w.now - unit.Hour, PerJob: 100,
 		KeepEnded: d.w.now - unit.Hour, Limit: 1 << 20,
 	}
 	if _, err := d.mem.Trim(context.Background(), q); err != nil {
@@ -106,7 +106,8 @@ func (d *disk) trim() {
 	}
 }
 
-// keep takes a copy of the database, to be restored later.
+// keep takes a copy of the databases, to be restored later: the company's must
+// be as old as the cluster's.
 func (d *disk) keep() {
-	d.copy = d.mem.Clone()
+	d.copy, d.w.bill.copied = d.mem.Clone(), d.w.bill.books.clone()
 }

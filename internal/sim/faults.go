@@ -131,6 +131,7 @@ func (w *World) restore() {
 	}
 	w.leader.die()
 	w.disk.mem, w.disk.copy = w.disk.copy, nil
+	w.bill.books, w.bill.stored = w.bill.copied.clone(), w.bill.copied.clone()
 	w.truth.forget(w)
 	if w.chance(2) {
 		w.after(w.jitter(5*Minute), func() { w.leader.cutOff() })

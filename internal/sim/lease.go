@@ -15,7 +15,7 @@ import (
 // clock is what the machine's clock shows that nobody sets. Clocks do not run
 // alike: some are one percent fast or slow.
 func (n *node) clock() time.Duration {
-	d := (n.w.now - 525_960*unit.Hour).Duration()
+	d := (n.w.now - birth).Duration()
 	return d + d/100*time.Duration(n.n%3-1)
 }
 

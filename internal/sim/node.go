@@ -8,6 +8,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/ledger"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -50,6 +51,8 @@ type node struct {
 type proc struct {
 	sighting task.Sighting
 	stopping bool
+	cut      unit.Tick     // what it used before was told
+	ended    unit.Tick     // 0: it lives
 	until    time.Duration // an exclusive task's lease, by the machine's clock
 }
 
@@ -314,7 +317,7 @@ func (n *node) launch(s task.Sighting, e machine.Epoch, until time.Duration) {
 	n.w.truth.started(n, s.ID, e)
 	n.w.alone(n, s.ID, s.Config)
 	n.w.stats.Starts++
-	d, p := s, &proc{sighting: s}
+	d, p := s, &proc{sighting: s, cut: n.w.now}
 	n.procs[d.ID] = p
 	if until != 0 {
 		n.bind(d.ID, p, until)
@@ -358,7 +361,8 @@ func (n *node) move(id task.ID, p *proc, to task.State, why string) {
 	p.sighting.State, p.sighting.Reason = to, why
 	if to.Terminal() {
 		n.w.stats.Ends++
-		n.fact()
+		p.ended = n.w.now
+		n.fact(p)
 	}
 	n.show(p)
 }
@@ -376,14 +380,48 @@ func (n *node) sayIfUp() {
 	}
 }
 
-// cutUsage makes a fact, as an agent does at every hour and every end.
-func (n *node) cutUsage() { n.fact() }
+// cutUsage makes a fact of what lives, as an agent does every hour.
+func (n *node) cutUsage() {
+	var live []*proc
+	for _, id := range slices.SortedFunc(maps.Keys(n.procs), task.ID.Compare) {
+		if n.procs[id].alive() {
+			live = append(live, n.procs[id])
+		}
+	}
+	n.fact(live...)
+}
 
-func (n *node) fact() {
+// fact makes a block of what tasks used since they were cut last.
+func (n *node) fact(of ...*proc) {
+	var used []ledger.Used
+	for _, p := range of {
+		used = append(used, p.use(n.w.now)...)
+	}
+	if len(used) == 0 {
+		return
+	}
+	var sum ledger.Amounts
+	for _, u := range used {
+		sum, _ = sum.Add(u.Amounts())
+	}
 	n.facts++
-	f := state.Fact{Source: string(n.id), Seq: n.facts, Payload: fmt.Appendf(nil, "%s/%d", n.id, n.facts)}
+	f := state.Fact{Source: string(n.id), Seq: n.facts, Payload: ledger.EncodeUsed(used)}
 	n.journal = append(n.journal, f)
 	n.w.truth.made[f.Source] = n.facts
+	n.w.bill.made[f.Source] = append(n.w.bill.made[f.Source], sum)
+}
+
+// use returns what a task has used, cut at full hours: half of its cores, all
+// of its memory.
+func (p *proc) use(now unit.Tick) []ledger.Used {
+	var out []ledger.Used
+	for p.cut < now {
+		to := min(now, p.cut.FloorHour()+unit.Hour)
+		d, r := int64(to-p.cut), p.sighting.Resources
+		out = append(out, ledger.Used{Task: p.sighting.ID, From: p.cut, To: to, CPU: r.CPU / 2 * d, RAM: r.RAM / unit.MiB * d})
+		p.cut = to
+	}
+	return out
 }
 
 // shrink tells the leader that others use some of the machine.

@@ -71,6 +71,7 @@ func TestSeeds(t *testing.T) {
 		total.Commits += st.Commits
 		total.Records += st.Records
 		total.Starts += st.Starts
+		total.Ends += st.Ends
 		total.Leaders += st.Leaders
 	}
 	n, used := float64(last-first+1)*(float64(*hours)+0.75), busy(t)-used

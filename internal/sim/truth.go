@@ -131,6 +131,18 @@ func (w *World) committed(b *state.Batch) {
 		}
 	}
 	w.check(b)
+	w.meter(b)
+}
+
+// meter has what became durable metered; now and then twice.
+func (w *World) meter(b *state.Batch) {
+	err := w.bill.books.take(b.Records)
+	if err == nil && b.Rev%20 == 0 {
+		err = w.bill.books.take(b.Records)
+	}
+	if err != nil {
+		w.fail("%v", err)
+	}
 }
 
 func (w *World) stepped(r *state.Record) {
@@ -267,11 +279,20 @@ func (w *World) settled() {
 			w.fail("task %v runs on %s, and the cluster does not know", id, n.id)
 		}
 	}
-	for src, n := range w.truth.made {
-		if w.truth.taken[src]+5 < n {
-			w.fail("source %s made %d facts, %d arrived", src, n, w.truth.taken[src])
+	for _, n := range w.nodes {
+		src, kept := string(n.id), uint64(len(n.journal))
+		if made, taken := w.truth.made[src], w.truth.taken[src]; kept > 5 || !w.truth.restored && taken+kept < made {
+			w.fail("source %s made %d facts and keeps %d, %d arrived", src, made, kept, taken)
 		}
 	}
+}
+
+// proc is what stands on its machine of a task; nil: nothing does.
+func (w *World) proc(x task.Task) *proc {
+	if n := w.byID[x.Machine]; n != nil {
+		return n.procs[x.ID]
+	}
+	return nil
 }
 
 func (w *World) filled(s *state.Snapshot, at state.Slot, cfg *job.Config, running map[task.ID]*node) {
@@ -286,6 +307,9 @@ func (w *World) filled(s *state.Snapshot, at state.Slot, cfg *job.Config, runnin
 		}
 		if w.now-x.Since < 6*Minute {
 			return // on its way
+		}
+		if p := w.proc(x.Task); p != nil && p.ended != 0 && w.now-p.ended < Minute {
+			return // it has just ended, and the news of that is on its way
 		}
 		w.fail("task %v is %v on %q since %v", x.ID, x.State, x.Machine, (w.now - x.Since).Duration())
 		return

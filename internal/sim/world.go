@@ -31,6 +31,9 @@ const (
 	Minute      = 60 * Second
 )
 
+// birth is when every world begins: midnight, 1 January 2030.
+const birth = 525_960 * unit.Hour
+
 // A Config is the size of a world and how bad it is.
 type Config struct {
 	Seed          uint64
@@ -61,6 +64,7 @@ type World struct {
 	exclusive map[job.Hash]bool // configs of which an instance has one live task at most
 
 	truth truth
+	bill  *bill
 	err   error
 	stats Stats
 }
@@ -74,8 +78,8 @@ type Stats struct {
 // and its jobs asked for within the first minute.
 func New(cfg Config) *World {
 	w := &World{
-		cfg: cfg, rand: rand.New(rand.NewPCG(cfg.Seed, 0)), now: 525_960 * unit.Hour, byID: map[machine.ID]*node{},
-		truth: newTruth(), exclusive: map[job.Hash]bool{},
+		cfg: cfg, rand: rand.New(rand.NewPCG(cfg.Seed, 0)), now: birth, byID: map[machine.ID]*node{},
+		truth: newTruth(), bill: newBill(), exclusive: map[job.Hash]bool{},
 	}
 	w.disk = newDisk(w)
 	w.leader = &leader{w: w}
@@ -122,7 +126,7 @@ func (w *World) Stats() Stats { return w.stats }
 // fail ends the run.
 func (w *World) fail(format string, args ...any) {
 	if w.err == nil {
-		at := (w.now - 525_960*unit.Hour).Duration()
+		at := (w.now - birth).Duration()
 		w.err = fmt.Errorf("seed %d, after %v: "+format, append([]any{w.cfg.Seed, at}, args...)...)
 	}
 }
@@ -175,6 +179,7 @@ func (w *World) user(j job.Job) {
 	if text, err := j.Config.Encode(); err == nil {
 		w.exclusive[job.HashOf(text)] = j.Config.Exclusive
 	}
+	w.bill.wants(j)
 	w.leader.ask(control.CreateJob{Job: j, By: "user"}, func(err error) {
 		if err != nil && fault.Of(err) != fault.Conflict { // a conflict: it was accepted, and nobody could say so
 			w.after(w.jitter(10*Second), func() { w.user(j) })
@@ -245,6 +250,7 @@ func (w *World) housekeep() {
 		}
 		w.recount(l.Snapshot())
 	}
+	w.audit()
 }
 
 // Settle stops the faults, mends everything and waits until the cluster must
@@ -262,6 +268,7 @@ func (w *World) Settle() error {
 		return err
 	}
 	w.settled()
+	w.audit()
 	return w.err
 }
 

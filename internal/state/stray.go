@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/task"
@@ -93,7 +94,7 @@ func (d *Draft) stray(t Task) {
 // recordStrays records the machines whose strays are others than before.
 func (d *Draft) recordStrays() {
 	for _, id := range slices.Sorted(maps.Keys(d.strayed)) {
-		if row, exists := d.snap.Machine(id); exists {
+		if row, exists := d.snap.Machine(id); exists && !fault.Planted("stray-unrecorded") {
 			d.record(Record{Kind: MachineRecord, Machine: d.machineChange(d.strayed[id], row)})
 		}
 	}
