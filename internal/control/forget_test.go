@@ -10,3 +10,8 @@ import (
 func Forget(l *Loop) {
 	l.converge, l.sched = converge.NewIndex(state.New()), sched.NewIndex(state.New())
 }
+
+// Backlog returns how many keys the engines have not looked at yet.
+func Backlog(l *Loop) int {
+	return len(l.todo.Jobs) + len(l.todo.Slots) + len(l.todo.Tasks) + len(l.todo.Machines)
+}

@@ -151,3 +151,77 @@ func TestGrowth(t *testing.T) {
 		}
 	}
 }
+
+// submitted is a cluster of one large machine to which jobs of perJob tasks
+// were given in one turn.
+func submitted(tb testing.TB, jobs int) *control.Loop {
+	tb.Helper()
+	d := state.NewDraft(state.New(), epoch)
+	large := growing(0)
+	large.Capacity = unit.Resources{CPU: 1 << 40, RAM: 1 << 60, Disk: 1 << 60}
+	if err := d.Apply(state.PutMachine{Machine: large}); err != nil {
+		tb.Fatal(err)
+	}
+	_, s, _ := d.Seal(machine.Epoch{Incarnation: 1, N: 1})
+	l := control.New(s, machine.Epoch{Incarnation: 1, N: 1}, epoch, control.Defaults())
+	l.Warm()
+	x := l.Begin(epoch, epoch)
+	for i := range jobs {
+		k := job.Key(fmt.Sprintf("www/prod/j%05d", i))
+		if _, err := x.Do(control.CreateJob{Job: job.Job{Key: k, Instances: job.FirstN(perJob), Config: config(1)}}); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if _, err := x.End(); err != nil {
+		tb.Fatal(err)
+	}
+	l.Commit(x)
+	return l
+}
+
+// TestBacklog: many jobs that come at once wait as jobs. Each turn takes in some
+// of them whole, and its cost does not follow how many tasks are still to come.
+func TestBacklog(t *testing.T) {
+	const jobs = 60
+	l := submitted(t, jobs)
+	most := 0
+	for turn := unit.Tick(1); ; turn++ {
+		x := l.Begin(epoch+turn, epoch+turn)
+		if _, err := x.End(); err != nil {
+			t.Fatal(err)
+		}
+		r := l.Commit(x)
+		most = max(most, control.Backlog(l))
+		if !r.Busy {
+			break
+		}
+		if turn > 1000 {
+			t.Fatal("it does not end")
+		}
+	}
+	if _, tasks, _ := l.Snapshot().Len(); tasks != jobs*perJob {
+		t.Errorf("%d tasks, want %d", tasks, jobs*perJob)
+	}
+	if limit := 4 * control.Defaults().TurnChanges; most > limit {
+		t.Errorf("%d keys waited for the next turn at most; want no more than %d of %d slots", most, limit, jobs*perJob)
+	}
+}
+
+// BenchmarkSubmit makes the tasks of many jobs that were given at once.
+func BenchmarkSubmit(b *testing.B) {
+	for _, jobs := range []int{100, 1000} {
+		b.Run(fmt.Sprintf("%d tasks", jobs*perJob), func(b *testing.B) {
+			for b.Loop() {
+				l := submitted(b, jobs)
+				for turn, busy := unit.Tick(1), true; busy && turn < 2000; turn++ {
+					x := l.Begin(epoch+turn, epoch+turn)
+					if _, err := x.End(); err != nil {
+						b.Fatal(err)
+					}
+					busy = l.Commit(x).Busy
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*jobs*perJob), "µs/task")
+		})
+	}
+}

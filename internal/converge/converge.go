@@ -178,14 +178,16 @@ type Result struct {
 func Plan(s *state.Snapshot, x *Index, d state.Delta, now unit.Tick, lim Limits) Result {
 	p := plan{s: s, lim: lim}
 	rest := state.NewDelta()
-	for _, k := range sorted(d.Jobs, job.Key.Compare) {
-		if p.job(k); p.out.More {
-			rest.Jobs[k] = true
-		}
-	}
+	// Slots before jobs: what was opened is filled before more is opened, so
+	// that what waits for the next Plan is named by few jobs, not by their slots.
 	for _, at := range sorted(d.Slots, state.Slot.Compare) {
 		if p.slot(at); p.out.More {
 			rest.Slots[at] = true
+		}
+	}
+	for _, k := range sorted(d.Jobs, job.Key.Compare) {
+		if p.job(k); p.out.More {
+			rest.Jobs[k] = true
 		}
 	}
 	for _, id := range sorted(d.Machines, cmp.Compare) {
