@@ -72,6 +72,14 @@ func (x *Index) changed(n int32) {
 	x.hosts[n].at = x.changes
 }
 
+// unboard takes note that a host has no GPUs any more.
+func (x *Index) unboard(n int32) {
+	if x.withGPU[n] {
+		delete(x.withGPU, n)
+		x.changed(n)
+	}
+}
+
 // boardOf returns the board of a need, caught up.
 func (x *Index) boardOf(g *group, looked *int) *board {
 	k := g.need()

@@ -156,6 +156,7 @@ type class struct {
 	bit     int    // in the masks
 	groups  int    // that use it
 	used    uint64 // when it was last asked for; see Index.clock
+	offer   *offer // nil until asked for
 }
 
 // classesKept is how many classes are remembered when no group needs them.

@@ -177,7 +177,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 		x.rows++
 	}
 	if !exists {
-		delete(x.withGPU, n)
+		x.unboard(n)
 		x.hosts[n] = host{attach: nowhere}
 		x.reclass(n)
 		delete(x.slots, id)
@@ -188,7 +188,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	x.count(&h, +1)
 	h.mask = old.mask
 	if !x.boarded(&h) {
-		delete(x.withGPU, n)
+		x.unboard(n)
 	}
 	x.hosts[n] = h
 	if !known || !slices.Equal(old.row.Attributes, row.Attributes) {

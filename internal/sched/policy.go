@@ -48,6 +48,11 @@ func (p *planner) bestOnBoard(g *group, tree int8, avoid int32) int32 {
 		return 0
 	}
 	b := p.x.boardOf(g, &p.waits.Looked)
+	if bits := p.spared(g); bits != 0 {
+		if n := p.sparing(g, b, tree, avoid, bits); n != 0 {
+			return n
+		}
+	}
 	if g.moving == nil {
 		return b.top(p.x, tree, func(n int32) (ok, drop bool) { return n != avoid, false })
 	}

@@ -112,6 +112,10 @@ type planner struct {
 	redeemed []placed // promises that became placements
 	stuck    []stuck
 	hand     hand
+	claims   map[*class]*claim
+	inOrder  []*claim // of claims
+	reckoned bool     // inOrder is, and what is free for each
+	sparings map[sparingKey]*board
 	waits    Waits
 }
 
@@ -135,6 +139,7 @@ func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner
 	return &planner{
 		evicted: evicted{tasks: map[task.ID]bool{}, byRole: map[*group][]int32{}},
 		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{},
+		claims: map[*class]*claim{}, sparings: map[sparingKey]*board{},
 	}
 }
 
@@ -142,6 +147,7 @@ func (p *planner) run() {
 	q := make(turns, 0, len(p.x.groups))
 	for _, g := range p.x.groups {
 		q = append(q, newTurn(g))
+		p.stake(g)
 	}
 	heap.Init(&q)
 	for len(q) > 0 {
@@ -156,11 +162,11 @@ func (p *planner) run() {
 			continue
 		}
 		if !p.place(t) {
+			delete(p.freed, t.group) // before it makes room, which may let its own spread go
 			if p.makeRoom(t) {
 				heap.Pop(&q)
 				continue
 			}
-			delete(p.freed, t.group)
 			p.stuck = append(p.stuck, stuck{t.group, t.head().id, t.group.tasks.Len() - t.taken})
 			heap.Pop(&q)
 			continue
@@ -304,7 +310,9 @@ func (p *planner) take(n int32, g *group) (ports, gpus []uint16) {
 	h := p.touch(n)
 	ports, gpus = h.pickPorts(g.shape.ports, uint64(p.s.Seq)), p.x.pickGPUs(n, g.shape)
 	p.x.pick(n)
+	was := h.free.GPU
 	h.take(g.job, g.shape.need, ports, gpus)
+	p.settled(g, was, h.free.GPU, n)
 	p.keep(n, g)
 	p.x.tell(g.job, h, +1)
 	p.loosen(g.job, &h.row.Machine)

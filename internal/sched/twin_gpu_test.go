@@ -6,7 +6,9 @@ import (
 	"slices"
 
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -156,6 +158,15 @@ func (w *twin) kinds() []wish {
 // spelling says what tells two shapes apart, in the order in which equally popular
 // ones are taken.
 func (w *twin) spelling(t state.Task) string {
+	s := w.demands(t)
+	for _, x := range unit.Measures() {
+		s += fmt.Sprint(" ", t.Resources.Of(x))
+	}
+	return s
+}
+
+// demands says what a task asks of machines beside room.
+func (w *twin) demands(t state.Task) string {
 	var parts []string
 	role := t.ID.Job.Role()
 	for _, c := range w.config(t).Constraints {
@@ -178,10 +189,54 @@ func (w *twin) spelling(t state.Task) string {
 		}
 		s += p
 	}
-	for _, x := range unit.Measures() {
-		s += fmt.Sprint(" ", t.Resources.Of(x))
-	}
 	return s
+}
+
+// kept reports whether a task that asks for a GPU should leave m to others that
+// wait: they may run on few machines only, and those have not much more free
+// than they ask for.
+func (w *twin) kept(t state.Task, m state.Machine) bool {
+	wait, one := map[string]int64{}, map[string]state.Task{}
+	for o := range w.s.Tasks() {
+		if o.State != task.Pending || o.Room != "" || w.gone(o) || t.Resources.GPU == 0 || o.Resources.GPU == 0 {
+			continue
+		}
+		if slices.ContainsFunc(w.config(o).Constraints, func(c job.Constraint) bool { return c.Limit+c.Spread == 0 && c.With == "" }) {
+			name := w.demands(o)
+			wait[name], one[name] = wait[name]+o.Resources.GPU, o
+		}
+	}
+	for name, need := range wait {
+		if name == w.demands(t) || !w.may(one[name], m) {
+			continue
+		}
+		free := int64(0)
+		for x := range w.s.Machines() {
+			if x.Up && !x.Leaving && x.Mode <= machine.Scheduled && w.may(one[name], x) {
+				free += max(w.free(x).GPU, 0)
+			}
+		}
+		if float64(free-2*t.Resources.GPU) < 1.1*float64(need) {
+			return true
+		}
+	}
+	return false
+}
+
+// gone reports whether a task that was pending has found a place or room in this plan.
+func (w *twin) gone(t state.Task) bool {
+	is := func(o state.Task) bool { return o.ID == t.ID }
+	for _, on := range w.extra {
+		if slices.ContainsFunc(on, is) {
+			return true
+		}
+	}
+	for _, on := range w.rooms {
+		if slices.ContainsFunc(on, is) {
+			return true
+		}
+	}
+	return false
 }
 
 // remains foretells what shares will leave of r thousandths, in parts of 256.

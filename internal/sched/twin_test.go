@@ -119,12 +119,12 @@ func (w *twin) best(t state.Task) machine.ID {
 	in, _ := w.s.Instance(state.Slot{Job: t.ID.Job, N: t.ID.Instance})
 	top := w.top()
 	var best machine.ID
-	var score [6]int64
+	var score [7]int64
 	for m := range w.s.Machines() {
 		if !w.fits(t, m) {
 			continue
 		}
-		var s [6]int64
+		var s [7]int64
 		if in.Last.Machine == m.ID && (in.Last.State == task.Failed || in.Last.State == task.Lost) {
 			s[0] = 1
 		}
@@ -132,12 +132,15 @@ func (w *twin) best(t state.Task) machine.ID {
 		free := w.free(m)
 		for _, x := range unit.Measures() {
 			if f := free.Of(x); f > 0 && top.Of(x) > 0 {
-				s[3] += f * (1 << 20) / top.Of(x)
+				s[4] += f * (1 << 20) / top.Of(x)
 			}
 		}
 		if m.Allocatable().GPU > 0 {
 			g := w.gpus(t, m)
-			s[2], s[3], s[4] = 1, g.steps, g.left
+			s[2], s[4], s[5] = 1, g.steps, g.left
+			if w.kept(t, m) {
+				s[3] = 1
+			}
 		}
 		if best == "" || slices.Compare(s[:], score[:]) < 0 {
 			best, score = m.ID, s
