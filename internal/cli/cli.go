@@ -94,7 +94,7 @@ the covey dev that runs here.`,
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddGroup(&cobra.Group{ID: "work", Title: "Work:"}, &cobra.Group{ID: "money", Title: "Money:"},
 		&cobra.Group{ID: "pool", Title: "Pool:"}, &cobra.Group{ID: "run", Title: "Run the platform:"})
-	root.AddCommand(a.jobs(), a.tasks(), a.config(), a.bill(), a.usage(), a.machines(), a.clusters(), a.state(), a.tokens(), a.version())
+	root.AddCommand(a.jobs(), a.tasks(), a.config(), a.bill(), a.usage(), a.machines(), a.quotas(), a.clusters(), a.state(), a.tokens(), a.version())
 	root.AddCommand(a.platform()...)
 	return root
 }

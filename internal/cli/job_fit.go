@@ -61,6 +61,9 @@ KEY says which job of the file is meant, if it has more than one.`,
 			if err = a.print(cmd, fitOf(r), func(w io.Writer) { fitTable(w, r) }); err != nil {
 				return err
 			}
+			if r.GetRefused() != "" {
+				return exitf(CommandFailed, "the job would be refused: %s", r.GetRefused())
+			}
 			if r.GetFits() < r.GetInstances() {
 				return exitf(CommandFailed, "%s of %d would wait", many(int(r.GetInstances()-r.GetFits()), "instance"), r.GetInstances())
 			}
@@ -78,6 +81,7 @@ type fitJSON struct {
 	Fits      int32          `json:"fits"`
 	Waits     int32          `json:"waits"`
 	Replaces  bool           `json:"replaces"`
+	Refused   string         `json:"refused,omitempty"`
 	Why       *explainJSON   `json:"why,omitempty"`
 	Machines  map[string]int `json:"machines"`
 	Stopped   []stoppedJSON  `json:"stopped"`
@@ -93,7 +97,7 @@ type stoppedJSON struct {
 func fitOf(r *pb.FitJobResponse) fitJSON {
 	v := fitJSON{
 		Key: r.GetKey(), Instances: r.GetInstances(), Fits: r.GetFits(), Waits: r.GetInstances() - r.GetFits(),
-		Replaces: r.GetReplaces(), Machines: map[string]int{}, Stopped: []stoppedJSON{}, Stops: r.GetStops(),
+		Replaces: r.GetReplaces(), Refused: r.GetRefused(), Machines: map[string]int{}, Stopped: []stoppedJSON{}, Stops: r.GetStops(),
 	}
 	if x := r.GetWaits(); x != nil {
 		e := explainOf(x)

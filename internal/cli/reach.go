@@ -238,6 +238,7 @@ type client struct {
 	tasks    api.TaskServiceClient
 	machines api.MachineServiceClient
 	usage    api.UsageServiceClient
+	quotas   api.QuotaServiceClient
 	cluster  api.ClusterServiceClient
 }
 
@@ -329,7 +330,7 @@ func newClient(server, token, caFile string) (*client, error) {
 		servers: servant,
 		jobs:    api.NewJobServiceClient(h, base, opt), tasks: api.NewTaskServiceClient(h, base, opt),
 		machines: api.NewMachineServiceClient(h, base, opt), usage: api.NewUsageServiceClient(h, base, opt),
-		cluster: api.NewClusterServiceClient(h, base, opt),
+		quotas: api.NewQuotaServiceClient(h, base, opt), cluster: api.NewClusterServiceClient(h, base, opt),
 	}, nil
 }
 

@@ -90,6 +90,9 @@ func (c CreateJob) do(t *Turn) (Answer, error) {
 			return Answer{}, err
 		}
 	}
+	if err := s.Admit(c.Job); err != nil {
+		return Answer{}, err
+	}
 	if err := t.apply(state.PutJob{Job: c.Job, By: c.By}); err != nil {
 		return Answer{}, err
 	}

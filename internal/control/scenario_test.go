@@ -16,6 +16,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/tenant"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -143,6 +144,29 @@ func (w *world) verbs() map[string]func([]string) {
 		"paused":      func([]string) { w.printf("%q", w.loop.Paused()) },
 		"audit":       func([]string) { w.printf("%v", w.loop.Audit()) },
 		"counts":      func([]string) { w.counts() },
+		"quota":       w.quota,
+		"unquota":     func(a []string) { w.command(control.RemoveQuota{Role: a[0], By: "ops"}); w.turn() },
+		"consumed":    func([]string) { w.consumed() },
+	}
+}
+
+// quota gives a role a quota: ROLE [cpu=CORES] [ram=MIB] [disk=MIB] [gpu=MILLI]
+func (w *world) quota(args []string) {
+	q := tenant.Quota{Resources: unit.Resources{
+		CPU: int64(w.number(opt(args, "cpu", "0"))) * 1000, RAM: int64(w.number(opt(args, "ram", "100000"))) * unit.MiB,
+		Disk: int64(w.number(opt(args, "disk", "100000"))) * unit.MiB, GPU: int64(w.number(opt(args, "gpu", "0"))),
+	}}
+	w.command(control.SetQuota{Role: args[0], Quota: q, By: "ops"})
+	w.turn()
+}
+
+func (w *world) consumed() {
+	for role, sum := range w.loop.Snapshot().Consumers("") {
+		for c, name := range []string{"prod shared", "prod dedicated", "non-prod shared", "non-prod dedicated"} {
+			if r := sum[c]; r != (unit.Resources{}) {
+				w.printf("%s, %s: %v", role, name, r)
+			}
+		}
 	}
 }
 
@@ -290,10 +314,15 @@ func (w *world) ranges(args []string) job.Ranges {
 	return r
 }
 
-// create asks for a job: KEY INSTANCES [adhoc=MAX] [cpu=N] [partition=never|SECONDS] [stop=SECONDS] [exclusive=yes]
+// create asks for a job: KEY INSTANCES [adhoc=MAX] [cpu=N] [partition=never|SECONDS] [stop=SECONDS] [exclusive=yes] [tier=TIER] [dedicated=VALUE] [gpu=MILLI]
 func (w *world) create(args []string) {
 	cfg := config(int64(w.number(opt(args, "cpu", "1"))))
 	cfg.Task.FinalizationWait = int32(w.number(opt(args, "stop", "0")))
+	cfg.Tier = opt(args, "tier", cfg.Tier)
+	cfg.Task.Resources.GPU = int64(w.number(opt(args, "gpu", "0")))
+	if who := opt(args, "dedicated", ""); who != "" {
+		cfg.Constraints = []job.Constraint{{Attribute: "dedicated", Values: []string{who}}}
+	}
 	cfg.Exclusive = opt(args, "exclusive", "no") == "yes"
 	if limit := opt(args, "adhoc", ""); limit != "" {
 		cfg.Service, cfg.MaxTaskFailures = false, int32(w.number(limit))

@@ -379,6 +379,11 @@ func describe(r *state.Record) string {
 		}
 	case state.ClusterRecord:
 		line += fmt.Sprintf("cluster incarnation %d recovery=%v", r.Cluster.Incarnation, r.Cluster.Recovery)
+	case state.QuotaRecord:
+		line += fmt.Sprintf("quota of %s: %v", r.Quota.Quota.Role, r.Quota.Quota.Resources)
+		if r.Quota.Dropped {
+			line += " removed"
+		}
 	case state.FactRecord:
 		line += fmt.Sprintf("fact %s %d", r.Fact.Source, r.Fact.Seq)
 	}

@@ -169,6 +169,17 @@ type Hash [sha256.Size]byte
 // String returns the hash in hex.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
+// Dedicated reports whether only machines that are kept for some may run it
+// (Aurora S-12).
+func (c *Config) Dedicated() bool {
+	for _, x := range c.Constraints {
+		if x.Attribute == "dedicated" && !x.Negated && len(x.Values) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Encode returns the canonical form of c: equal configs give equal bytes.
 func (c Config) Encode() ([]byte, error) {
 	b, err := json.Marshal(c)

@@ -133,7 +133,7 @@ func (f *Fold) take(r state.Record, to Sink) error {
 		err = f.machine(r.At, r.Machine)
 	case state.FactRecord:
 		err = f.fact(r.Fact, to)
-	case state.JobRecord, state.ClusterRecord: // nothing is reserved by them
+	case state.JobRecord, state.ClusterRecord, state.QuotaRecord: // nothing is reserved by them
 	default: // of a later version, which tells machines and tasks as this one does
 	}
 	if err != nil {

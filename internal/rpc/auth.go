@@ -177,6 +177,10 @@ var rules = map[string]rule{
 	api.MachineServiceGetMachineProcedure:   {tenant.MachineRead, machineObject},
 	api.UsageServiceGetBillProcedure:        {tenant.BillRead, wholeCluster},
 	api.UsageServiceGetUsageProcedure:       {tenant.BillRead, wholeCluster},
+	api.QuotaServiceGetQuotaProcedure:       {tenant.QuotaRead, roleObject},
+	api.QuotaServiceListQuotasProcedure:     {tenant.QuotaRead, wholeCluster},
+	api.QuotaServiceSetQuotaProcedure:       {tenant.QuotaWrite, roleObject},
+	api.QuotaServiceRemoveQuotaProcedure:    {tenant.QuotaWrite, roleObject},
 	api.ClusterServiceGetClusterProcedure:   {tenant.ClusterRead, wholeCluster},
 	api.ClusterServiceCreateTokenProcedure:  {tenant.TokenWrite, wholeCluster},
 	api.ClusterServiceListTokensProcedure:   {tenant.TokenRead, wholeCluster},
@@ -202,6 +206,14 @@ func jobObject(_ caller, m proto.Message) tenant.Object {
 		return tenant.Object{} // the handler says what is wrong with it
 	}
 	return tenant.Object{Role: key.Role(), Env: key.Env(), Job: key.Name()}
+}
+
+func roleObject(_ caller, m proto.Message) tenant.Object {
+	r, _ := m.(interface{ GetRole() string })
+	if r == nil {
+		return tenant.Object{}
+	}
+	return tenant.Object{Role: r.GetRole()}
 }
 
 func machineObject(_ caller, m proto.Message) tenant.Object {

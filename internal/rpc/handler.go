@@ -85,6 +85,7 @@ func (s *services) handler() http.Handler {
 	mux.Handle(api.NewTaskServiceHandler(s, opts...))
 	mux.Handle(api.NewMachineServiceHandler(s, opts...))
 	mux.Handle(api.NewUsageServiceHandler(s, opts...))
+	mux.Handle(api.NewQuotaServiceHandler(s, opts...))
 	mux.Handle(api.NewClusterServiceHandler(s, opts...))
 	mux.Handle(api.NewAgentServiceHandler(s, opts...))
 	return s.door(mux)

@@ -124,6 +124,10 @@ func aimed(p procedure, machine string) []byte {
 		return fmt.Appendf(nil, `{"hello":{"wire":1,"session":"s","clusterUid":"uid-1","machine":{"id":%q}}}`, machine)
 	case "Look", "Join", "Renew":
 		return fmt.Appendf(nil, `{"machine":%q}`, machine)
+	case "SetQuota":
+		return []byte(`{"role":"www-data","quota":{"cpuMilli":"1"}}`)
+	case "GetQuota", "RemoveQuota":
+		return []byte(`{"role":"www-data"}`)
 	case "GetMachine":
 		return fmt.Appendf(nil, `{"id":%q}`, machine)
 	}

@@ -72,7 +72,7 @@ func (s *services) evaluate(ctx context.Context, snap *state.Snapshot, key job.K
 }
 
 func fitToWire(key string, f whatif.Fit) *pb.FitJobResponse {
-	resp := &pb.FitJobResponse{Key: key, Instances: count(f.Asked), Fits: count(f.Fits), Replaces: f.Replaces, Stops: count(len(f.Stopped))}
+	resp := &pb.FitJobResponse{Key: key, Instances: count(f.Asked), Fits: count(f.Fits), Replaces: f.Replaces, Stops: count(len(f.Stopped)), Refused: text(f.Refused)}
 	if f.Fits < f.Asked {
 		resp.Waits = &pb.InstanceExplanation{Instance: f.Wait.Task.Instance, Status: task.Pending.String()}
 		fillExplanation(resp.Waits, f.Wait, true)

@@ -61,6 +61,8 @@ var places = map[string]place{
 	api.MachineServiceListMachinesProcedure: ours,
 	api.MachineServiceGetMachineProcedure:   ours,
 	api.ClusterServiceListTokensProcedure:   ours,
+	api.QuotaServiceGetQuotaProcedure:       ours,
+	api.QuotaServiceListQuotasProcedure:     ours,
 	api.JobServiceGetJobProcedure:           anybodys,
 	api.ClusterServiceGetClusterProcedure:   anybodys,
 	// An agent's streams are told where the leader is; any server certifies.

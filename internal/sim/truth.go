@@ -127,7 +127,7 @@ func (w *World) committed(b *state.Batch) {
 			w.stepped(r)
 		case state.FactRecord:
 			w.fact(r.Fact)
-		case state.JobRecord, state.MachineRecord, state.ClusterRecord:
+		case state.JobRecord, state.MachineRecord, state.ClusterRecord, state.QuotaRecord:
 		}
 	}
 	w.check(b)

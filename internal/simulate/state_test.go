@@ -14,6 +14,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/sched"
 	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/tenant"
 	"github.com/covey-platform/covey/internal/unit"
 	"github.com/covey-platform/covey/internal/whatif"
 )
@@ -43,13 +44,21 @@ func writeState(dir string) error {
 	if _, err := w.Place(1); err != nil {
 		return err
 	}
+	d = state.NewDraft(w.Snapshot(), unit.Hour)
 	var b bytes.Buffer
 	if err := state.WriteExport(&b, w.Snapshot()); err != nil {
 		return err
 	}
 	all := b.Bytes()
+	if err := d.Apply(state.PutQuota{Role: "www-data", Quota: tenant.Quota{Resources: unit.Resources{CPU: 7000, RAM: 8 << 30}}, By: "ann"}); err != nil {
+		return err
+	}
+	var bounded bytes.Buffer
+	if err := state.WriteExport(&bounded, d.Snapshot()); err != nil {
+		return err
+	}
 	for name, text := range map[string][]byte{
-		"west.state": all, "cut.state": all[:len(all)-200], "version.state": bytes.Replace(all, []byte("state 1\n"), []byte("state 9\n"), 1),
+		"quota.state": bounded.Bytes(), "west.state": all, "cut.state": all[:len(all)-200], "version.state": bytes.Replace(all, []byte("state 1\n"), []byte("state 9\n"), 1),
 		"empty.state": nil, "damaged.state": bytes.Replace(all, []byte("web"), []byte("wob"), 1),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {

@@ -79,7 +79,7 @@ func change(f cli.SimulateFlags) (cli.Simulated, error) {
 		return cli.Simulated{}, err
 	}
 	known := len(w.Stopped())
-	moved, err := apply(w, f)
+	moved, refused, err := apply(w, f)
 	if err != nil {
 		return cli.Simulated{}, err
 	}
@@ -94,7 +94,7 @@ func change(f cli.SimulateFlags) (cli.Simulated, error) {
 	}
 	v := changeJSON{
 		Before: levelOf(before), After: levelOf(after), Displaced: len(moved), Moved: w.PlacedIn(moved),
-		Waits: waitsOf(after.Waits), Stopped: []stopJSON{},
+		Waits: waitsOf(after.Waits), Stopped: []stopJSON{}, Refused: refused,
 	}
 	for _, s := range w.Stopped()[known:] {
 		v.Stopped = append(v.Stopped, stopJSON{s.Task.String(), s.Tier, s.Reason})
@@ -103,14 +103,13 @@ func change(f cli.SimulateFlags) (cli.Simulated, error) {
 }
 
 // apply makes the changes that were asked for, and returns the slots whose
-// tasks lost their machine by it.
-func apply(w *whatif.World, f cli.SimulateFlags) ([]state.Slot, error) {
+// tasks lost their machine by it, and the changes that a quota forbids.
+func apply(w *whatif.World, f cli.SimulateFlags) (moved []state.Slot, refused []refusedJSON, err error) {
 	for _, a := range f.Add {
 		if err := add(w, a, f.Note); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	var moved []state.Slot
 	for _, x := range []struct {
 		selectors []string
 		take      func(string) ([]state.Slot, error)
@@ -118,17 +117,20 @@ func apply(w *whatif.World, f cli.SimulateFlags) ([]state.Slot, error) {
 		for _, s := range x.selectors {
 			some, err := x.take(s)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			moved = append(moved, some...)
 		}
 	}
 	for _, g := range f.Grow {
-		if err := grow(w, g); err != nil {
-			return nil, err
+		switch err := grow(w, g); {
+		case fault.Of(err) == fault.Exhausted:
+			refused = append(refused, refusedJSON{g, err.Error()})
+		case err != nil:
+			return nil, nil, err
 		}
 	}
-	return moved, nil
+	return moved, refused, nil
 }
 
 // taker turns a selector into machines and takes them away.
@@ -207,6 +209,13 @@ type changeJSON struct {
 	Moved     int        `json:"moved"`     // of them, those that found another
 	Waits     []waitJSON `json:"waits"`     // after
 	Stopped   []stopJSON `json:"stopped"`   // to make room
+
+	Refused []refusedJSON `json:"refused,omitempty"` // growth that a quota forbids; it is not made
+}
+
+type refusedJSON struct {
+	Grow   string `json:"grow"`
+	Reason string `json:"reason"`
 }
 
 type waitJSON struct {
@@ -235,6 +244,9 @@ func waitsOf(w sched.Waits) []waitJSON {
 
 func changeTable(w io.Writer, v changeJSON, waits sched.Waits) {
 	const most = 20
+	for _, r := range v.Refused {
+		_, _ = fmt.Fprintf(w, "--grow %s is refused: %s\n", r.Grow, r.Reason)
+	}
 	row := func(name string, f func(levelJSON) string) {
 		_, _ = fmt.Fprintf(w, "%-10s  %10s  %10s\n", name, f(v.Before), f(v.After))
 	}

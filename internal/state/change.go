@@ -122,6 +122,7 @@ func (c PutJob) apply(d *Draft) error {
 	if err != nil {
 		return err
 	}
+	defer d.snap.jobMoves(c.Job.Key)()
 	row := old
 	row.Key, row.Instances, row.Config, row.By = c.Job.Key, c.Job.Instances, h, c.By
 	row.Updated, row.Rev = d.snap.At, d.snap.Rev
@@ -143,8 +144,10 @@ func (c DropJob) apply(d *Draft) error {
 	if err := present("job", string(c.Key), exists, old.Rev, c.Base); err != nil {
 		return err
 	}
+	moved := d.snap.jobMoves(c.Key)
 	d.snap.jobs.Delete(old)
 	d.refer(old.Config, -1)
+	moved()
 	d.touchJob(c.Key)
 	d.record(Record{Kind: JobRecord, By: c.By, Job: &JobChange{Job: old, Dropped: true, Reason: c.Reason}})
 	return nil
@@ -155,6 +158,7 @@ func (c OpenSlot) apply(d *Draft) error {
 	if err := guard("slot", c.String(), exists, in.Rev, c.Base); err != nil {
 		return err
 	}
+	defer d.snap.slotMoves(c.Slot)()
 	in.Slot, in.Open = c.Slot, true
 	in.Streak, in.Failures, in.Due = 0, 0, 0
 	d.putInstance(in)
@@ -187,6 +191,7 @@ func (c NewTask) apply(d *Draft) error {
 		e.To, e.Reason = task.Throttled, throttled(in, d.snap.At)
 	}
 	next, _, _ := task.Step(t, e, policy(cfg))
+	defer d.snap.slotMoves(c.Slot)()
 	in.Live, in.Open = true, false
 	d.putInstance(in)
 	d.putTask(task.Init, Task{Task: next}, "")
@@ -252,6 +257,7 @@ func (c AdoptTask) apply(d *Draft) error {
 	if _, ok := d.snap.Config(c.Task.Config); !ok {
 		return lostConfig(c.Task.ID.Job)
 	}
+	defer d.snap.slotMoves(at)()
 	in.Slot, in.Live, in.Open = at, true, false
 	in.Attempt = c.Task.ID.Attempt
 	d.putInstance(in)

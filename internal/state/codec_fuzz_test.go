@@ -13,6 +13,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/tenant"
 )
 
 // again decodes a row and, if that works, encodes and decodes it once more.
@@ -37,6 +38,9 @@ func again(table state.Table, key string, value []byte) (first, second any, err 
 		case state.CredentialTable:
 			x, bad := state.DecodeCredential(key, v)
 			return x, state.EncodeCredential(x), bad
+		case state.QuotaTable:
+			x, bad := state.DecodeQuota(key, v)
+			return x, state.EncodeQuota(x), bad
 		default:
 			x, bad := state.DecodeSource(v)
 			return x, state.EncodeSource(x), bad
@@ -60,6 +64,7 @@ func FuzzDecodeRow(f *testing.F) {
 		Host: "h", Attributes: []machine.Attribute{{Name: "host", Value: "h"}}, Limits: []string{""}, Capacity: x.Resources, Up: true,
 	}}))
 	f.Add(uint8(state.CredentialTable), "h", state.EncodeCredential(state.Credential{Kind: "join", Used: true}))
+	f.Add(uint8(state.QuotaTable), "www", state.EncodeQuota(state.Quota{Quota: tenant.Quota{Resources: x.Resources}, Updated: 4, By: "ann", Rev: 5}))
 	f.Add(uint8(state.SourceTable), "s", state.EncodeSource(77))
 	f.Add(uint8(state.TaskTable), state.TaskKey(x.ID), append([]byte{state.Format + 1}, newer()...))
 	f.Fuzz(func(t *testing.T, table uint8, key string, value []byte) {

@@ -42,6 +42,9 @@ func CredentialKey(hash string) string { return hash }
 // SourceKey returns the key of a source of facts in [SourceTable].
 func SourceKey(source string) string { return source }
 
+// QuotaKey returns the key of a role's quota in [QuotaTable].
+func QuotaKey(role string) string { return role }
+
 const signBit = 1 << 31
 
 func appendSlot(b []byte, k job.Key, n int32) []byte {

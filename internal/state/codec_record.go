@@ -92,6 +92,14 @@ func (e *encoder) record(r *Record) {
 			}
 		}
 		e.rec.bytes(9, e.inner)
+	case QuotaRecord:
+		e.inner = e.inner[:0]
+		if r.Quota != nil {
+			e.word(&e.inner, 1, r.Quota.Quota.Role)
+			e.inner.bytes(2, EncodeQuota(r.Quota.Quota))
+			e.inner.flag(3, r.Quota.Dropped)
+		}
+		e.rec.bytes(10, e.inner)
 	}
 	e.out.bytes(recordField, e.rec)
 }
@@ -252,6 +260,8 @@ func (d *decoder) record(r *reader) (Record, error) {
 			rec.Cluster = &c
 		case 9:
 			rec.Fact = d.fact(r)
+		case 10:
+			rec.Quota = d.quota(r)
 		}
 	}
 	d.seq, d.at = rec.Seq, rec.At
@@ -265,7 +275,7 @@ func (d *decoder) record(r *reader) (Record, error) {
 func (r *Record) whole() error {
 	for k, set := range [...]bool{
 		TaskRecord: r.Task != nil, JobRecord: r.Job != nil, MachineRecord: r.Machine != nil,
-		ClusterRecord: r.Cluster != nil, FactRecord: r.Fact != nil,
+		ClusterRecord: r.Cluster != nil, FactRecord: r.Fact != nil, QuotaRecord: r.Quota != nil,
 	} {
 		if set != (Kind(k) == r.Kind && k != 0) {
 			return fault.Internal.Errorf("it is of kind %d and its field for kind %d does not fit that", r.Kind, k)
@@ -399,6 +409,26 @@ func (d *decoder) fact(r *reader) *Fact {
 	}
 	r.err = in.err
 	return f
+}
+
+func (d *decoder) quota(r *reader) *QuotaChange {
+	c := &QuotaChange{}
+	var row []byte
+	in := r.inner()
+	for in.next() {
+		switch in.num {
+		case 1:
+			c.Quota.Role = d.word(in)
+		case 2:
+			row = in.bytes()
+		case 3:
+			c.Dropped = in.flag()
+		}
+	}
+	if r.err = in.err; r.err == nil && row != nil {
+		c.Quota, r.err = DecodeQuota(c.Quota.Role, row)
+	}
+	return c
 }
 
 // word reads a string that is there, or the number of one.

@@ -36,6 +36,8 @@ func (t Table) String() string {
 		return "credential"
 	case SourceTable:
 		return "source"
+	case QuotaTable:
+		return "quota"
 	default:
 		return "table " + strconv.Itoa(int(t))
 	}
@@ -45,6 +47,7 @@ func (t Table) String() string {
 func Tables() []Table {
 	return []Table{
 		ClusterTable, ConfigTable, JobTable, InstanceTable, TaskTable, MachineTable, CredentialTable, SourceTable,
+		QuotaTable,
 	}
 }
 
@@ -265,6 +268,39 @@ func DecodeSource(value []byte) (seq uint64, err error) {
 		}
 	}
 	return seq, r.err
+}
+
+// EncodeQuota returns the row of a role's quota. Its key is [QuotaKey].
+func EncodeQuota(q Quota) []byte {
+	w := newWriter(64)
+	w.resources(1, q.Resources)
+	w.int(2, int64(q.Updated))
+	w.str(3, q.By)
+	w.uint(4, uint64(q.Rev))
+	w.raw(q.Unknown)
+	return w
+}
+
+// DecodeQuota reads what [EncodeQuota] returned.
+func DecodeQuota(key string, value []byte) (Quota, error) {
+	q := Quota{Role: key}
+	r := newReader(value, nil)
+	for r.next() {
+		switch r.num {
+		case 1:
+			q.Resources = r.resources()
+		case 2:
+			q.Updated = unit.Tick(r.int())
+		case 3:
+			q.By = r.str()
+		case 4:
+			q.Rev = Rev(r.uint(math.MaxUint64))
+		default:
+			r.keep()
+		}
+	}
+	q.Unknown = string(r.unknown)
+	return q, r.err
 }
 
 // bad says which row an error is about.

@@ -18,6 +18,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/tenant"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -83,6 +84,12 @@ var (
 			}), 0, 3).Draw(t, "instances"),
 			Config: anyHash.Draw(t, "config"), Created: anyTick.Draw(t, "created"), Updated: anyTick.Draw(t, "updated"),
 			By: rapid.String().Draw(t, "by"), Rev: anyRev.Draw(t, "rev"), Unknown: unknown(t),
+		}
+	})
+	anyQuota = rapid.Custom(func(t *rapid.T) state.Quota {
+		return state.Quota{
+			Role: rapid.String().Draw(t, "role"), Quota: tenant.Quota{Resources: anyResources.Draw(t, "quota")},
+			Updated: anyTick.Draw(t, "updated"), By: rapid.String().Draw(t, "by"), Rev: anyRev.Draw(t, "rev"), Unknown: unknown(t),
 		}
 	})
 	anyCluster = rapid.Custom(func(t *rapid.T) state.Cluster {
@@ -157,6 +164,10 @@ func TestRowsRoundTrip(t *testing.T) {
 		gotA, err := state.DecodeCredential(state.CredentialKey(a.Hash), state.EncodeCredential(a))
 		same(t, a, gotA, err)
 
+		q := anyQuota.Draw(t, "quota")
+		gotQ, err := state.DecodeQuota(state.QuotaKey(q.Role), state.EncodeQuota(q))
+		same(t, q, gotQ, err)
+
 		n := rapid.Uint64().Draw(t, "source")
 		gotN, err := state.DecodeSource(state.EncodeSource(n))
 		same(t, n, gotN, err)
@@ -181,7 +192,9 @@ func TestRowsHoldEveryField(t *testing.T) {
 		"m.Machine":  {machine.Machine{}, 12},
 		"Resources":  {unit.Resources{}, 5},
 		"Credential": {state.Credential{}, 7},
-		"Record":     {state.Record{}, 9},
+		"Quota":      {state.Quota{}, 6},
+		"QuotaCh.":   {state.QuotaChange{}, 2},
+		"Record":     {state.Record{}, 10},
 		"TaskChange": {state.TaskChange{}, 3},
 		"JobChange":  {state.JobChange{}, 3},
 		"MachineCh.": {state.MachineChange{}, 5},
@@ -197,7 +210,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 	anyRecord := rapid.Custom(func(t *rapid.T) state.Record {
 		r := state.Record{
 			Seq: state.Seq(rapid.Uint64().Draw(t, "seq")), At: anyTick.Draw(t, "at"), By: rapid.String().Draw(t, "by"),
-			Kind: state.Kind(rapid.IntRange(1, 6).Draw(t, "kind")),
+			Kind: state.Kind(rapid.IntRange(1, 7).Draw(t, "kind")),
 		}
 		switch r.Kind {
 		case state.TaskRecord:
@@ -217,6 +230,8 @@ func TestRecordsRoundTrip(t *testing.T) {
 				Source: rapid.String().Draw(t, "source"), Seq: rapid.Uint64().Draw(t, "fact seq"),
 				Payload: rapid.SliceOf(rapid.Byte()).Draw(t, "payload"),
 			}
+		case state.QuotaRecord:
+			r.Quota = &state.QuotaChange{Quota: anyQuota.Draw(t, "quota"), Dropped: rapid.Bool().Draw(t, "dropped")}
 		}
 		return r
 	})
@@ -242,7 +257,7 @@ func TestEmptyRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	want[1].Task, want[2].Job, want[3].Machine = &state.TaskChange{}, &state.JobChange{}, &state.MachineChange{}
-	want[4].Cluster, want[5].Fact = &state.Cluster{}, &state.Fact{}
+	want[4].Cluster, want[5].Fact, want[6].Quota = &state.Cluster{}, &state.Fact{}, &state.QuotaChange{}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("records without their fields (-want +got):\n%s", d)
 	}
@@ -348,6 +363,10 @@ func TestNewerRows(t *testing.T) {
 		"machine": {state.EncodeMachine(state.Machine{Rev: 3}), func(b []byte) ([]byte, error) {
 			x, err := state.DecodeMachine("m", b)
 			return state.EncodeMachine(x), err
+		}},
+		"quota": {state.EncodeQuota(state.Quota{By: "ann"}), func(b []byte) ([]byte, error) {
+			x, err := state.DecodeQuota("www", b)
+			return state.EncodeQuota(x), err
 		}},
 		"credential": {state.EncodeCredential(state.Credential{Kind: "join"}), func(b []byte) ([]byte, error) {
 			x, err := state.DecodeCredential("h", b)

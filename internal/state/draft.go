@@ -141,6 +141,10 @@ func (d *Draft) encode(k rowKey) []byte {
 		}
 	case SourceTable:
 		return EncodeSource(d.snap.Source(k.key))
+	case QuotaTable:
+		if q, ok := d.snap.Quota(k.key); ok {
+			return EncodeQuota(q)
+		}
 	case InstanceTable, TaskTable:
 	}
 	return nil
@@ -250,10 +254,11 @@ func (d *Draft) left(id machine.ID) unit.Resources {
 // end moves a task that has ended, from state before, out of the live state,
 // and tells its slot.
 func (d *Draft) end(before task.State, t Task, effects []task.Effect) {
+	at := Slot{t.ID.Job, t.ID.Instance}
+	defer d.snap.slotMoves(at)()
 	d.snap.tasks.remove(t.ID)
 	d.refer(t.Config, -1)
 	d.ended = append(d.ended, t.Task)
-	at := Slot{t.ID.Job, t.ID.Instance}
 	in, _ := d.snap.Instance(at)
 	in.Slot = at
 	in.Last = Outcome{t.ID.Attempt, t.State, t.Since, t.Machine, t.Reason}

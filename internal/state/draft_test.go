@@ -17,6 +17,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/tenant"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -48,6 +49,12 @@ func dump(s *state.Snapshot) map[string]any {
 	}
 	for c := range s.Credentials() {
 		out["credential "+c.Hash] = c
+	}
+	for role, sum := range s.Consumers("") {
+		out["consumed by "+role] = sum
+	}
+	for q := range s.Quotas("") {
+		out["quota of "+q.Role] = q
 	}
 	for _, src := range sources {
 		out["source "+src] = s.Source(src)
@@ -84,11 +91,15 @@ func anyChange(t *rapid.T, s *state.Snapshot) state.Change {
 	in, _ := s.Instance(at)
 	j, _ := s.Job(key)
 	m, _ := s.Machine(id)
-	switch rapid.IntRange(0, 16).Draw(t, "kind") {
+	switch rapid.IntRange(0, 18).Draw(t, "kind") {
 	case 0, 1:
 		cfg := job.Config{Service: rapid.Bool().Draw(t, "service"), MaxTaskFailures: 2, Priority: rapid.Int32Range(0, 2).Draw(t, "priority")}
 		cfg.Task.Resources = unit.Resources{CPU: rapid.Int64Range(1, 9).Draw(t, "cpu"), RAM: unit.MiB}
-		return state.PutJob{Job: job.Job{Key: key, Instances: job.FirstN(3), Config: cfg}, Base: base(j.Rev), By: "ann"}
+		cfg.Tier = rapid.SampledFrom([]string{job.Preferred, job.Preferred, job.Preemptible}).Draw(t, "tier")
+		if rapid.IntRange(0, 3).Draw(t, "dedicated") == 0 {
+			cfg.Constraints = []job.Constraint{{Attribute: "dedicated", Values: []string{"*/x"}}}
+		}
+		return state.PutJob{Job: job.Job{Key: key, Instances: job.FirstN(rapid.Int32Range(1, 3).Draw(t, "instances")), Config: cfg}, Base: base(j.Rev), By: "ann"}
 	case 2:
 		return state.DropJob{Key: key, Base: base(j.Rev)}
 	case 3:
@@ -108,6 +119,13 @@ func anyChange(t *rapid.T, s *state.Snapshot) state.Change {
 			return state.DropCredential{Hash: "h", Base: base(c.Rev)}
 		}
 		return state.PutCredential{Credential: state.Credential{Hash: "h", Kind: "agent", Subject: "m1"}, Base: base(c.Rev)}
+	case 17:
+		role := rapid.SampledFrom([]string{"a", "b", tenant.EveryRole}).Draw(t, "role")
+		q, _ := s.Quota(role)
+		if rapid.Bool().Draw(t, "drop") {
+			return state.DropQuota{Role: role, Base: base(q.Rev), By: "ann"}
+		}
+		return state.PutQuota{Role: role, Quota: tenant.Quota{Resources: unit.Resources{CPU: rapid.Int64Range(0, 9).Draw(t, "quota")}}, Base: base(q.Rev), By: "ann"}
 	case 16:
 		x := state.Stray{ID: task.ID{Job: key, Attempt: rapid.Uint32Range(1, 3).Draw(t, "stray")}, Resources: unit.Resources{CPU: rapid.Int64Range(0, 9).Draw(t, "holds")}}
 		return state.PutStrays{ID: id, Base: base(m.Rev), Strays: append(slices.Clone(m.Strays), x)[rapid.IntRange(0, len(m.Strays)).Draw(t, "first"):]}
@@ -294,6 +312,7 @@ func (w *drafting) accounts(s *state.Snapshot) {
 			w.t.Fatalf("machine %s has %v left by its account, %v by its tasks", m.ID, s.Free(m.ID), left)
 		}
 	}
+	w.consumption(s)
 	live := map[state.Slot]task.ID{}
 	for t := range s.Tasks() {
 		at := state.Slot{Job: t.ID.Job, N: t.ID.Instance}

@@ -42,7 +42,7 @@ const (
 
 // exported lists the tables of an export: credentials are secrets, and
 // sources are about facts that an export does not hold.
-var exported = [...]Table{ClusterTable, ConfigTable, JobTable, InstanceTable, TaskTable, MachineTable}
+var exported = [...]Table{ClusterTable, ConfigTable, JobTable, InstanceTable, TaskTable, MachineTable, QuotaTable}
 
 // WriteExport writes an export of s. It holds one row in memory at a time.
 func WriteExport(w io.Writer, s *Snapshot) error {
@@ -104,6 +104,8 @@ func (x *exporter) table(s *Snapshot, t Table) {
 		s.tasks.all(func(k Task) bool { return x.row(t, TaskKey(k.ID), EncodeTask(k)) })
 	case MachineTable:
 		s.machines.all(func(m Machine) bool { return x.row(t, MachineKey(m.ID), EncodeMachine(m)) })
+	case QuotaTable:
+		s.quotas.Ascend(func(q Quota) bool { return x.row(t, QuotaKey(q.Role), EncodeQuota(q)) })
 	case CredentialTable, SourceTable:
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/tenant"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -24,6 +25,7 @@ func exportable(t testing.TB) *Snapshot {
 		PutCluster{Cluster: Cluster{Name: "west", UID: "u1", Incarnation: 1}},
 		PutCredential{Credential: Credential{Hash: strings.Repeat("5ec3e7", 10), Kind: "admin", Subject: "ann"}},
 		TakeFact{Fact: Fact{Source: "m1/j", Seq: 3}},
+		PutQuota{Role: "a", Quota: tenant.Quota{Resources: unit.Resources{CPU: 900}}, By: "ann"},
 		PutMachine{Machine: machine.Machine{ID: "m1", Capacity: unit.Resources{CPU: 4000}, Up: true}},
 		PutJob{Job: job.Job{Key: slot.Job, Instances: job.FirstN(2), Config: cfg}},
 		OpenSlot{Slot: slot},
@@ -65,6 +67,9 @@ func TestExport(t *testing.T) {
 	}
 	if f := got.Free("m1"); f.CPU != 3500 {
 		t.Errorf("m1 has %v left; want cpu 3.5", f)
+	}
+	if q, _ := got.Quota("a"); q.CPU != 900 || q.By != "ann" {
+		t.Errorf("role a has quota %+v; want cpu 0.9 by ann", q)
 	}
 	if bytes.Contains(file, []byte("5ec3e7")) {
 		t.Error("the export holds a credential")

@@ -12,13 +12,17 @@ import (
 func (s *Snapshot) Follow(rows []Row, head Head) (*Snapshot, error) {
 	next := s.clone()
 	next.Rev, next.Seq, next.At = head.Rev, head.Seq, head.At
-	f := following{Snapshot: next, shared: make(map[string]string), refs: make(map[job.Hash]int)}
+	f := following{
+		Snapshot: next, shared: make(map[string]string), refs: make(map[job.Hash]int),
+		written: make(map[job.Key]bool), moved: make(map[Slot]bool),
+	}
 	for _, r := range rows {
 		if err := f.follow(r); err != nil {
 			return nil, bad(r.Table, r.Key, err)
 		}
 	}
 	f.refer()
+	f.consume(s)
 	return next, nil
 }
 
@@ -26,8 +30,23 @@ func (s *Snapshot) Follow(rows []Row, head Head) (*Snapshot, error) {
 // order.
 type following struct {
 	*Snapshot
-	shared map[string]string
-	refs   map[job.Hash]int // how many more run each config
+	shared  map[string]string
+	refs    map[job.Hash]int // how many more run each config
+	written map[job.Key]bool // jobs whose rows have changed
+	moved   map[Slot]bool    // slots of which the memory or a task has changed
+}
+
+// consume keeps up what each role reserves, as drafts do; base is the snapshot
+// before the batch.
+func (s following) consume(base *Snapshot) {
+	for k := range s.written {
+		s.Snapshot.consume(k.Role(), base.jobConsumes(k), s.jobConsumes(k))
+	}
+	for at := range s.moved {
+		if !s.written[at.Job] {
+			s.Snapshot.consume(at.Job.Role(), base.slotConsumes(at), s.slotConsumes(at))
+		}
+	}
 }
 
 // refer counts who runs each config, as drafts do.
@@ -51,7 +70,9 @@ func (s following) follow(r Row) error {
 		return s.followJob(r)
 	case ConfigTable:
 		return s.followConfig(r)
-	case ClusterTable, InstanceTable, CredentialTable, SourceTable:
+	case InstanceTable:
+		return s.followInstance(r)
+	case ClusterTable, CredentialTable, SourceTable, QuotaTable:
 	}
 	if r.Value != nil {
 		return s.restore(r, s.shared)
@@ -61,16 +82,28 @@ func (s following) follow(r Row) error {
 		s.credentials.Delete(Credential{Hash: r.Key})
 	case SourceTable:
 		s.sources.Delete(source{name: r.Key})
-	case InstanceTable:
-		at, err := parseSlot(r.Key, s.shared)
-		s.instances.remove(at)
-		return err
-	case ClusterTable, JobTable, ConfigTable, TaskTable, MachineTable:
+	case QuotaTable:
+		s.quotas.Delete(Quota{Role: r.Key})
+	case ClusterTable, JobTable, ConfigTable, InstanceTable, TaskTable, MachineTable:
 	}
 	return nil
 }
 
+func (s following) followInstance(r Row) error {
+	at, err := parseSlot(r.Key, s.shared)
+	if err != nil {
+		return err
+	}
+	s.moved[at] = true
+	if r.Value == nil {
+		s.instances.remove(at)
+		return nil
+	}
+	return s.restore(r, s.shared)
+}
+
 func (s following) followJob(r Row) error {
+	s.written[job.Key(r.Key)] = true
 	if old, ok := s.jobs.Get(Job{Key: job.Key(r.Key)}); ok {
 		s.refs[old.Config]--
 	}
@@ -105,6 +138,7 @@ func (s following) followTask(r Row) error {
 	if err != nil {
 		return err
 	}
+	s.moved[Slot{id.Job, id.Instance}] = true
 	if old, ok := s.Task(id); ok {
 		s.refs[old.Config]--
 		if _, held := s.on.Delete(place{machine: old.Machine, id: id}); held {

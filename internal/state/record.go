@@ -17,6 +17,7 @@ const (
 	MachineRecord Kind = 3 // a machine came, changed, went down or left
 	ClusterRecord Kind = 4 // the cluster started, was adopted, left recovery
 	FactRecord    Kind = 5 // an agent's usage facts were taken in
+	QuotaRecord   Kind = 6 // a role was given a quota, or it was taken away
 )
 
 // A Record is something that happened, numbered. The field for its kind is set.
@@ -31,6 +32,7 @@ type Record struct {
 	Machine *MachineChange
 	Cluster *Cluster
 	Fact    *Fact
+	Quota   *QuotaChange
 }
 
 // A TaskChange is one step of a task.
@@ -45,6 +47,12 @@ type JobChange struct {
 	Job     Job
 	Dropped bool
 	Reason  string
+}
+
+// A QuotaChange is a quota given or taken away.
+type QuotaChange struct {
+	Quota   Quota
+	Dropped bool
 }
 
 // A MachineChange is what changed of a machine. The overhead that it shows
@@ -81,6 +89,7 @@ const (
 	MachineTable    Table = 6
 	CredentialTable Table = 7
 	SourceTable     Table = 8 // last fact taken in of each source
+	QuotaTable      Table = 9
 )
 
 // A Row is one encoded row. A nil Value deletes it.

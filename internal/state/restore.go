@@ -36,6 +36,7 @@ func Restore(load func(yield func(Row) error) (Head, error)) (*Snapshot, error) 
 	s.Rev, s.Seq, s.At = head.Rev, head.Seq, head.At
 	x.account()
 	x.refer()
+	s.consumeAll()
 	return s, nil
 }
 
@@ -150,6 +151,11 @@ func (s *Snapshot) restore(r Row, shared map[string]string) (err error) {
 		var seq uint64
 		if seq, err = DecodeSource(r.Value); err == nil {
 			s.sources.ReplaceOrInsert(source{r.Key, seq})
+		}
+	case QuotaTable:
+		var q Quota
+		if q, err = DecodeQuota(r.Key, r.Value); err == nil {
+			s.quotas.ReplaceOrInsert(q)
 		}
 	case TaskTable:
 		return fault.Internal.Errorf("a task is restored with what it holds")

@@ -38,6 +38,7 @@ func TestRestoreBadRows(t *testing.T) {
 		"a config that is none":   {Table: state.ConfigTable, Key: state.ConfigKey(job.HashOf([]byte("x"))), Value: []byte("x")},
 		"a wrong wire type":       {Table: state.MachineTable, Key: "m-1", Value: []byte{state.Format, 1 << 3, 1}},
 		"a port too high":         {Table: state.MachineTable, Key: "m-1", Value: []byte{state.Format, 6 << 3, 0xff, 0xff, 0x7f}},
+		"no quota":                {Table: state.QuotaTable, Key: "www", Value: []byte{state.Format, 1 << 3, 1}},
 		"no flag":                 {Table: state.CredentialTable, Key: "h", Value: []byte{state.Format, 4 << 3, 2}},
 		"another format":          {Table: state.ClusterTable, Key: "cluster", Value: []byte{state.Format + 2}},
 		"an empty source":         {Table: state.SourceTable, Key: "m-1/1"},

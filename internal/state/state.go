@@ -21,6 +21,7 @@ import (
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/tenant"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -116,6 +117,17 @@ type Credential struct {
 	Unknown string // fields of a later version, kept as they came
 }
 
+// A Quota is the row of what a role may reserve in the tier preferred; the one
+// of [tenant.EveryRole] is for those that have none of their own.
+type Quota struct {
+	Role string
+	tenant.Quota
+	Updated unit.Tick
+	By      string // who wrote it last
+	Rev     Rev
+	Unknown string // fields of a later version, kept as they came
+}
+
 // A Snapshot is the cluster at one revision. Its methods may be called by
 // several goroutines at once.
 type Snapshot struct {
@@ -134,6 +146,8 @@ type Snapshot struct {
 	credentials *btree.BTreeG[Credential]
 	sources     *btree.BTreeG[source]
 	free        *btree.BTreeG[free]
+	quotas      *btree.BTreeG[Quota]
+	consumed    *btree.BTreeG[consumed]
 }
 
 // free is what a machine has left to reserve: kept up step by step, so that it
@@ -185,6 +199,8 @@ func New() *Snapshot {
 		credentials: btree.NewG(degree, func(a, b Credential) bool { return a.Hash < b.Hash }),
 		sources:     btree.NewG(degree, func(a, b source) bool { return a.name < b.name }),
 		free:        btree.NewG(degree, func(a, b free) bool { return a.machine < b.machine }),
+		quotas:      btree.NewG(degree, func(a, b Quota) bool { return a.Role < b.Role }),
+		consumed:    btree.NewG(degree, func(a, b consumed) bool { return a.role < b.role }),
 	}
 }
 
@@ -195,6 +211,7 @@ func (s *Snapshot) clone() *Snapshot {
 	c.tasks, c.on, c.machines = s.tasks.clone(), s.on.Clone(), s.machines.clone()
 	c.rooms = s.rooms.Clone()
 	c.credentials, c.sources, c.free = s.credentials.Clone(), s.sources.Clone(), s.free.Clone()
+	c.quotas, c.consumed = s.quotas.Clone(), s.consumed.Clone()
 	return &c
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/store"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/tenant"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -22,7 +23,7 @@ var update = flag.Bool("update", false, "write the database of the present forma
 
 // present is the directory of the database that this version writes. It was
 // left as a kill leaves it: some commits wait to be merged.
-const present = "testdata/compat/2"
+const present = "testdata/compat/3"
 
 // TestCompat opens databases as the versions left them that wrote them, reads
 // what they hold, and goes on writing.
@@ -133,7 +134,7 @@ func writeGolden(t *testing.T, dir string) {
 	edit(t, path, "VACUUM INTO '"+into+"'")
 }
 
-// goldenBatches are three commits: a cluster with a job and a machine, tasks
+// goldenBatches are three commits: a cluster with a job, a machine and a quota, tasks
 // that run, tasks that have ended and a row that is gone.
 func goldenBatches() []*state.Batch {
 	c := state.Cluster{Name: "golden", UID: "u-1", Incarnation: 3}
@@ -141,6 +142,7 @@ func goldenBatches() []*state.Batch {
 		ID: "m-1", Host: "localhost", Attributes: []machine.Attribute{{Name: "rack", Value: "r1"}},
 		Capacity: unit.Resources{CPU: 4000, RAM: 64 * unit.MiB}, Ports: machine.PortRange{From: 31000, To: 31999}, Up: true,
 	}
+	q := state.Quota{Role: "www", Quota: tenant.Quota{Resources: unit.Resources{CPU: 9000, RAM: unit.MiB}}, Updated: unit.Hour, By: "ann", Rev: 1}
 	h := job.HashOf([]byte("config"))
 	live := func(n int32, s task.State) task.Task {
 		return task.Task{
@@ -163,8 +165,9 @@ func goldenBatches() []*state.Batch {
 				{Table: state.MachineTable, Key: "m-1", Value: state.EncodeMachine(state.Machine{Machine: m, Rev: 1})},
 				{Table: state.CredentialTable, Key: "aa", Value: state.EncodeCredential(state.Credential{Kind: "join", Subject: "m-1", Rev: 1})},
 				{Table: state.SourceTable, Key: "m-1/1", Value: state.EncodeSource(9)},
+				{Table: state.QuotaTable, Key: "www", Value: state.EncodeQuota(q)},
 			},
-			Records: []state.Record{{Kind: state.ClusterRecord, Cluster: &c, By: "ann"}, {Kind: state.FactRecord, Fact: &state.Fact{Source: "m-1/1", Seq: 9, Payload: []byte("usage")}}},
+			Records: []state.Record{{Kind: state.ClusterRecord, Cluster: &c, By: "ann"}, {Kind: state.FactRecord, Fact: &state.Fact{Source: "m-1/1", Seq: 9, Payload: []byte("usage")}}, {Kind: state.QuotaRecord, By: "ann", Quota: &state.QuotaChange{Quota: q}}},
 		},
 		{
 			Rows: []state.Row{

@@ -104,7 +104,7 @@ func TestOpenNewer(t *testing.T) {
 	s := open(t, path)
 	first := commitOne(t, s, machine.Epoch{}, state.Head{}, "before")
 	shut(t, s)
-	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (3, 1)",
+	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (4, 1)",
 		"CREATE TABLE added (x)", "ALTER TABLE meta ADD COLUMN added", "ALTER TABLE job ADD COLUMN added")
 	s = open(t, path)
 	commitOne(t, s, machine.Epoch{}, first, "after")
@@ -112,8 +112,8 @@ func TestOpenNewer(t *testing.T) {
 		t.Errorf("%d rows, want 2: %v", len(got), got)
 	}
 	shut(t, s)
-	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (4, 1)")
-	refused(t, openErr(path), fault.Invalid, path, "version 4", "wants 2", "start a newer one")
+	edit(t, path, "INSERT INTO schema_version (version_id, is_applied) VALUES (5, 1)")
+	refused(t, openErr(path), fault.Invalid, path, "version 5", "wants 3", "start a newer one")
 }
 
 func TestOpenForeign(t *testing.T) {

@@ -257,10 +257,10 @@ func pgOpen(t *testing.T, server *storetest.Postgres) {
 	refuse(other, fault.Invalid, "some other program")
 	newer := server.Database(t)
 	_ = openPg(t, newer, "a").Close()
-	server.Exec(t, newer, "INSERT INTO covey.schema_version (version_id, is_applied) VALUES (2, true)")
-	_ = openPg(t, newer, "a").Close() // one ahead is used as it is
 	server.Exec(t, newer, "INSERT INTO covey.schema_version (version_id, is_applied) VALUES (3, true)")
-	refuse(newer, fault.Invalid, "version 3", "wants 1")
+	_ = openPg(t, newer, "a").Close() // one ahead is used as it is
+	server.Exec(t, newer, "INSERT INTO covey.schema_version (version_id, is_applied) VALUES (4, true)")
+	refuse(newer, fault.Invalid, "version 4", "wants 2")
 	stranger := server.Database(t)
 	server.Exec(t, stranger, "CREATE ROLE stranger LOGIN")
 	refuse(strings.Replace(stranger, "postgres@", "stranger@", 1), fault.Denied, "may not", "owner")

@@ -1,5 +1,6 @@
-// Package tenant decides who may do what. There is one question, [Allow], and
-// it is denied unless a rule says otherwise.
+// Package tenant decides who may do what, and how much of it. Permission is one
+// question, [Allow], and it is denied unless a rule says otherwise; a [Quota] says
+// what a role may reserve.
 package tenant
 
 import (
@@ -83,6 +84,8 @@ const (
 	ClusterRead  Verb = "cluster.read"
 	ClusterWrite Verb = "cluster.write" // end a recovery or a pause
 	StateExport  Verb = "state.export"  // a copy of all jobs, tasks and machines
+	QuotaRead    Verb = "quota.read"
+	QuotaWrite   Verb = "quota.write" // give a role a quota, or take it away
 	TokenRead    Verb = "token.read"
 	TokenWrite   Verb = "token.write"
 	AgentJoin    Verb = "agent.join"
@@ -116,6 +119,8 @@ var rules = map[Verb]map[Kind]scope{
 	ClusterRead:  {Admin: anything},
 	ClusterWrite: {Admin: anything},
 	StateExport:  {Admin: anything},
+	QuotaRead:    {Admin: anything},
+	QuotaWrite:   {Admin: anything},
 	TokenRead:    {Admin: anything},
 	TokenWrite:   {Admin: anything},
 	AgentJoin:    {Join: anyMachine},

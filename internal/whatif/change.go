@@ -94,7 +94,8 @@ func walk(d *state.Draft, id task.ID, why string, through []task.State) error {
 	return nil
 }
 
-// Grow makes a job have n instances, more or fewer.
+// Grow makes a job have n instances, more or fewer. More than the quota of its
+// role are refused with an error of kind Exhausted, as the cluster would.
 func (w *World) Grow(k job.Key, n int32) error {
 	row, ok := w.s.Job(k)
 	if !ok {
@@ -105,6 +106,9 @@ func (w *World) Grow(k job.Key, n int32) error {
 		return fault.Internal.Errorf("the config of job %s is not there", k)
 	}
 	j := job.Job{Key: k, Instances: job.FirstN(n), Config: *cfg}
+	if err := w.s.Admit(j); err != nil {
+		return err
+	}
 	made, err := w.edit(func(d *state.Draft) error { return put(d, j) })
 	if err != nil {
 		return err
@@ -176,6 +180,7 @@ func unique(a machine.Attribute) bool { return a.Name == "host" || a.Name == "ra
 type Fit struct {
 	Asked, Fits int
 	Replaces    bool        // there was such a job: its tasks were taken as ended first
+	Refused     string      // why it would be refused as it is; empty: it would not
 	Wait        sched.Wait  // why the others would wait
 	Machines    []OnMachine // that would be used, those with the most tasks first
 	Stopped     []Stop      // tasks that would be stopped to make room
@@ -200,6 +205,9 @@ func (w *World) Fit(j job.Job) (Fit, error) {
 		if err != nil {
 			return f, err
 		}
+	}
+	if err := w.s.Admit(j); err != nil {
+		f.Refused = err.Error()
 	}
 	made, err := w.edit(func(d *state.Draft) error { return put(d, j) })
 	if err != nil {

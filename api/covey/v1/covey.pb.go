@@ -1127,7 +1127,10 @@ type FitJobResponse struct {
 	// Tasks that would be stopped to make room; at most 1000.
 	Stopped []*StoppedTask `protobuf:"bytes,7,rep,name=stopped,proto3" json:"stopped,omitempty"`
 	// How many tasks would be stopped in all.
-	Stops         int32 `protobuf:"varint,8,opt,name=stops,proto3" json:"stops,omitempty"`
+	Stops int32 `protobuf:"varint,8,opt,name=stops,proto3" json:"stops,omitempty"`
+	// Why the job would be refused as it is, as by its role's quota; empty: it
+	// would not. The other fields say what would become of it otherwise.
+	Refused       string `protobuf:"bytes,9,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1216,6 +1219,13 @@ func (x *FitJobResponse) GetStops() int32 {
 		return x.Stops
 	}
 	return 0
+}
+
+func (x *FitJobResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
 }
 
 // MachineCount is a number of tasks on a machine.
@@ -1337,6 +1347,519 @@ func (x *StoppedTask) GetReason() string {
 	return ""
 }
 
+// Quota is a role with what it may reserve and what it does.
+type Quota struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The role; "*" stands for every role that has no quota of its own.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// What it may reserve in the tier preferred; absent: nothing bounds it.
+	Quota *Resources `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
+	// It has no quota of its own: that of "*" holds.
+	Inherited bool `protobuf:"varint,3,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	// What it reserves in the tier preferred: what the quota bounds.
+	ProdShared *Resources `protobuf:"bytes,4,opt,name=prod_shared,json=prodShared,proto3" json:"prod_shared,omitempty"`
+	// In the tier preferred, on machines that are kept for some: not bounded.
+	ProdDedicated *Resources `protobuf:"bytes,5,opt,name=prod_dedicated,json=prodDedicated,proto3" json:"prod_dedicated,omitempty"`
+	// In the other tiers: not bounded.
+	NonProdShared *Resources `protobuf:"bytes,6,opt,name=non_prod_shared,json=nonProdShared,proto3" json:"non_prod_shared,omitempty"`
+	// In the other tiers, on machines that are kept for some: not bounded.
+	NonProdDedicated *Resources `protobuf:"bytes,7,opt,name=non_prod_dedicated,json=nonProdDedicated,proto3" json:"non_prod_dedicated,omitempty"`
+	// Who wrote the quota last; empty if it has none of its own.
+	By string `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	// When, in nanoseconds since the Unix epoch.
+	UpdatedUnixNanos int64 `protobuf:"varint,9,opt,name=updated_unix_nanos,json=updatedUnixNanos,proto3" json:"updated_unix_nanos,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_covey_v1_covey_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Quota) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Quota) GetQuota() *Resources {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+func (x *Quota) GetInherited() bool {
+	if x != nil {
+		return x.Inherited
+	}
+	return false
+}
+
+func (x *Quota) GetProdShared() *Resources {
+	if x != nil {
+		return x.ProdShared
+	}
+	return nil
+}
+
+func (x *Quota) GetProdDedicated() *Resources {
+	if x != nil {
+		return x.ProdDedicated
+	}
+	return nil
+}
+
+func (x *Quota) GetNonProdShared() *Resources {
+	if x != nil {
+		return x.NonProdShared
+	}
+	return nil
+}
+
+func (x *Quota) GetNonProdDedicated() *Resources {
+	if x != nil {
+		return x.NonProdDedicated
+	}
+	return nil
+}
+
+func (x *Quota) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Quota) GetUpdatedUnixNanos() int64 {
+	if x != nil {
+		return x.UpdatedUnixNanos
+	}
+	return 0
+}
+
+// GetQuotaRequest names a role.
+type GetQuotaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The role, or "*" for that of every role that has none of its own.
+	Role          string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetQuotaRequest) Reset() {
+	*x = GetQuotaRequest{}
+	mi := &file_covey_v1_covey_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetQuotaRequest) ProtoMessage() {}
+
+func (x *GetQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetQuotaRequest.ProtoReflect.Descriptor instead.
+func (*GetQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GetQuotaRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+// GetQuotaResponse is a role's quota and what it reserves.
+type GetQuotaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The role.
+	Quota         *Quota `protobuf:"bytes,1,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetQuotaResponse) Reset() {
+	*x = GetQuotaResponse{}
+	mi := &file_covey_v1_covey_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetQuotaResponse) ProtoMessage() {}
+
+func (x *GetQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetQuotaResponse.ProtoReflect.Descriptor instead.
+func (*GetQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetQuotaResponse) GetQuota() *Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+// ListQuotasRequest asks for a page of roles.
+type ListQuotasRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most so many, 1 to 1000; 0 is 100.
+	Limit int32 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	// From the answer before.
+	Page          string `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListQuotasRequest) Reset() {
+	*x = ListQuotasRequest{}
+	mi := &file_covey_v1_covey_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListQuotasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListQuotasRequest) ProtoMessage() {}
+
+func (x *ListQuotasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListQuotasRequest.ProtoReflect.Descriptor instead.
+func (*ListQuotasRequest) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListQuotasRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListQuotasRequest) GetPage() string {
+	if x != nil {
+		return x.Page
+	}
+	return ""
+}
+
+// ListQuotasResponse is a page of roles.
+type ListQuotasResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In order of roles, "*" first.
+	Quotas []*Quota `protobuf:"bytes,1,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	// Names the next page; empty at the end.
+	NextPage      string `protobuf:"bytes,2,opt,name=next_page,json=nextPage,proto3" json:"next_page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListQuotasResponse) Reset() {
+	*x = ListQuotasResponse{}
+	mi := &file_covey_v1_covey_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListQuotasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListQuotasResponse) ProtoMessage() {}
+
+func (x *ListQuotasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListQuotasResponse.ProtoReflect.Descriptor instead.
+func (*ListQuotasResponse) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListQuotasResponse) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+func (x *ListQuotasResponse) GetNextPage() string {
+	if x != nil {
+		return x.NextPage
+	}
+	return ""
+}
+
+// SetQuotaRequest says what a role may reserve.
+type SetQuotaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The role, or "*" for every role that has no quota of its own.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// How much; an amount that is absent is nothing. It has no network bandwidth.
+	Quota         *Resources `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaRequest) Reset() {
+	*x = SetQuotaRequest{}
+	mi := &file_covey_v1_covey_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaRequest) ProtoMessage() {}
+
+func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
+func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetQuotaRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *SetQuotaRequest) GetQuota() *Resources {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+// SetQuotaResponse says what was done.
+type SetQuotaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For people.
+	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaResponse) Reset() {
+	*x = SetQuotaResponse{}
+	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaResponse) ProtoMessage() {}
+
+func (x *SetQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaResponse.ProtoReflect.Descriptor instead.
+func (*SetQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SetQuotaResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// RemoveQuotaRequest names a role.
+type RemoveQuotaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The role, or "*".
+	Role          string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveQuotaRequest) Reset() {
+	*x = RemoveQuotaRequest{}
+	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveQuotaRequest) ProtoMessage() {}
+
+func (x *RemoveQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveQuotaRequest.ProtoReflect.Descriptor instead.
+func (*RemoveQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RemoveQuotaRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+// RemoveQuotaResponse says what was done.
+type RemoveQuotaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For people.
+	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveQuotaResponse) Reset() {
+	*x = RemoveQuotaResponse{}
+	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveQuotaResponse) ProtoMessage() {}
+
+func (x *RemoveQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveQuotaResponse.ProtoReflect.Descriptor instead.
+func (*RemoveQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RemoveQuotaResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // WatchJobRequest names a job and where to begin.
 type WatchJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1351,7 +1874,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[20]
+	mi := &file_covey_v1_covey_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1886,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[20]
+	mi := &file_covey_v1_covey_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1899,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{20}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchJobRequest) GetKey() string {
@@ -1406,7 +1929,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[21]
+	mi := &file_covey_v1_covey_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1941,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[21]
+	mi := &file_covey_v1_covey_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1954,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{21}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchJobResponse) GetEvent() *TaskEvent {
@@ -1463,7 +1986,7 @@ type ListTaskEventsRequest struct {
 
 func (x *ListTaskEventsRequest) Reset() {
 	*x = ListTaskEventsRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[22]
+	mi := &file_covey_v1_covey_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1998,7 @@ func (x *ListTaskEventsRequest) String() string {
 func (*ListTaskEventsRequest) ProtoMessage() {}
 
 func (x *ListTaskEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[22]
+	mi := &file_covey_v1_covey_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +2011,7 @@ func (x *ListTaskEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListTaskEventsRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{22}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListTaskEventsRequest) GetKey() string {
@@ -1525,7 +2048,7 @@ type ListTaskEventsResponse struct {
 
 func (x *ListTaskEventsResponse) Reset() {
 	*x = ListTaskEventsResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[23]
+	mi := &file_covey_v1_covey_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +2060,7 @@ func (x *ListTaskEventsResponse) String() string {
 func (*ListTaskEventsResponse) ProtoMessage() {}
 
 func (x *ListTaskEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[23]
+	mi := &file_covey_v1_covey_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +2073,7 @@ func (x *ListTaskEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTaskEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListTaskEventsResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{23}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListTaskEventsResponse) GetEvents() []*TaskEvent {
@@ -1582,7 +2105,7 @@ type ExplainTaskRequest struct {
 
 func (x *ExplainTaskRequest) Reset() {
 	*x = ExplainTaskRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[24]
+	mi := &file_covey_v1_covey_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +2117,7 @@ func (x *ExplainTaskRequest) String() string {
 func (*ExplainTaskRequest) ProtoMessage() {}
 
 func (x *ExplainTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[24]
+	mi := &file_covey_v1_covey_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +2130,7 @@ func (x *ExplainTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainTaskRequest.ProtoReflect.Descriptor instead.
 func (*ExplainTaskRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{24}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExplainTaskRequest) GetKey() string {
@@ -1661,7 +2184,7 @@ type ExplainTaskResponse struct {
 
 func (x *ExplainTaskResponse) Reset() {
 	*x = ExplainTaskResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[25]
+	mi := &file_covey_v1_covey_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +2196,7 @@ func (x *ExplainTaskResponse) String() string {
 func (*ExplainTaskResponse) ProtoMessage() {}
 
 func (x *ExplainTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[25]
+	mi := &file_covey_v1_covey_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +2209,7 @@ func (x *ExplainTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainTaskResponse.ProtoReflect.Descriptor instead.
 func (*ExplainTaskResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{25}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExplainTaskResponse) GetTaskId() string {
@@ -1777,7 +2300,7 @@ type MachineScore struct {
 
 func (x *MachineScore) Reset() {
 	*x = MachineScore{}
-	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	mi := &file_covey_v1_covey_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +2312,7 @@ func (x *MachineScore) String() string {
 func (*MachineScore) ProtoMessage() {}
 
 func (x *MachineScore) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[26]
+	mi := &file_covey_v1_covey_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2325,7 @@ func (x *MachineScore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineScore.ProtoReflect.Descriptor instead.
 func (*MachineScore) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{26}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MachineScore) GetMachine() string {
@@ -1859,7 +2382,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	mi := &file_covey_v1_covey_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +2394,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[27]
+	mi := &file_covey_v1_covey_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +2407,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{27}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadLogRequest) GetKey() string {
@@ -1958,7 +2481,7 @@ type LogPosition struct {
 
 func (x *LogPosition) Reset() {
 	*x = LogPosition{}
-	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	mi := &file_covey_v1_covey_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2493,7 @@ func (x *LogPosition) String() string {
 func (*LogPosition) ProtoMessage() {}
 
 func (x *LogPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[28]
+	mi := &file_covey_v1_covey_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2506,7 @@ func (x *LogPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
 func (*LogPosition) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{28}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LogPosition) GetTaskId() string {
@@ -2028,7 +2551,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[29]
+	mi := &file_covey_v1_covey_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2563,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[29]
+	mi := &file_covey_v1_covey_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2576,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{29}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReadLogResponse) GetTaskId() string {
@@ -2113,7 +2636,7 @@ type ListFilesRequest struct {
 
 func (x *ListFilesRequest) Reset() {
 	*x = ListFilesRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[30]
+	mi := &file_covey_v1_covey_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +2648,7 @@ func (x *ListFilesRequest) String() string {
 func (*ListFilesRequest) ProtoMessage() {}
 
 func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[30]
+	mi := &file_covey_v1_covey_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +2661,7 @@ func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListFilesRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{30}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListFilesRequest) GetKey() string {
@@ -2181,7 +2704,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_covey_v1_covey_proto_msgTypes[31]
+	mi := &file_covey_v1_covey_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2716,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[31]
+	mi := &file_covey_v1_covey_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2729,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{31}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *File) GetName() string {
@@ -2255,7 +2778,7 @@ type ListFilesResponse struct {
 
 func (x *ListFilesResponse) Reset() {
 	*x = ListFilesResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[32]
+	mi := &file_covey_v1_covey_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2790,7 @@ func (x *ListFilesResponse) String() string {
 func (*ListFilesResponse) ProtoMessage() {}
 
 func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[32]
+	mi := &file_covey_v1_covey_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2803,7 @@ func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListFilesResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{32}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListFilesResponse) GetFiles() []*File {
@@ -2305,7 +2828,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[33]
+	mi := &file_covey_v1_covey_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2840,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[33]
+	mi := &file_covey_v1_covey_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2853,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{33}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReadFileRequest) GetKey() string {
@@ -2365,7 +2888,7 @@ type ReadFileResponse struct {
 
 func (x *ReadFileResponse) Reset() {
 	*x = ReadFileResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[34]
+	mi := &file_covey_v1_covey_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2900,7 @@ func (x *ReadFileResponse) String() string {
 func (*ReadFileResponse) ProtoMessage() {}
 
 func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[34]
+	mi := &file_covey_v1_covey_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2913,7 @@ func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
 func (*ReadFileResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{34}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadFileResponse) GetData() []byte {
@@ -2413,7 +2936,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[35]
+	mi := &file_covey_v1_covey_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2948,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[35]
+	mi := &file_covey_v1_covey_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2961,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{35}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListMachinesRequest) GetLimit() int32 {
@@ -2468,7 +2991,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[36]
+	mi := &file_covey_v1_covey_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +3003,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[36]
+	mi := &file_covey_v1_covey_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +3016,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{36}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -2521,7 +3044,7 @@ type GetMachineRequest struct {
 
 func (x *GetMachineRequest) Reset() {
 	*x = GetMachineRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[37]
+	mi := &file_covey_v1_covey_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +3056,7 @@ func (x *GetMachineRequest) String() string {
 func (*GetMachineRequest) ProtoMessage() {}
 
 func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[37]
+	mi := &file_covey_v1_covey_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +3069,7 @@ func (x *GetMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetMachineRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{37}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetMachineRequest) GetId() string {
@@ -2569,7 +3092,7 @@ type GetMachineResponse struct {
 
 func (x *GetMachineResponse) Reset() {
 	*x = GetMachineResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[38]
+	mi := &file_covey_v1_covey_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +3104,7 @@ func (x *GetMachineResponse) String() string {
 func (*GetMachineResponse) ProtoMessage() {}
 
 func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[38]
+	mi := &file_covey_v1_covey_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +3117,7 @@ func (x *GetMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMachineResponse.ProtoReflect.Descriptor instead.
 func (*GetMachineResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{38}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetMachineResponse) GetMachine() *Machine {
@@ -2626,7 +3149,7 @@ type GetBillRequest struct {
 
 func (x *GetBillRequest) Reset() {
 	*x = GetBillRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[39]
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2638,7 +3161,7 @@ func (x *GetBillRequest) String() string {
 func (*GetBillRequest) ProtoMessage() {}
 
 func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[39]
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2651,7 +3174,7 @@ func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillRequest.ProtoReflect.Descriptor instead.
 func (*GetBillRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{39}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetBillRequest) GetBy() string {
@@ -2696,7 +3219,7 @@ type BillHour struct {
 
 func (x *BillHour) Reset() {
 	*x = BillHour{}
-	mi := &file_covey_v1_covey_proto_msgTypes[40]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +3231,7 @@ func (x *BillHour) String() string {
 func (*BillHour) ProtoMessage() {}
 
 func (x *BillHour) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[40]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +3244,7 @@ func (x *BillHour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillHour.ProtoReflect.Descriptor instead.
 func (*BillHour) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{40}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *BillHour) GetHour() string {
@@ -2783,7 +3306,7 @@ type Amounts struct {
 
 func (x *Amounts) Reset() {
 	*x = Amounts{}
-	mi := &file_covey_v1_covey_proto_msgTypes[41]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +3318,7 @@ func (x *Amounts) String() string {
 func (*Amounts) ProtoMessage() {}
 
 func (x *Amounts) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[41]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +3331,7 @@ func (x *Amounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amounts.ProtoReflect.Descriptor instead.
 func (*Amounts) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{41}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Amounts) GetCpuCoreHours() string {
@@ -2856,7 +3379,7 @@ type BillRow struct {
 
 func (x *BillRow) Reset() {
 	*x = BillRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[42]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +3391,7 @@ func (x *BillRow) String() string {
 func (*BillRow) ProtoMessage() {}
 
 func (x *BillRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[42]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +3404,7 @@ func (x *BillRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillRow.ProtoReflect.Descriptor instead.
 func (*BillRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{42}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *BillRow) GetOwner() string {
@@ -2933,7 +3456,7 @@ type GetBillResponse struct {
 
 func (x *GetBillResponse) Reset() {
 	*x = GetBillResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[43]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2945,7 +3468,7 @@ func (x *GetBillResponse) String() string {
 func (*GetBillResponse) ProtoMessage() {}
 
 func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[43]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2958,7 +3481,7 @@ func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillResponse.ProtoReflect.Descriptor instead.
 func (*GetBillResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{43}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetBillResponse) GetHours() []*BillHour {
@@ -3018,7 +3541,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[44]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3030,7 +3553,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[44]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3043,7 +3566,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{44}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetUsageRequest) GetBy() string {
@@ -3082,7 +3605,7 @@ type UsageRow struct {
 
 func (x *UsageRow) Reset() {
 	*x = UsageRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[45]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3094,7 +3617,7 @@ func (x *UsageRow) String() string {
 func (*UsageRow) ProtoMessage() {}
 
 func (x *UsageRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[45]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3107,7 +3630,7 @@ func (x *UsageRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRow.ProtoReflect.Descriptor instead.
 func (*UsageRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{45}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *UsageRow) GetOwner() string {
@@ -3146,7 +3669,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[46]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3681,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[46]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3694,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{46}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetUsageResponse) GetRows() []*UsageRow {
@@ -3204,7 +3727,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[47]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3739,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[47]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3752,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{47}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
 }
 
 // HeldTask is a task that runs though the cluster does not know it.
@@ -3247,7 +3770,7 @@ type HeldTask struct {
 
 func (x *HeldTask) Reset() {
 	*x = HeldTask{}
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3259,7 +3782,7 @@ func (x *HeldTask) String() string {
 func (*HeldTask) ProtoMessage() {}
 
 func (x *HeldTask) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3272,7 +3795,7 @@ func (x *HeldTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldTask.ProtoReflect.Descriptor instead.
 func (*HeldTask) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *HeldTask) GetId() string {
@@ -3335,7 +3858,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3347,7 +3870,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3360,7 +3883,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetClusterResponse) GetName() string {
@@ -3483,7 +4006,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +4018,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +4031,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Server) GetName() string {
@@ -3547,7 +4070,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +4082,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +4095,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *CreateTokenRequest) GetKind() string {
@@ -3609,7 +4132,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3621,7 +4144,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3634,7 +4157,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -3660,7 +4183,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3672,7 +4195,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3685,7 +4208,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{62}
 }
 
 // Token is a token without its secret.
@@ -3707,7 +4230,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3719,7 +4242,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3732,7 +4255,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Token) GetId() string {
@@ -3781,7 +4304,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3793,7 +4316,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3806,7 +4329,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3827,7 +4350,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3839,7 +4362,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3852,7 +4375,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3871,7 +4394,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +4406,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +4419,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{66}
 }
 
 // EndRecoveryRequest ends a recovery.
@@ -3908,7 +4431,7 @@ type EndRecoveryRequest struct {
 
 func (x *EndRecoveryRequest) Reset() {
 	*x = EndRecoveryRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3920,7 +4443,7 @@ func (x *EndRecoveryRequest) String() string {
 func (*EndRecoveryRequest) ProtoMessage() {}
 
 func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3933,7 +4456,7 @@ func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*EndRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{67}
 }
 
 // EndRecoveryResponse says what is ending.
@@ -3947,7 +4470,7 @@ type EndRecoveryResponse struct {
 
 func (x *EndRecoveryResponse) Reset() {
 	*x = EndRecoveryResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3959,7 +4482,7 @@ func (x *EndRecoveryResponse) String() string {
 func (*EndRecoveryResponse) ProtoMessage() {}
 
 func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3972,7 +4495,7 @@ func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*EndRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *EndRecoveryResponse) GetTasks() int32 {
@@ -3991,7 +4514,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4003,7 +4526,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4016,7 +4539,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{69}
 }
 
 // ResumeResponse says what was done.
@@ -4032,7 +4555,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[61]
+	mi := &file_covey_v1_covey_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4567,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[61]
+	mi := &file_covey_v1_covey_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4580,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{61}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ResumeResponse) GetText() string {
@@ -4083,7 +4606,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[62]
+	mi := &file_covey_v1_covey_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4095,7 +4618,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[62]
+	mi := &file_covey_v1_covey_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4108,7 +4631,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{62}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{71}
 }
 
 // ExportStateResponse is a piece of the file, in order. The file is whole when
@@ -4123,7 +4646,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[63]
+	mi := &file_covey_v1_covey_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4135,7 +4658,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[63]
+	mi := &file_covey_v1_covey_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4148,7 +4671,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{63}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ExportStateResponse) GetData() []byte {
@@ -4243,7 +4766,7 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xa0\x02\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xba\x02\n" +
 	"\x0eFitJobResponse\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1c\n" +
 	"\tinstances\x18\x02 \x01(\x05R\tinstances\x12\x12\n" +
@@ -4252,14 +4775,45 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x05waits\x18\x05 \x01(\v2\x1d.covey.v1.InstanceExplanationR\x05waits\x122\n" +
 	"\bmachines\x18\x06 \x03(\v2\x16.covey.v1.MachineCountR\bmachines\x12/\n" +
 	"\astopped\x18\a \x03(\v2\x15.covey.v1.StoppedTaskR\astopped\x12\x14\n" +
-	"\x05stops\x18\b \x01(\x05R\x05stops\">\n" +
+	"\x05stops\x18\b \x01(\x05R\x05stops\x12\x18\n" +
+	"\arefused\x18\t \x01(\tR\arefused\">\n" +
 	"\fMachineCount\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x14\n" +
 	"\x05tasks\x18\x02 \x01(\x05R\x05tasks\"R\n" +
 	"\vStoppedTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"@\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x94\x03\n" +
+	"\x05Quota\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12)\n" +
+	"\x05quota\x18\x02 \x01(\v2\x13.covey.v1.ResourcesR\x05quota\x12\x1c\n" +
+	"\tinherited\x18\x03 \x01(\bR\tinherited\x124\n" +
+	"\vprod_shared\x18\x04 \x01(\v2\x13.covey.v1.ResourcesR\n" +
+	"prodShared\x12:\n" +
+	"\x0eprod_dedicated\x18\x05 \x01(\v2\x13.covey.v1.ResourcesR\rprodDedicated\x12;\n" +
+	"\x0fnon_prod_shared\x18\x06 \x01(\v2\x13.covey.v1.ResourcesR\rnonProdShared\x12A\n" +
+	"\x12non_prod_dedicated\x18\a \x01(\v2\x13.covey.v1.ResourcesR\x10nonProdDedicated\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02by\x12,\n" +
+	"\x12updated_unix_nanos\x18\t \x01(\x03R\x10updatedUnixNanos\"%\n" +
+	"\x0fGetQuotaRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\"9\n" +
+	"\x10GetQuotaResponse\x12%\n" +
+	"\x05quota\x18\x01 \x01(\v2\x0f.covey.v1.QuotaR\x05quota\"=\n" +
+	"\x11ListQuotasRequest\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x12\n" +
+	"\x04page\x18\x02 \x01(\tR\x04page\"Z\n" +
+	"\x12ListQuotasResponse\x12'\n" +
+	"\x06quotas\x18\x01 \x03(\v2\x0f.covey.v1.QuotaR\x06quotas\x12\x1b\n" +
+	"\tnext_page\x18\x02 \x01(\tR\bnextPage\"P\n" +
+	"\x0fSetQuotaRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12)\n" +
+	"\x05quota\x18\x02 \x01(\v2\x13.covey.v1.ResourcesR\x05quota\"&\n" +
+	"\x10SetQuotaResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\"(\n" +
+	"\x12RemoveQuotaRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\")\n" +
+	"\x13RemoveQuotaResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\"@\n" +
 	"\x0fWatchJobRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1b\n" +
 	"\tafter_seq\x18\x02 \x01(\x04R\bafterSeq\"O\n" +
@@ -4465,7 +5019,13 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"GetMachine\x12\x1b.covey.v1.GetMachineRequest\x1a\x1c.covey.v1.GetMachineResponse2\x91\x01\n" +
 	"\fUsageService\x12>\n" +
 	"\aGetBill\x12\x18.covey.v1.GetBillRequest\x1a\x19.covey.v1.GetBillResponse\x12A\n" +
-	"\bGetUsage\x12\x19.covey.v1.GetUsageRequest\x1a\x1a.covey.v1.GetUsageResponse2\x91\x04\n" +
+	"\bGetUsage\x12\x19.covey.v1.GetUsageRequest\x1a\x1a.covey.v1.GetUsageResponse2\xa9\x02\n" +
+	"\fQuotaService\x12A\n" +
+	"\bGetQuota\x12\x19.covey.v1.GetQuotaRequest\x1a\x1a.covey.v1.GetQuotaResponse\x12G\n" +
+	"\n" +
+	"ListQuotas\x12\x1b.covey.v1.ListQuotasRequest\x1a\x1c.covey.v1.ListQuotasResponse\x12A\n" +
+	"\bSetQuota\x12\x19.covey.v1.SetQuotaRequest\x1a\x1a.covey.v1.SetQuotaResponse\x12J\n" +
+	"\vRemoveQuota\x12\x1c.covey.v1.RemoveQuotaRequest\x1a\x1d.covey.v1.RemoveQuotaResponse2\x91\x04\n" +
 	"\x0eClusterService\x12G\n" +
 	"\n" +
 	"GetCluster\x12\x1b.covey.v1.GetClusterRequest\x1a\x1c.covey.v1.GetClusterResponse\x12J\n" +
@@ -4489,7 +5049,7 @@ func file_covey_v1_covey_proto_rawDescGZIP() []byte {
 	return file_covey_v1_covey_proto_rawDescData
 }
 
-var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_covey_v1_covey_proto_goTypes = []any{
 	(*CreateJobRequest)(nil),       // 0: covey.v1.CreateJobRequest
 	(*CreateJobResponse)(nil),      // 1: covey.v1.CreateJobResponse
@@ -4511,147 +5071,173 @@ var file_covey_v1_covey_proto_goTypes = []any{
 	(*FitJobResponse)(nil),         // 17: covey.v1.FitJobResponse
 	(*MachineCount)(nil),           // 18: covey.v1.MachineCount
 	(*StoppedTask)(nil),            // 19: covey.v1.StoppedTask
-	(*WatchJobRequest)(nil),        // 20: covey.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),       // 21: covey.v1.WatchJobResponse
-	(*ListTaskEventsRequest)(nil),  // 22: covey.v1.ListTaskEventsRequest
-	(*ListTaskEventsResponse)(nil), // 23: covey.v1.ListTaskEventsResponse
-	(*ExplainTaskRequest)(nil),     // 24: covey.v1.ExplainTaskRequest
-	(*ExplainTaskResponse)(nil),    // 25: covey.v1.ExplainTaskResponse
-	(*MachineScore)(nil),           // 26: covey.v1.MachineScore
-	(*ReadLogRequest)(nil),         // 27: covey.v1.ReadLogRequest
-	(*LogPosition)(nil),            // 28: covey.v1.LogPosition
-	(*ReadLogResponse)(nil),        // 29: covey.v1.ReadLogResponse
-	(*ListFilesRequest)(nil),       // 30: covey.v1.ListFilesRequest
-	(*File)(nil),                   // 31: covey.v1.File
-	(*ListFilesResponse)(nil),      // 32: covey.v1.ListFilesResponse
-	(*ReadFileRequest)(nil),        // 33: covey.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),       // 34: covey.v1.ReadFileResponse
-	(*ListMachinesRequest)(nil),    // 35: covey.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),   // 36: covey.v1.ListMachinesResponse
-	(*GetMachineRequest)(nil),      // 37: covey.v1.GetMachineRequest
-	(*GetMachineResponse)(nil),     // 38: covey.v1.GetMachineResponse
-	(*GetBillRequest)(nil),         // 39: covey.v1.GetBillRequest
-	(*BillHour)(nil),               // 40: covey.v1.BillHour
-	(*Amounts)(nil),                // 41: covey.v1.Amounts
-	(*BillRow)(nil),                // 42: covey.v1.BillRow
-	(*GetBillResponse)(nil),        // 43: covey.v1.GetBillResponse
-	(*GetUsageRequest)(nil),        // 44: covey.v1.GetUsageRequest
-	(*UsageRow)(nil),               // 45: covey.v1.UsageRow
-	(*GetUsageResponse)(nil),       // 46: covey.v1.GetUsageResponse
-	(*GetClusterRequest)(nil),      // 47: covey.v1.GetClusterRequest
-	(*HeldTask)(nil),               // 48: covey.v1.HeldTask
-	(*GetClusterResponse)(nil),     // 49: covey.v1.GetClusterResponse
-	(*Server)(nil),                 // 50: covey.v1.Server
-	(*CreateTokenRequest)(nil),     // 51: covey.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 52: covey.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),      // 53: covey.v1.ListTokensRequest
-	(*Token)(nil),                  // 54: covey.v1.Token
-	(*ListTokensResponse)(nil),     // 55: covey.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),     // 56: covey.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 57: covey.v1.RevokeTokenResponse
-	(*EndRecoveryRequest)(nil),     // 58: covey.v1.EndRecoveryRequest
-	(*EndRecoveryResponse)(nil),    // 59: covey.v1.EndRecoveryResponse
-	(*ResumeRequest)(nil),          // 60: covey.v1.ResumeRequest
-	(*ResumeResponse)(nil),         // 61: covey.v1.ResumeResponse
-	(*ExportStateRequest)(nil),     // 62: covey.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),    // 63: covey.v1.ExportStateResponse
-	nil,                            // 64: covey.v1.CreateJobRequest.FilesEntry
-	nil,                            // 65: covey.v1.JobSummary.TasksEntry
-	nil,                            // 66: covey.v1.FitJobRequest.FilesEntry
-	(*Job)(nil),                    // 67: covey.v1.Job
-	(*Task)(nil),                   // 68: covey.v1.Task
-	(*TaskEvent)(nil),              // 69: covey.v1.TaskEvent
-	(*Machine)(nil),                // 70: covey.v1.Machine
-	(*Epoch)(nil),                  // 71: covey.v1.Epoch
+	(*Quota)(nil),                  // 20: covey.v1.Quota
+	(*GetQuotaRequest)(nil),        // 21: covey.v1.GetQuotaRequest
+	(*GetQuotaResponse)(nil),       // 22: covey.v1.GetQuotaResponse
+	(*ListQuotasRequest)(nil),      // 23: covey.v1.ListQuotasRequest
+	(*ListQuotasResponse)(nil),     // 24: covey.v1.ListQuotasResponse
+	(*SetQuotaRequest)(nil),        // 25: covey.v1.SetQuotaRequest
+	(*SetQuotaResponse)(nil),       // 26: covey.v1.SetQuotaResponse
+	(*RemoveQuotaRequest)(nil),     // 27: covey.v1.RemoveQuotaRequest
+	(*RemoveQuotaResponse)(nil),    // 28: covey.v1.RemoveQuotaResponse
+	(*WatchJobRequest)(nil),        // 29: covey.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),       // 30: covey.v1.WatchJobResponse
+	(*ListTaskEventsRequest)(nil),  // 31: covey.v1.ListTaskEventsRequest
+	(*ListTaskEventsResponse)(nil), // 32: covey.v1.ListTaskEventsResponse
+	(*ExplainTaskRequest)(nil),     // 33: covey.v1.ExplainTaskRequest
+	(*ExplainTaskResponse)(nil),    // 34: covey.v1.ExplainTaskResponse
+	(*MachineScore)(nil),           // 35: covey.v1.MachineScore
+	(*ReadLogRequest)(nil),         // 36: covey.v1.ReadLogRequest
+	(*LogPosition)(nil),            // 37: covey.v1.LogPosition
+	(*ReadLogResponse)(nil),        // 38: covey.v1.ReadLogResponse
+	(*ListFilesRequest)(nil),       // 39: covey.v1.ListFilesRequest
+	(*File)(nil),                   // 40: covey.v1.File
+	(*ListFilesResponse)(nil),      // 41: covey.v1.ListFilesResponse
+	(*ReadFileRequest)(nil),        // 42: covey.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),       // 43: covey.v1.ReadFileResponse
+	(*ListMachinesRequest)(nil),    // 44: covey.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),   // 45: covey.v1.ListMachinesResponse
+	(*GetMachineRequest)(nil),      // 46: covey.v1.GetMachineRequest
+	(*GetMachineResponse)(nil),     // 47: covey.v1.GetMachineResponse
+	(*GetBillRequest)(nil),         // 48: covey.v1.GetBillRequest
+	(*BillHour)(nil),               // 49: covey.v1.BillHour
+	(*Amounts)(nil),                // 50: covey.v1.Amounts
+	(*BillRow)(nil),                // 51: covey.v1.BillRow
+	(*GetBillResponse)(nil),        // 52: covey.v1.GetBillResponse
+	(*GetUsageRequest)(nil),        // 53: covey.v1.GetUsageRequest
+	(*UsageRow)(nil),               // 54: covey.v1.UsageRow
+	(*GetUsageResponse)(nil),       // 55: covey.v1.GetUsageResponse
+	(*GetClusterRequest)(nil),      // 56: covey.v1.GetClusterRequest
+	(*HeldTask)(nil),               // 57: covey.v1.HeldTask
+	(*GetClusterResponse)(nil),     // 58: covey.v1.GetClusterResponse
+	(*Server)(nil),                 // 59: covey.v1.Server
+	(*CreateTokenRequest)(nil),     // 60: covey.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 61: covey.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),      // 62: covey.v1.ListTokensRequest
+	(*Token)(nil),                  // 63: covey.v1.Token
+	(*ListTokensResponse)(nil),     // 64: covey.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),     // 65: covey.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 66: covey.v1.RevokeTokenResponse
+	(*EndRecoveryRequest)(nil),     // 67: covey.v1.EndRecoveryRequest
+	(*EndRecoveryResponse)(nil),    // 68: covey.v1.EndRecoveryResponse
+	(*ResumeRequest)(nil),          // 69: covey.v1.ResumeRequest
+	(*ResumeResponse)(nil),         // 70: covey.v1.ResumeResponse
+	(*ExportStateRequest)(nil),     // 71: covey.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),    // 72: covey.v1.ExportStateResponse
+	nil,                            // 73: covey.v1.CreateJobRequest.FilesEntry
+	nil,                            // 74: covey.v1.JobSummary.TasksEntry
+	nil,                            // 75: covey.v1.FitJobRequest.FilesEntry
+	(*Job)(nil),                    // 76: covey.v1.Job
+	(*Task)(nil),                   // 77: covey.v1.Task
+	(*Resources)(nil),              // 78: covey.v1.Resources
+	(*TaskEvent)(nil),              // 79: covey.v1.TaskEvent
+	(*Machine)(nil),                // 80: covey.v1.Machine
+	(*Epoch)(nil),                  // 81: covey.v1.Epoch
 }
 var file_covey_v1_covey_proto_depIdxs = []int32{
-	64, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
-	67, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
-	67, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
-	68, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
-	65, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
+	73, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
+	76, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
+	76, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
+	77, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
+	74, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
 	5,  // 5: covey.v1.ListJobsResponse.jobs:type_name -> covey.v1.JobSummary
 	12, // 6: covey.v1.InstanceExplanation.verdicts:type_name -> covey.v1.Verdict
 	13, // 7: covey.v1.InstanceExplanation.machines:type_name -> covey.v1.MachineVerdict
 	14, // 8: covey.v1.ExplainJobResponse.instances:type_name -> covey.v1.InstanceExplanation
-	66, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
+	75, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
 	14, // 10: covey.v1.FitJobResponse.waits:type_name -> covey.v1.InstanceExplanation
 	18, // 11: covey.v1.FitJobResponse.machines:type_name -> covey.v1.MachineCount
 	19, // 12: covey.v1.FitJobResponse.stopped:type_name -> covey.v1.StoppedTask
-	69, // 13: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
-	69, // 14: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
-	14, // 15: covey.v1.ExplainTaskResponse.waits:type_name -> covey.v1.InstanceExplanation
-	69, // 16: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
-	26, // 17: covey.v1.ExplainTaskResponse.scores:type_name -> covey.v1.MachineScore
-	28, // 18: covey.v1.ReadLogRequest.after:type_name -> covey.v1.LogPosition
-	31, // 19: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
-	70, // 20: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
-	70, // 21: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
-	68, // 22: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
-	41, // 23: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
-	41, // 24: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
-	40, // 25: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
-	42, // 26: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
-	41, // 27: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
-	41, // 28: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
-	45, // 29: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
-	71, // 30: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
-	48, // 31: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
-	50, // 32: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
-	54, // 33: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
-	0,  // 34: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
-	2,  // 35: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
-	4,  // 36: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
-	7,  // 37: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
-	9,  // 38: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
-	11, // 39: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
-	16, // 40: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
-	20, // 41: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
-	22, // 42: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
-	24, // 43: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
-	27, // 44: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
-	30, // 45: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
-	33, // 46: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
-	35, // 47: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
-	37, // 48: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
-	39, // 49: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
-	44, // 50: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
-	47, // 51: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
-	51, // 52: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
-	53, // 53: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
-	56, // 54: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
-	58, // 55: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
-	60, // 56: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
-	62, // 57: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
-	1,  // 58: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
-	3,  // 59: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
-	6,  // 60: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
-	8,  // 61: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
-	10, // 62: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
-	15, // 63: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
-	17, // 64: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
-	21, // 65: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
-	23, // 66: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
-	25, // 67: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
-	29, // 68: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
-	32, // 69: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
-	34, // 70: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
-	36, // 71: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
-	38, // 72: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
-	43, // 73: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
-	46, // 74: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
-	49, // 75: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
-	52, // 76: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
-	55, // 77: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
-	57, // 78: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
-	59, // 79: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
-	61, // 80: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
-	63, // 81: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
-	58, // [58:82] is the sub-list for method output_type
-	34, // [34:58] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	78, // 13: covey.v1.Quota.quota:type_name -> covey.v1.Resources
+	78, // 14: covey.v1.Quota.prod_shared:type_name -> covey.v1.Resources
+	78, // 15: covey.v1.Quota.prod_dedicated:type_name -> covey.v1.Resources
+	78, // 16: covey.v1.Quota.non_prod_shared:type_name -> covey.v1.Resources
+	78, // 17: covey.v1.Quota.non_prod_dedicated:type_name -> covey.v1.Resources
+	20, // 18: covey.v1.GetQuotaResponse.quota:type_name -> covey.v1.Quota
+	20, // 19: covey.v1.ListQuotasResponse.quotas:type_name -> covey.v1.Quota
+	78, // 20: covey.v1.SetQuotaRequest.quota:type_name -> covey.v1.Resources
+	79, // 21: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
+	79, // 22: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
+	14, // 23: covey.v1.ExplainTaskResponse.waits:type_name -> covey.v1.InstanceExplanation
+	79, // 24: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
+	35, // 25: covey.v1.ExplainTaskResponse.scores:type_name -> covey.v1.MachineScore
+	37, // 26: covey.v1.ReadLogRequest.after:type_name -> covey.v1.LogPosition
+	40, // 27: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
+	80, // 28: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
+	80, // 29: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
+	77, // 30: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
+	50, // 31: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
+	50, // 32: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
+	49, // 33: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
+	51, // 34: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
+	50, // 35: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
+	50, // 36: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
+	54, // 37: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
+	81, // 38: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
+	57, // 39: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
+	59, // 40: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
+	63, // 41: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
+	0,  // 42: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
+	2,  // 43: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
+	4,  // 44: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
+	7,  // 45: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
+	9,  // 46: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
+	11, // 47: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
+	16, // 48: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
+	29, // 49: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
+	31, // 50: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
+	33, // 51: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
+	36, // 52: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
+	39, // 53: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
+	42, // 54: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
+	44, // 55: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
+	46, // 56: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
+	48, // 57: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
+	53, // 58: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
+	21, // 59: covey.v1.QuotaService.GetQuota:input_type -> covey.v1.GetQuotaRequest
+	23, // 60: covey.v1.QuotaService.ListQuotas:input_type -> covey.v1.ListQuotasRequest
+	25, // 61: covey.v1.QuotaService.SetQuota:input_type -> covey.v1.SetQuotaRequest
+	27, // 62: covey.v1.QuotaService.RemoveQuota:input_type -> covey.v1.RemoveQuotaRequest
+	56, // 63: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
+	60, // 64: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
+	62, // 65: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
+	65, // 66: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
+	67, // 67: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
+	69, // 68: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
+	71, // 69: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
+	1,  // 70: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
+	3,  // 71: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
+	6,  // 72: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
+	8,  // 73: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
+	10, // 74: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
+	15, // 75: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
+	17, // 76: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
+	30, // 77: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
+	32, // 78: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
+	34, // 79: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
+	38, // 80: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
+	41, // 81: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
+	43, // 82: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
+	45, // 83: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
+	47, // 84: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
+	52, // 85: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
+	55, // 86: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
+	22, // 87: covey.v1.QuotaService.GetQuota:output_type -> covey.v1.GetQuotaResponse
+	24, // 88: covey.v1.QuotaService.ListQuotas:output_type -> covey.v1.ListQuotasResponse
+	26, // 89: covey.v1.QuotaService.SetQuota:output_type -> covey.v1.SetQuotaResponse
+	28, // 90: covey.v1.QuotaService.RemoveQuota:output_type -> covey.v1.RemoveQuotaResponse
+	58, // 91: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
+	61, // 92: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
+	64, // 93: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
+	66, // 94: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
+	68, // 95: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
+	70, // 96: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
+	72, // 97: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
+	70, // [70:98] is the sub-list for method output_type
+	42, // [42:70] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_covey_proto_init() }
@@ -4666,9 +5252,9 @@ func file_covey_v1_covey_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_covey_v1_covey_proto_rawDesc), len(file_covey_v1_covey_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   76,
 			NumExtensions: 0,
-			NumServices:   5,
+			NumServices:   6,
 		},
 		GoTypes:           file_covey_v1_covey_proto_goTypes,
 		DependencyIndexes: file_covey_v1_covey_proto_depIdxs,

@@ -150,6 +150,7 @@ func testKinds(t *testing.T, f *fixture) {
 		{Kind: state.MachineRecord, Machine: &state.MachineChange{Before: m, Left: true}},
 		{Kind: state.ClusterRecord, Cluster: &state.Cluster{Name: "dev", UID: "u", Incarnation: 2, Recovery: true}},
 		{Kind: state.FactRecord, Fact: &state.Fact{Source: "m-1/1", Seq: 9, Payload: []byte("usage")}},
+		{Kind: state.QuotaRecord, By: "ann", Quota: &state.QuotaChange{Quota: state.Quota{Role: "www", By: "ann", Rev: 3}, Dropped: true}},
 	}
 	f.commit(f.batch(nil, records...))
 	f.reopen()

@@ -169,6 +169,7 @@ func testReload(_ *testing.T, f *fixture) {
 		row(state.JobTable, "www/prod/web", "one"), row(state.JobTable, "www/prod/db", ""),
 		row(state.TaskTable, "a\x00\x80\x00\x00\x01", "b\x00c"), row(state.TaskTable, "a\x00\x80\x00\x00\x00", "a"),
 		row(state.MachineTable, "ümlaut", "\xff\x00"), row(state.CredentialTable, "c", "c"),
+		row(state.QuotaTable, "*", "all"), row(state.QuotaTable, "www", "w"),
 	}))
 	many := make([]state.Row, 0, 777)
 	for i := range 777 {
@@ -182,6 +183,7 @@ func testReload(_ *testing.T, f *fixture) {
 	f.commit(f.batch(append(many[:501:501],
 		row(state.JobTable, "www/prod/web", "two"), state.Row{Table: state.CredentialTable, Key: "c"},
 		state.Row{Table: state.MachineTable, Key: "never was"}, row(state.ConfigTable, "h", "h"),
+		row(state.QuotaTable, "*", "less"), state.Row{Table: state.QuotaTable, Key: "www"},
 		row(state.SourceTable, "s", "s"), row(state.ClusterTable, "cluster", "\x01"))))
 
 	want := []state.Row{
@@ -191,7 +193,8 @@ func testReload(_ *testing.T, f *fixture) {
 	want = append(want, many[500:]...)
 	want = append(want,
 		row(state.TaskTable, "a\x00\x80\x00\x00\x00", "a"), row(state.TaskTable, "a\x00\x80\x00\x00\x01", "b\x00c"),
-		row(state.MachineTable, "ümlaut", "\xff\x00"), row(state.SourceTable, "s", "s"))
+		row(state.MachineTable, "ümlaut", "\xff\x00"), row(state.SourceTable, "s", "s"),
+		row(state.QuotaTable, "*", "less"))
 	f.stands(want, f.head)
 	f.reopen()
 	f.stands(want, f.head)

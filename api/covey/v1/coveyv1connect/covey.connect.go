@@ -29,6 +29,8 @@ const (
 	MachineServiceName = "covey.v1.MachineService"
 	// UsageServiceName is the fully-qualified name of the UsageService service.
 	UsageServiceName = "covey.v1.UsageService"
+	// QuotaServiceName is the fully-qualified name of the QuotaService service.
+	QuotaServiceName = "covey.v1.QuotaService"
 	// ClusterServiceName is the fully-qualified name of the ClusterService service.
 	ClusterServiceName = "covey.v1.ClusterService"
 )
@@ -78,6 +80,15 @@ const (
 	UsageServiceGetBillProcedure = "/covey.v1.UsageService/GetBill"
 	// UsageServiceGetUsageProcedure is the fully-qualified name of the UsageService's GetUsage RPC.
 	UsageServiceGetUsageProcedure = "/covey.v1.UsageService/GetUsage"
+	// QuotaServiceGetQuotaProcedure is the fully-qualified name of the QuotaService's GetQuota RPC.
+	QuotaServiceGetQuotaProcedure = "/covey.v1.QuotaService/GetQuota"
+	// QuotaServiceListQuotasProcedure is the fully-qualified name of the QuotaService's ListQuotas RPC.
+	QuotaServiceListQuotasProcedure = "/covey.v1.QuotaService/ListQuotas"
+	// QuotaServiceSetQuotaProcedure is the fully-qualified name of the QuotaService's SetQuota RPC.
+	QuotaServiceSetQuotaProcedure = "/covey.v1.QuotaService/SetQuota"
+	// QuotaServiceRemoveQuotaProcedure is the fully-qualified name of the QuotaService's RemoveQuota
+	// RPC.
+	QuotaServiceRemoveQuotaProcedure = "/covey.v1.QuotaService/RemoveQuota"
 	// ClusterServiceGetClusterProcedure is the fully-qualified name of the ClusterService's GetCluster
 	// RPC.
 	ClusterServiceGetClusterProcedure = "/covey.v1.ClusterService/GetCluster"
@@ -756,6 +767,166 @@ func (UnimplementedUsageServiceHandler) GetBill(context.Context, *connect.Reques
 
 func (UnimplementedUsageServiceHandler) GetUsage(context.Context, *connect.Request[v1.GetUsageRequest]) (*connect.Response[v1.GetUsageResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.UsageService.GetUsage is not implemented"))
+}
+
+// QuotaServiceClient is a client for the covey.v1.QuotaService service.
+type QuotaServiceClient interface {
+	// GetQuota shows the quota that holds for a role, and what the role reserves.
+	GetQuota(context.Context, *connect.Request[v1.GetQuotaRequest]) (*connect.Response[v1.GetQuotaResponse], error)
+	// ListQuotas shows every role that has a quota of its own or reserves something.
+	ListQuotas(context.Context, *connect.Request[v1.ListQuotasRequest]) (*connect.Response[v1.ListQuotasResponse], error)
+	// SetQuota gives a role a quota. One that is below what the role reserves is
+	// refused.
+	SetQuota(context.Context, *connect.Request[v1.SetQuotaRequest]) (*connect.Response[v1.SetQuotaResponse], error)
+	// RemoveQuota takes a role's own quota away: that of every role holds then, if
+	// there is one.
+	RemoveQuota(context.Context, *connect.Request[v1.RemoveQuotaRequest]) (*connect.Response[v1.RemoveQuotaResponse], error)
+}
+
+// NewQuotaServiceClient constructs a client for the covey.v1.QuotaService service. By default, it
+// uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and sends
+// uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC() or
+// connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewQuotaServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) QuotaServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	quotaServiceMethods := v1.File_covey_v1_covey_proto.Services().ByName("QuotaService").Methods()
+	return &quotaServiceClient{
+		getQuota: connect.NewClient[v1.GetQuotaRequest, v1.GetQuotaResponse](
+			httpClient,
+			baseURL+QuotaServiceGetQuotaProcedure,
+			connect.WithSchema(quotaServiceMethods.ByName("GetQuota")),
+			connect.WithClientOptions(opts...),
+		),
+		listQuotas: connect.NewClient[v1.ListQuotasRequest, v1.ListQuotasResponse](
+			httpClient,
+			baseURL+QuotaServiceListQuotasProcedure,
+			connect.WithSchema(quotaServiceMethods.ByName("ListQuotas")),
+			connect.WithClientOptions(opts...),
+		),
+		setQuota: connect.NewClient[v1.SetQuotaRequest, v1.SetQuotaResponse](
+			httpClient,
+			baseURL+QuotaServiceSetQuotaProcedure,
+			connect.WithSchema(quotaServiceMethods.ByName("SetQuota")),
+			connect.WithClientOptions(opts...),
+		),
+		removeQuota: connect.NewClient[v1.RemoveQuotaRequest, v1.RemoveQuotaResponse](
+			httpClient,
+			baseURL+QuotaServiceRemoveQuotaProcedure,
+			connect.WithSchema(quotaServiceMethods.ByName("RemoveQuota")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// quotaServiceClient implements QuotaServiceClient.
+type quotaServiceClient struct {
+	getQuota    *connect.Client[v1.GetQuotaRequest, v1.GetQuotaResponse]
+	listQuotas  *connect.Client[v1.ListQuotasRequest, v1.ListQuotasResponse]
+	setQuota    *connect.Client[v1.SetQuotaRequest, v1.SetQuotaResponse]
+	removeQuota *connect.Client[v1.RemoveQuotaRequest, v1.RemoveQuotaResponse]
+}
+
+// GetQuota calls covey.v1.QuotaService.GetQuota.
+func (c *quotaServiceClient) GetQuota(ctx context.Context, req *connect.Request[v1.GetQuotaRequest]) (*connect.Response[v1.GetQuotaResponse], error) {
+	return c.getQuota.CallUnary(ctx, req)
+}
+
+// ListQuotas calls covey.v1.QuotaService.ListQuotas.
+func (c *quotaServiceClient) ListQuotas(ctx context.Context, req *connect.Request[v1.ListQuotasRequest]) (*connect.Response[v1.ListQuotasResponse], error) {
+	return c.listQuotas.CallUnary(ctx, req)
+}
+
+// SetQuota calls covey.v1.QuotaService.SetQuota.
+func (c *quotaServiceClient) SetQuota(ctx context.Context, req *connect.Request[v1.SetQuotaRequest]) (*connect.Response[v1.SetQuotaResponse], error) {
+	return c.setQuota.CallUnary(ctx, req)
+}
+
+// RemoveQuota calls covey.v1.QuotaService.RemoveQuota.
+func (c *quotaServiceClient) RemoveQuota(ctx context.Context, req *connect.Request[v1.RemoveQuotaRequest]) (*connect.Response[v1.RemoveQuotaResponse], error) {
+	return c.removeQuota.CallUnary(ctx, req)
+}
+
+// QuotaServiceHandler is an implementation of the covey.v1.QuotaService service.
+type QuotaServiceHandler interface {
+	// GetQuota shows the quota that holds for a role, and what the role reserves.
+	GetQuota(context.Context, *connect.Request[v1.GetQuotaRequest]) (*connect.Response[v1.GetQuotaResponse], error)
+	// ListQuotas shows every role that has a quota of its own or reserves something.
+	ListQuotas(context.Context, *connect.Request[v1.ListQuotasRequest]) (*connect.Response[v1.ListQuotasResponse], error)
+	// SetQuota gives a role a quota. One that is below what the role reserves is
+	// refused.
+	SetQuota(context.Context, *connect.Request[v1.SetQuotaRequest]) (*connect.Response[v1.SetQuotaResponse], error)
+	// RemoveQuota takes a role's own quota away: that of every role holds then, if
+	// there is one.
+	RemoveQuota(context.Context, *connect.Request[v1.RemoveQuotaRequest]) (*connect.Response[v1.RemoveQuotaResponse], error)
+}
+
+// NewQuotaServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewQuotaServiceHandler(svc QuotaServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	quotaServiceMethods := v1.File_covey_v1_covey_proto.Services().ByName("QuotaService").Methods()
+	quotaServiceGetQuotaHandler := connect.NewUnaryHandler(
+		QuotaServiceGetQuotaProcedure,
+		svc.GetQuota,
+		connect.WithSchema(quotaServiceMethods.ByName("GetQuota")),
+		connect.WithHandlerOptions(opts...),
+	)
+	quotaServiceListQuotasHandler := connect.NewUnaryHandler(
+		QuotaServiceListQuotasProcedure,
+		svc.ListQuotas,
+		connect.WithSchema(quotaServiceMethods.ByName("ListQuotas")),
+		connect.WithHandlerOptions(opts...),
+	)
+	quotaServiceSetQuotaHandler := connect.NewUnaryHandler(
+		QuotaServiceSetQuotaProcedure,
+		svc.SetQuota,
+		connect.WithSchema(quotaServiceMethods.ByName("SetQuota")),
+		connect.WithHandlerOptions(opts...),
+	)
+	quotaServiceRemoveQuotaHandler := connect.NewUnaryHandler(
+		QuotaServiceRemoveQuotaProcedure,
+		svc.RemoveQuota,
+		connect.WithSchema(quotaServiceMethods.ByName("RemoveQuota")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/covey.v1.QuotaService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case QuotaServiceGetQuotaProcedure:
+			quotaServiceGetQuotaHandler.ServeHTTP(w, r)
+		case QuotaServiceListQuotasProcedure:
+			quotaServiceListQuotasHandler.ServeHTTP(w, r)
+		case QuotaServiceSetQuotaProcedure:
+			quotaServiceSetQuotaHandler.ServeHTTP(w, r)
+		case QuotaServiceRemoveQuotaProcedure:
+			quotaServiceRemoveQuotaHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedQuotaServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedQuotaServiceHandler struct{}
+
+func (UnimplementedQuotaServiceHandler) GetQuota(context.Context, *connect.Request[v1.GetQuotaRequest]) (*connect.Response[v1.GetQuotaResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.QuotaService.GetQuota is not implemented"))
+}
+
+func (UnimplementedQuotaServiceHandler) ListQuotas(context.Context, *connect.Request[v1.ListQuotasRequest]) (*connect.Response[v1.ListQuotasResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.QuotaService.ListQuotas is not implemented"))
+}
+
+func (UnimplementedQuotaServiceHandler) SetQuota(context.Context, *connect.Request[v1.SetQuotaRequest]) (*connect.Response[v1.SetQuotaResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.QuotaService.SetQuota is not implemented"))
+}
+
+func (UnimplementedQuotaServiceHandler) RemoveQuota(context.Context, *connect.Request[v1.RemoveQuotaRequest]) (*connect.Response[v1.RemoveQuotaResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("covey.v1.QuotaService.RemoveQuota is not implemented"))
 }
 
 // ClusterServiceClient is a client for the covey.v1.ClusterService service.
