@@ -390,5 +390,8 @@ func (r *Runtime) shoot(e *entry) {
 	if st.Supervisor > 0 && st.Boot == r.boot && inside.Same(st.Supervisor, st.SupervisorStart) {
 		inside.Kill(st.Supervisor)
 	}
+	if st.Orphan {
+		r.countOrphan(e, r.group(e))
+	}
 	r.group(e).killAll(sweepWithin)
 }

@@ -107,11 +107,7 @@ func (r *Runtime) lineage(pids []int) (first, supervisor inside.Process) {
 func (r *Runtime) attendOrphan(e *entry) {
 	g := r.group(e)
 	for !r.isClosed() {
-		if c, err := g.counters(); err == nil {
-			r.mu.Lock()
-			e.status.CPUNanos, e.status.MaxRAM = max(c.CPUNanos, e.status.CPUNanos), max(c.MaxRAM, e.status.MaxRAM)
-			r.mu.Unlock()
-		}
+		r.countOrphan(e, g)
 		if len(g.procs()) == 0 {
 			r.concludeOrphan(e, g)
 			return
@@ -132,13 +128,22 @@ func (r *Runtime) attendOrphan(e *entry) {
 	}
 }
 
+// countOrphan keeps what an orphan has used: when it ends, its cgroup is gone.
+func (r *Runtime) countOrphan(e *entry, g group) {
+	if c, err := g.counters(); err == nil {
+		r.mu.Lock()
+		e.status.CPUNanos, e.status.MaxRAM = max(c.CPUNanos, e.status.CPUNanos), max(c.MaxRAM, e.status.MaxRAM)
+		r.mu.Unlock()
+	}
+}
+
 // concludeOrphan tells the end of an orphan. How it ended nobody knows: its
 // supervisor has nowhere to write it, and is ended too.
 func (r *Runtime) concludeOrphan(e *entry, g group) {
 	r.mu.Lock()
 	st, stop := e.status, e.stop
 	r.mu.Unlock()
-	if inside.Same(st.Supervisor, st.SupervisorStart) {
+	for deadline := time.Now().Add(groupWithin); inside.Same(st.Supervisor, st.SupervisorStart) && time.Now().Before(deadline); r.pause(time.Millisecond) {
 		inside.Kill(st.Supervisor)
 	}
 	if err := g.remove(groupWithin); err != nil {
@@ -155,6 +160,7 @@ func (r *Runtime) concludeOrphan(e *entry, g group) {
 // askOrphan asks an orphan's supervisor to end its task in order, by a signal
 // since its socket is out of reach. Without a supervisor the task is killed.
 func (r *Runtime) askOrphan(e *entry, st Status) {
+	r.countOrphan(e, r.group(e))
 	if inside.Same(st.Supervisor, st.SupervisorStart) && unix.Kill(st.Supervisor, stopSignal) == nil {
 		return
 	}

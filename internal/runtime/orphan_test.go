@@ -61,7 +61,7 @@ func eventually(t *testing.T, wrong func() string) {
 func TestOrphanStopped(t *testing.T) {
 	needRoot(t)
 	w := newWorld(t)
-	s := w.spec("trap 'echo in order > said; exit 0' TERM; while :; do sleep 0.05; done")
+	s := w.spec("trap 'echo in order > said; exit 0' TERM; : > ready; while :; do sleep 0.05; done")
 	s.Config.Task.Resources = unit.Resources{CPU: 250, RAM: 96 << 20, Disk: 64 << 20}
 	id, before, kept := w.lose(s)
 	got := w.status(id)
@@ -85,13 +85,20 @@ func TestOrphanStopped(t *testing.T) {
 	if err := w.r.Start(t.Context(), s); err != nil || !inside.Same(before.Pid, before.Start) {
 		t.Errorf("started again: %v, lives: %v; want nothing to happen", err, inside.Same(before.Pid, before.Start))
 	}
+	sandbox := filepath.Join(kept, liveDir, filepath.Base(w.r.liveDir(id)), sandboxDir)
+	eventually(t, func() string {
+		if missing(filepath.Join(sandbox, "ready")) {
+			return "the task has not said yet what it does with SIGTERM"
+		}
+		return ""
+	})
 	if err := w.r.Stop(t.Context(), id, "enough"); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.end(id); got.State != task.Killed || got.Reason != "enough" || got.Known || got.CPUNanos == 0 {
 		t.Errorf("got %+v; want KILLED because enough, and no exit status", got)
 	}
-	if b, err := os.ReadFile(filepath.Join(kept, liveDir, filepath.Base(w.r.liveDir(id)), sandboxDir, "said")); string(b) != "in order\n" {
+	if b, err := os.ReadFile(filepath.Join(sandbox, "said")); string(b) != "in order\n" {
 		t.Errorf("the task said %q, %v; want it to have had SIGTERM", b, err)
 	}
 	if inside.Same(before.Supervisor, before.SupervisorStart) || inside.Same(before.Pid, before.Start) {
