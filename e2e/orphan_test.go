@@ -20,7 +20,7 @@ func TestAgentDirectoryLost(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			w := newDev(t, 1)
-			w.create("kept", service(2))
+			w.create("kept", strings.Replace(service(2), "exec -a", "{ while :; do :; done } & exec -a", 1))
 			lost := []ident{w.process("kept", 0), w.process("kept", 1)}
 			before := w.free("m1")
 			w.loseDirectory(part, lost)
@@ -52,6 +52,18 @@ func TestAgentDirectoryLost(t *testing.T) {
 			})
 			w.process("kept", 0)
 			w.process("kept", 1)
+			eventually(t, 60*time.Second, "what they used since is the platform's", func() string {
+				var u struct {
+					Platform struct {
+						CPU string `json:"cpu_core_hours"`
+					} `json:"platform"`
+				}
+				w.json(&u, "usage")
+				if rat(t, u.Platform.CPU).Sign() <= 0 {
+					return fmt.Sprintf("%+v", u)
+				}
+				return ""
+			})
 			money(w)
 		})
 	}

@@ -225,8 +225,10 @@ func (a *app) usage() *cobra.Command {
 				From string         `json:"from"`
 				To   string         `json:"to"`
 				Rows []usageRowJSON `json:"rows"`
-			}{r.GetFrom(), r.GetTo(), out}, func(w io.Writer) {
-				usageTable(w, out)
+
+				Platform amountsJSON `json:"platform"` // used by tasks after they were given up
+			}{r.GetFrom(), r.GetTo(), out, amountsOf(r.GetPlatform())}, func(w io.Writer) {
+				usageTable(w, out, amountsOf(r.GetPlatform()))
 			})
 		},
 	}
@@ -235,8 +237,8 @@ func (a *app) usage() *cobra.Command {
 }
 
 // usageTable shows reserved and used amounts for people; GPUs where there are
-// any.
-func usageTable(w io.Writer, list []usageRowJSON) {
+// any, and the platform's where surplus tasks used something.
+func usageTable(w io.Writer, list []usageRowJSON, platform amountsJSON) {
 	head := []string{"OWNER", "CORE-HOURS", "USED", "RAM GIB-HOURS", "USED"}
 	gpus := slices.ContainsFunc(list, func(x usageRowJSON) bool { return some(x.Reserved.GPU) })
 	if gpus {
@@ -247,6 +249,13 @@ func usageTable(w io.Writer, list []usageRowJSON) {
 		row := []string{x.Owner, short(x.Reserved.CPU), short(x.Used.CPU), short(x.Reserved.RAM), short(x.Used.RAM)}
 		if gpus {
 			row = append(row, short(x.Reserved.GPU))
+		}
+		rows = append(rows, row)
+	}
+	if some(platform.CPU) || some(platform.RAM) {
+		row := []string{"surplus tasks, the platform's", "-", short(platform.CPU), "-", short(platform.RAM)}
+		if gpus {
+			row = append(row, "-")
 		}
 		rows = append(rows, row)
 	}

@@ -149,8 +149,8 @@ func (w *world) rows() []ledger.Row {
 	return []ledger.Row{{Role: "www-data", Job: "www-data/prod/hello", Reserved: ledger.Amounts{unit.Int(500_000_000_000)}, Amount: m}}
 }
 
-func (w *world) Usage(context.Context, ledger.By, unit.Tick, unit.Tick) ([]ledger.Row, error) {
-	return w.rows(), nil
+func (w *world) Usage(context.Context, ledger.By, unit.Tick, unit.Tick) ([]ledger.Row, ledger.Amounts, error) {
+	return w.rows(), ledger.Amounts{unit.CPU: unit.Product(1500, int64(unit.Hour))}, nil
 }
 
 func (w *world) Attach(_ context.Context, h control.Hello) (rpc.AgentSession, error) {

@@ -81,6 +81,7 @@ type Statement struct {
 	Hours    []HourCost // in order of time
 	Rows     []Row      // in order of owner
 	Billed   unit.Money
+	Platform Amounts // used by tasks after they were given up; their reservations are overhead
 }
 
 // An HourCost is what an hour's capacity cost and where it went, unrounded:

@@ -40,7 +40,8 @@ type JobHour struct {
 }
 
 // A UsedHour is what a job's tasks used in the hour that starts at Hour. There
-// may be several of one job and hour: they add up.
+// may be several of one job and hour: they add up. Without a job it is what
+// tasks used after they were given up: the platform's.
 type UsedHour struct {
 	Hour unit.Tick
 	Job  job.Key

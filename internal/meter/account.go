@@ -66,6 +66,7 @@ type account struct {
 	overhead kept
 	idle     left
 	down     gone
+	strays   []stretch // shared by clones: replaced, never changed
 }
 
 // life integrates the capacity of a machine over its life: spans of a constant
@@ -256,5 +257,5 @@ func plant(bug string, sum *ledger.Amounts) {
 // idleForever reports whether nothing can come of a machine any more before
 // its next record.
 func (m *account) idleForever() bool {
-	return m.capacity.has == level{} && m.billed.now == level{} && m.overhead.now == level{} && !m.idle.up && !m.down.down
+	return m.capacity.has == level{} && m.billed.now == level{} && m.overhead.now == level{} && !m.idle.up && !m.down.down && len(m.strays) == 0
 }

@@ -75,7 +75,13 @@ func (f *Fold) Follow(b []byte) error {
 	for range r.Count() {
 		it := r.Item()
 		id := machine.ID(it.String())
-		f.machines[id] = readAccount(&it, f.hour)
+		if old := f.machines[id]; old != nil {
+			f.setStrays(id, old, nil)
+		}
+		m := readAccount(&it, f.hour)
+		strays := m.strays
+		m.strays, f.machines[id] = nil, m
+		f.setStrays(id, m, strays)
 		r.Join(&it)
 	}
 	for range r.Count() {
@@ -109,7 +115,8 @@ func (m *account) append(b []byte, hour unit.Tick) []byte {
 	b = appendLevel(b, m.down.free)
 	b = appendLevel(b, m.down.kept)
 	b = binary.AppendVarint(b, int64(m.down.since-hour))
-	return ledger.AppendAmounts(b, m.down.sum)
+	b = ledger.AppendAmounts(b, m.down.sum)
+	return appendStretches(b, m.strays, hour)
 }
 
 func readAccount(r *pack.Reader, hour unit.Tick) *account {
@@ -120,6 +127,7 @@ func readAccount(r *pack.Reader, hour unit.Tick) *account {
 		overhead: kept{readLevel(r), unit.Tick(r.Int()), ledger.ReadAmounts(r)},
 		idle:     left{r.Bool(), readLevel(r), hour + unit.Tick(r.Int()), ledger.ReadAmounts(r)},
 		down:     gone{r.Bool(), readLevel(r), readLevel(r), hour + unit.Tick(r.Int()), ledger.ReadAmounts(r)},
+		strays:   readStretches(r, hour),
 	}
 }
 

@@ -46,6 +46,7 @@ type Fold struct {
 	hour     unit.Tick // start of the open hour
 	machines map[machine.ID]*account
 	jobs     map[job.Key]*held
+	strays   map[task.ID][]machine.ID // on whose accounts a task has stretches
 	since    changes
 	broken   error
 }
@@ -73,7 +74,10 @@ func (c *changes) job(k job.Key) {
 
 // New returns the meter of a cluster that has no records yet.
 func New() *Fold {
-	return &Fold{machines: map[machine.ID]*account{}, jobs: map[job.Key]*held{}, since: changes{whole: true}}
+	return &Fold{
+		machines: map[machine.ID]*account{}, jobs: map[job.Key]*held{}, strays: map[task.ID][]machine.ID{},
+		since: changes{whole: true},
+	}
 }
 
 // Seq returns the number of the last record folded, 0 if none.
@@ -132,7 +136,7 @@ func (f *Fold) take(r state.Record, to Sink) error {
 	case state.MachineRecord:
 		err = f.machine(r.At, r.Machine)
 	case state.FactRecord:
-		err = f.fact(r.Fact, to)
+		err = f.fact(r.At, r.Fact, to)
 	case state.JobRecord, state.ClusterRecord, state.QuotaRecord: // nothing is reserved by them
 	default: // of a later version, which tells machines and tasks as this one does
 	}
@@ -192,6 +196,7 @@ func (f *Fold) machine(at unit.Tick, c *state.MachineChange) error {
 		return errEmpty
 	}
 	if c.Left {
+		f.stray(at, c.Before.ID, nil)
 		return f.account(c.Before.ID).leave(at, at-f.hour)
 	}
 	capacity, err := levelOf(c.After.Capacity)
@@ -213,6 +218,7 @@ func (f *Fold) machine(at unit.Tick, c *state.MachineChange) error {
 	if err != nil {
 		return err
 	}
+	f.stray(at, c.After.ID, c.Strays)
 	m := f.account(c.After.ID)
 	if err := m.capacity.span(at, capacity); err != nil {
 		return err
@@ -226,7 +232,9 @@ func (f *Fold) machine(at unit.Tick, c *state.MachineChange) error {
 	return m.down.machine(at, free, kept, !c.After.Up)
 }
 
-func (f *Fold) fact(x *state.Fact, to Sink) error {
+// fact takes in what tasks used. What a task used after its row's end is the
+// platform's, and no owner's.
+func (f *Fold) fact(at unit.Tick, x *state.Fact, to Sink) error {
 	if x == nil {
 		return errEmpty
 	}
@@ -235,24 +243,27 @@ func (f *Fold) fact(x *state.Fact, to Sink) error {
 		return fault.Internal.Errorf("fact %d of %s: %w", x.Seq, x.Source, err)
 	}
 	// Facts of one task or job stand together: sum them before they are given on.
-	var sum ledger.UsedHour
-	for i, u := range facts {
-		if hour := u.From.FloorHour(); i == 0 || hour != sum.Hour || u.Task.Job != sum.Job {
-			if i > 0 {
-				if err = to.Used(sum); err != nil {
-					return err
-				}
+	owners, platform := run{to: to}, run{to: to}
+	for _, u := range facts {
+		hour, own := u.From.FloorHour(), u
+		if d := f.surplus(at, u); d > 0 {
+			var rest ledger.Used
+			own, rest = divide(u, d)
+			if err = platform.add(hour, "", rest.Amounts()); err != nil {
+				return err
 			}
-			sum = ledger.UsedHour{Hour: hour, Job: u.Task.Job}
+			if d == u.To-u.From {
+				continue
+			}
 		}
-		if sum.Used, err = sum.Used.Add(u.Amounts()); err != nil {
+		if err = owners.add(hour, u.Task.Job, own.Amounts()); err != nil {
 			return err
 		}
 	}
-	if len(facts) == 0 {
-		return nil
+	if err = owners.flush(); err != nil {
+		return err
 	}
-	return to.Used(sum)
+	return platform.flush()
 }
 
 // closeUpTo ends every hour that is over at time at.
@@ -284,6 +295,7 @@ func (f *Fold) close(end unit.Tick) (ledger.Hour, error) {
 		if line != (ledger.MachineHour{Machine: id}) {
 			h.Machines = append(h.Machines, line)
 		}
+		f.forgetStrays(end, id, f.machines[id])
 		if f.machines[id].idleForever() {
 			delete(f.machines, id)
 		}
@@ -340,6 +352,7 @@ func (f *Fold) Clone() *Fold {
 	for id, m := range f.machines {
 		c.machines[id] = new(*m)
 	}
+	c.strays = maps.Clone(f.strays)
 	c.jobs = make(map[job.Key]*held, len(f.jobs))
 	for key, h := range f.jobs {
 		c.jobs[key] = new(*h)

@@ -2,6 +2,7 @@ package meter
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 	"math/rand/v2"
 	"slices"
@@ -38,6 +39,7 @@ type moment struct {
 	at       unit.Tick
 	machines map[machine.ID][5]unit.Resources // capacity, billed, overhead, idle, down
 	jobs     map[job.Key]unit.Resources
+	strays   map[machine.ID]map[task.ID]bool
 }
 
 var (
@@ -97,7 +99,7 @@ func (w *world) act(d *state.Draft) {
 	slot := state.Slot{Job: key, N: int32(w.rand.IntN(4))}
 	switch w.rand.IntN(11) {
 	case 10:
-		x := state.Stray{ID: task.ID{Job: key, Attempt: uint32(1 + w.rand.IntN(9))}, Resources: w.amounts(500)}
+		x := state.Stray{ID: task.ID{Job: key, Attempt: uint32(1 + w.rand.IntN(3))}, Resources: w.amounts(500), Since: s.At}
 		w.try(d, state.PutStrays{ID: id, Base: m.Rev, Strays: append(slices.Clone(m.Strays), x)[w.rand.IntN(1+len(m.Strays)):]})
 	case 0:
 		m.ID, m.Capacity, m.Overhead, m.Foreign = id, w.amounts(5000), w.amounts(50), w.amounts(100)
@@ -146,13 +148,17 @@ func (w *world) step(d *state.Draft, id machine.ID, exists bool) {
 }
 
 func (w *world) fact(s *state.Snapshot) state.Fact {
-	hour := s.At.FloorHour() - unit.Tick(w.rand.IntN(3))*unit.Hour
+	hour := s.At.FloorHour() - unit.Tick(w.rand.IntN([]int{3, 40}[w.rand.IntN(2)]))*unit.Hour
+	span := min(s.At-hour, unit.Hour)
 	var facts []ledger.Used
 	for range w.rand.IntN(4) {
-		from := hour + unit.Tick(w.rand.Int64N(int64(unit.Hour)))
+		if span == 0 {
+			break // what is to come nobody knows
+		}
+		from := hour + unit.Tick(w.rand.Int64N(int64(span)))
 		facts = append(facts, ledger.Used{
-			Task: task.ID{Job: job.NewKey("role", "prod", fmt.Sprintf("job%d", w.rand.IntN(3))), Instance: int32(w.rand.IntN(4)), Attempt: 1},
-			From: from, To: from + 1 + unit.Tick(w.rand.Int64N(int64(hour+unit.Hour-from))),
+			Task: task.ID{Job: job.NewKey("role", "prod", fmt.Sprintf("job%d", w.rand.IntN(3))), Instance: int32(w.rand.IntN(2)), Attempt: uint32(1 + w.rand.IntN(3))},
+			From: from, To: from + 1 + unit.Tick(w.rand.Int64N(int64(hour+span-from))),
 			CPU: w.rand.Int64N(1e12), RAM: w.rand.Int64N(1e12), Disk: w.rand.Int64N(1e12),
 		})
 	}
@@ -165,13 +171,17 @@ func (w *world) try(d *state.Draft, c state.Change) { _ = d.Apply(c) }
 // look reads the truth off the snapshot, without its records and without the
 // free amounts that the leader counts.
 func (w *world) look() moment {
-	now := moment{w.snap.At, map[machine.ID][5]unit.Resources{}, map[job.Key]unit.Resources{}}
+	now := moment{w.snap.At, map[machine.ID][5]unit.Resources{}, map[job.Key]unit.Resources{}, map[machine.ID]map[task.ID]bool{}}
 	for m := range w.snap.Machines() {
 		var l [5]unit.Resources
 		l[0] = m.Capacity
 		for t := range w.snap.TasksOn(m.ID) {
 			l[1] = l[1].Add(t.Resources)
 			now.jobs[t.ID.Job] = now.jobs[t.ID.Job].Add(t.Resources)
+		}
+		now.strays[m.ID] = map[task.ID]bool{}
+		for _, x := range m.Strays {
+			now.strays[m.ID][x.ID] = true
 		}
 		kept := m.Overhead.Add(m.Foreign)
 		for _, x := range m.Strays {
@@ -186,6 +196,31 @@ func (w *world) look() moment {
 		now.machines[m.ID] = l
 	}
 	return now
+}
+
+// surplus is for how much of a fact's time its task was a stray, as the
+// snapshots say: of what was over for more than a day when the fact came, nobody
+// knows any more.
+func (w *world) surplus(at unit.Tick, u ledger.Used) unit.Tick {
+	var d unit.Tick
+	for m := range 4 {
+		id := machine.ID(fmt.Sprintf("m%d", m))
+		for i := 0; i < len(w.truth); i++ {
+			if !w.truth[i].strays[id][u.Task] {
+				continue
+			}
+			from, to := w.truth[i].at, unit.Tick(math.MaxInt64)
+			for ; i < len(w.truth) && w.truth[i].strays[id][u.Task]; i++ {
+			}
+			if i < len(w.truth) {
+				to = w.truth[i].at
+			}
+			if at-to <= 24*unit.Hour {
+				d += max(0, min(to, u.To)-max(from, u.From))
+			}
+		}
+	}
+	return min(d, u.To-u.From)
 }
 
 // A cell is one number of the truth: what, of whom, in which hour.

@@ -108,13 +108,20 @@ func (b *Bill) post(h ledger.Hour, entries []ledger.Entry) error {
 	return nil
 }
 
-// Used adds what a job used. It costs nothing: reservations are billed.
+// Used adds what a job used, or the platform. It costs nothing: reservations are
+// billed.
 func (b *Bill) Used(u ledger.UsedHour) error {
 	if u.Hour < b.s.From || u.Hour >= b.s.To {
 		return fault.Internal.Errorf("usage of job %s in hour %s is outside the bill from %s to %s", u.Job, ledger.Stamp(u.Hour), ledger.Stamp(b.s.From), ledger.Stamp(b.s.To))
 	}
-	r := b.row(u.Job)
 	var err error
+	if u.Job == "" {
+		if b.s.Platform, err = b.s.Platform.Add(u.Used); err != nil {
+			return fault.Internal.Errorf("the platform: %w", err)
+		}
+		return nil
+	}
+	r := b.row(u.Job)
 	if r.Used, err = r.Used.Add(u.Used); err != nil {
 		return fault.Internal.Errorf("job %s: %w", u.Job, err)
 	}

@@ -305,6 +305,25 @@ func TestBillRefuses(t *testing.T) {
 	}
 }
 
+// What strays used is the platform's: in no row, and whoever the rows are by.
+func TestPlatformUse(t *testing.T) {
+	for _, by := range []ledger.By{ledger.ByJob, ledger.ByRole} {
+		b, err := NewBill(Default(), "uid", by, day, day+24*unit.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range []job.Key{"", "www/prod/hello", ""} {
+			if err := b.Used(ledger.UsedHour{Hour: day + 3*unit.Hour, Job: k, Used: ledger.Amounts{unit.RAM: unit.Int(7)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := b.Statement()
+		if want := (ledger.Amounts{unit.RAM: unit.Int(14)}); err != nil || got.Platform != want || len(got.Rows) != 1 || got.Rows[0].Used != (ledger.Amounts{unit.RAM: unit.Int(7)}) {
+			t.Errorf("by %v: got %+v, %v; want 14 of the platform, and 7 of one owner", by, got, err)
+		}
+	}
+}
+
 func TestSpan(t *testing.T) {
 	for name, tt := range map[string]struct{ from, to unit.Tick }{
 		"inside an hour": {day + 1, day + unit.Hour}, "to inside": {day, day + unit.Hour + 1},

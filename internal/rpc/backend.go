@@ -50,7 +50,7 @@ type Backend interface {
 	Bill(ctx context.Context, by ledger.By, from, to unit.Tick) (ledger.Statement, error)
 	// Usage returns what was reserved and used in [from, to), one row for each
 	// owner in order; their amounts of money are zero.
-	Usage(ctx context.Context, by ledger.By, from, to unit.Tick) ([]ledger.Row, error)
+	Usage(ctx context.Context, by ledger.By, from, to unit.Tick) (rows []ledger.Row, platform ledger.Amounts, err error)
 }
 
 // A View is what a backend shows of one moment.

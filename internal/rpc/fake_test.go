@@ -163,8 +163,8 @@ func (b *backend) Bill(_ context.Context, by ledger.By, from, to unit.Tick) (led
 	return s, nil
 }
 
-func (b *backend) Usage(context.Context, ledger.By, unit.Tick, unit.Tick) ([]ledger.Row, error) {
-	return b.bill.Rows, nil
+func (b *backend) Usage(context.Context, ledger.By, unit.Tick, unit.Tick) ([]ledger.Row, ledger.Amounts, error) {
+	return b.bill.Rows, b.bill.Platform, nil
 }
 
 func (b *backend) Attach(_ context.Context, h control.Hello) (AgentSession, error) {

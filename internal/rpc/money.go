@@ -47,11 +47,11 @@ func (s *services) GetUsage(ctx context.Context, req *connect.Request[pb.GetUsag
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.b.Usage(ctx, by, from, to)
+	rows, platform, err := s.b.Usage(ctx, by, from, to)
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.GetUsageResponse{From: ledger.Stamp(from), To: ledger.Stamp(to)}
+	resp := &pb.GetUsageResponse{From: ledger.Stamp(from), To: ledger.Stamp(to), Platform: amountsToWire(platform)}
 	for _, r := range rows {
 		resp.Rows = append(resp.Rows, &pb.UsageRow{
 			Owner: ownerOf(r), Reserved: amountsToWire(r.Reserved), Used: amountsToWire(r.Used),

@@ -92,15 +92,15 @@ func (b *backend) Bill(ctx context.Context, by ledger.By, from, to unit.Tick) (l
 	return bill.Statement()
 }
 
-func (b *backend) Usage(ctx context.Context, by ledger.By, from, to unit.Tick) ([]ledger.Row, error) {
+func (b *backend) Usage(ctx context.Context, by ledger.By, from, to unit.Tick) (rows []ledger.Row, platform ledger.Amounts, err error) {
 	s, err := b.Bill(ctx, by, from, to)
 	if err != nil {
-		return nil, err
+		return nil, platform, err
 	}
 	for i := range s.Rows {
 		s.Rows[i].Amount = unit.Money{}
 	}
-	return s.Rows, nil
+	return s.Rows, s.Platform, nil
 }
 
 func (b *backend) metered(ctx context.Context) (usageMeter, string, error) {

@@ -3662,7 +3662,10 @@ type GetUsageResponse struct {
 	// RFC 3339.
 	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	// RFC 3339.
-	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	To string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// What tasks used after they were given up: no owner's. What they held is
+	// overhead.
+	Platform      *Amounts `protobuf:"bytes,4,opt,name=platform,proto3" json:"platform,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3716,6 +3719,13 @@ func (x *GetUsageResponse) GetTo() string {
 		return x.To
 	}
 	return ""
+}
+
+func (x *GetUsageResponse) GetPlatform() *Amounts {
+	if x != nil {
+		return x.Platform
+	}
+	return nil
 }
 
 // GetClusterRequest asks about the cluster.
@@ -4932,11 +4942,12 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\bUsageRow\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12-\n" +
 	"\breserved\x18\x02 \x01(\v2\x11.covey.v1.AmountsR\breserved\x12%\n" +
-	"\x04used\x18\x03 \x01(\v2\x11.covey.v1.AmountsR\x04used\"^\n" +
+	"\x04used\x18\x03 \x01(\v2\x11.covey.v1.AmountsR\x04used\"\x8d\x01\n" +
 	"\x10GetUsageResponse\x12&\n" +
 	"\x04rows\x18\x01 \x03(\v2\x12.covey.v1.UsageRowR\x04rows\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\tR\x02to\"\x13\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12-\n" +
+	"\bplatform\x18\x04 \x01(\v2\x11.covey.v1.AmountsR\bplatform\"\x13\n" +
 	"\x11GetClusterRequest\"L\n" +
 	"\bHeldTask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
@@ -5173,71 +5184,72 @@ var file_covey_v1_covey_proto_depIdxs = []int32{
 	50, // 35: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
 	50, // 36: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
 	54, // 37: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
-	81, // 38: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
-	57, // 39: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
-	59, // 40: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
-	63, // 41: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
-	0,  // 42: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
-	2,  // 43: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
-	4,  // 44: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
-	7,  // 45: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
-	9,  // 46: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
-	11, // 47: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
-	16, // 48: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
-	29, // 49: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
-	31, // 50: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
-	33, // 51: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
-	36, // 52: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
-	39, // 53: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
-	42, // 54: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
-	44, // 55: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
-	46, // 56: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
-	48, // 57: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
-	53, // 58: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
-	21, // 59: covey.v1.QuotaService.GetQuota:input_type -> covey.v1.GetQuotaRequest
-	23, // 60: covey.v1.QuotaService.ListQuotas:input_type -> covey.v1.ListQuotasRequest
-	25, // 61: covey.v1.QuotaService.SetQuota:input_type -> covey.v1.SetQuotaRequest
-	27, // 62: covey.v1.QuotaService.RemoveQuota:input_type -> covey.v1.RemoveQuotaRequest
-	56, // 63: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
-	60, // 64: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
-	62, // 65: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
-	65, // 66: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
-	67, // 67: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
-	69, // 68: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
-	71, // 69: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
-	1,  // 70: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
-	3,  // 71: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
-	6,  // 72: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
-	8,  // 73: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
-	10, // 74: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
-	15, // 75: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
-	17, // 76: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
-	30, // 77: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
-	32, // 78: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
-	34, // 79: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
-	38, // 80: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
-	41, // 81: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
-	43, // 82: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
-	45, // 83: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
-	47, // 84: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
-	52, // 85: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
-	55, // 86: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
-	22, // 87: covey.v1.QuotaService.GetQuota:output_type -> covey.v1.GetQuotaResponse
-	24, // 88: covey.v1.QuotaService.ListQuotas:output_type -> covey.v1.ListQuotasResponse
-	26, // 89: covey.v1.QuotaService.SetQuota:output_type -> covey.v1.SetQuotaResponse
-	28, // 90: covey.v1.QuotaService.RemoveQuota:output_type -> covey.v1.RemoveQuotaResponse
-	58, // 91: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
-	61, // 92: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
-	64, // 93: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
-	66, // 94: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
-	68, // 95: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
-	70, // 96: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
-	72, // 97: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
-	70, // [70:98] is the sub-list for method output_type
-	42, // [42:70] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	50, // 38: covey.v1.GetUsageResponse.platform:type_name -> covey.v1.Amounts
+	81, // 39: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
+	57, // 40: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
+	59, // 41: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
+	63, // 42: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
+	0,  // 43: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
+	2,  // 44: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
+	4,  // 45: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
+	7,  // 46: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
+	9,  // 47: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
+	11, // 48: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
+	16, // 49: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
+	29, // 50: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
+	31, // 51: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
+	33, // 52: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
+	36, // 53: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
+	39, // 54: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
+	42, // 55: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
+	44, // 56: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
+	46, // 57: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
+	48, // 58: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
+	53, // 59: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
+	21, // 60: covey.v1.QuotaService.GetQuota:input_type -> covey.v1.GetQuotaRequest
+	23, // 61: covey.v1.QuotaService.ListQuotas:input_type -> covey.v1.ListQuotasRequest
+	25, // 62: covey.v1.QuotaService.SetQuota:input_type -> covey.v1.SetQuotaRequest
+	27, // 63: covey.v1.QuotaService.RemoveQuota:input_type -> covey.v1.RemoveQuotaRequest
+	56, // 64: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
+	60, // 65: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
+	62, // 66: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
+	65, // 67: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
+	67, // 68: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
+	69, // 69: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
+	71, // 70: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
+	1,  // 71: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
+	3,  // 72: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
+	6,  // 73: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
+	8,  // 74: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
+	10, // 75: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
+	15, // 76: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
+	17, // 77: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
+	30, // 78: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
+	32, // 79: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
+	34, // 80: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
+	38, // 81: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
+	41, // 82: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
+	43, // 83: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
+	45, // 84: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
+	47, // 85: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
+	52, // 86: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
+	55, // 87: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
+	22, // 88: covey.v1.QuotaService.GetQuota:output_type -> covey.v1.GetQuotaResponse
+	24, // 89: covey.v1.QuotaService.ListQuotas:output_type -> covey.v1.ListQuotasResponse
+	26, // 90: covey.v1.QuotaService.SetQuota:output_type -> covey.v1.SetQuotaResponse
+	28, // 91: covey.v1.QuotaService.RemoveQuota:output_type -> covey.v1.RemoveQuotaResponse
+	58, // 92: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
+	61, // 93: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
+	64, // 94: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
+	66, // 95: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
+	68, // 96: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
+	70, // 97: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
+	72, // 98: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
+	71, // [71:99] is the sub-list for method output_type
+	43, // [43:71] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_covey_proto_init() }
