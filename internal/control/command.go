@@ -82,16 +82,17 @@ func (c CreateJob) do(t *Turn) (Answer, error) {
 		return Answer{}, err
 	}
 	s := t.draft.Snapshot()
-	if old, ok := s.Job(c.Job.Key); ok {
-		if !Over(s, old) {
-			return Answer{}, fault.Conflict.Errorf("job %s exists: %s; kill it first, or choose another name", c.Job.Key, Describe(s, old))
-		}
-		if err := t.apply(state.DropJob{Key: old.Key, Base: old.Rev, By: c.By, Reason: "it had ended, and is created anew"}); err != nil {
-			return Answer{}, err
-		}
+	old, again := s.Job(c.Job.Key)
+	if again && !Over(s, old) {
+		return Answer{}, fault.Conflict.Errorf("job %s exists: %s; kill it first, or choose another name", c.Job.Key, Describe(s, old))
 	}
 	if err := s.Admit(c.Job); err != nil {
 		return Answer{}, err
+	}
+	if again {
+		if err := t.apply(state.DropJob{Key: old.Key, Base: old.Rev, By: c.By, Reason: "it had ended, and is created anew"}); err != nil {
+			return Answer{}, err
+		}
 	}
 	if err := t.apply(state.PutJob{Job: c.Job, By: c.By}); err != nil {
 		return Answer{}, err
