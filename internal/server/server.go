@@ -83,7 +83,7 @@ func serve(ctx context.Context, cfg Config, company *store.Company, b backend, l
 		_, head, _ := b.metering.head()
 		return head, nil
 	}
-	st.watch(func() *state.Snapshot { return b.View().Snapshot })
+	st.watch(b.View)
 	st.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	admin, err := adminSocket(ctx, filepath.Join(cfg.DataDir, "admin.sock"))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/rpc"
 	"github.com/covey-platform/covey/internal/state"
 )
 
@@ -78,7 +79,7 @@ func (s *stats) turn(r control.Result) {
 }
 
 // watch adds gauges of the cluster as it is at the time of asking.
-func (s *stats) watch(view func() *state.Snapshot) {
+func (s *stats) watch(view func() rpc.View) {
 	for _, g := range []struct {
 		name, help string
 		value      func(jobs, tasks, machines int) int
@@ -88,12 +89,54 @@ func (s *stats) watch(view func() *state.Snapshot) {
 		{"covey_machines", "Machines, up or down.", func(_, _, n int) int { return n }},
 	} {
 		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 {
-			return float64(g.value(view().Len()))
+			return float64(g.value(view().Snapshot.Len()))
 		}))
 	}
 	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "covey_machines_up", Help: "Machines whose agent's lease holds."}, func() float64 {
-		return float64(machinesUp(view()))
+		return float64(machinesUp(view().Snapshot))
 	}))
+	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "covey_strays", Help: "Tasks that machines run without a row, and whose room the platform keeps."}, func() float64 {
+		return float64(strays(view().Snapshot))
+	}))
+	for _, cause := range []string{heldSurplus, heldOrphan, heldUnknown} {
+		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "covey_held_tasks", Help: "Tasks that run and are left alone until they may be stopped or an operator decides, at most 1000 in all: surplus ones, " +
+				"orphans whose directory was lost, and those that the cluster does not know.",
+			ConstLabels: prometheus.Labels{"cause": cause},
+		}, func() float64 { return float64(heldBy(view().Held, cause)) }))
+	}
+}
+
+// Why a task is held, in words for a metric.
+const (
+	heldSurplus = "surplus"
+	heldOrphan  = "orphan"
+	heldUnknown = "unknown"
+)
+
+func heldBy(held []control.Held, cause string) int {
+	n := 0
+	for i := range held {
+		is := heldUnknown
+		switch {
+		case held[i].Sighting.Orphan:
+			is = heldOrphan
+		case held[i].Surplus:
+			is = heldSurplus
+		}
+		if is == cause {
+			n++
+		}
+	}
+	return n
+}
+
+func strays(s *state.Snapshot) int {
+	n := 0
+	for m := range s.Machines() {
+		n += len(m.Strays)
+	}
+	return n
 }
 
 func machinesUp(s *state.Snapshot) int {
