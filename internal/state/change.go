@@ -191,7 +191,9 @@ func (c NewTask) apply(d *Draft) error {
 		e.To, e.Reason = task.Throttled, throttled(in, d.snap.At)
 	}
 	next, _, _ := task.Step(t, e, policy(cfg))
-	defer d.snap.slotMoves(c.Slot)()
+	if !j.Instances.Has(c.N) { // otherwise the task holds what its job wants for the slot already
+		defer d.snap.slotMoves(c.Slot)()
+	}
 	in.Live, in.Open = true, false
 	d.putInstance(in)
 	d.putTask(task.Init, Task{Task: next}, "")
