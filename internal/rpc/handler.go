@@ -62,17 +62,12 @@ func (s *services) now() unit.Tick { return unit.TickAt(s.opt.Now()) }
 // nothing else.
 func Handler(b Backend, opt Options) http.Handler { return newServices(b, opt).handler() }
 
-// compressFrom is the least message that is worth compressing, in bytes: below,
-// as most answers to agents are, it costs more time than it saves.
-const compressFrom = 4 << 10
-
 func (s *services) handler() http.Handler {
 	mux := http.NewServeMux()
 	opts := []connect.HandlerOption{
 		connect.WithConditionalHandlerOptions(func(spec connect.Spec) []connect.HandlerOption {
 			return []connect.HandlerOption{connect.WithReadMaxBytes(messageLimit(spec.Procedure))}
 		}),
-		connect.WithCompressMinBytes(compressFrom),
 		connect.WithRequestGate(s.gate),
 		connect.WithCompressMinBytes(squeeze),
 		connect.WithRecover(s.recovered),

@@ -3,6 +3,7 @@ package sched
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -190,20 +191,15 @@ func (p *planner) yielding(root int32, g *group, try func(n int32) bool) bool {
 // hostsOfRole returns the hosts with tasks of the group's role that are as
 // strong and matter less, in order of the trees. It looks at so many tasks only.
 func (p *planner) hostsOfRole(g *group) []int32 {
+	if least, ok := p.leastOfRole(g.shape); !ok || g.shape.prio <= least {
+		return nil
+	}
 	hosts, ok := p.evicted.byRole[g]
 	if !ok {
 		seen := map[int32]bool{}
-		looks := p.lim.Looks
-		for j := range p.s.Jobs(job.Key(g.shape.role + "/")) {
-			if j.Key.Role() != g.shape.role || looks <= 0 {
-				break
-			}
-			for t := range p.s.TasksOf(j.Key) {
-				looks--
-				p.waits.Looked++
-				if evictable(t.State) && mayEvict(g.shape, g.job, p.x.kindOf(p.s, t.Config), j.Key) {
-					seen[p.x.slots[t.Machine]] = true
-				}
+		for t, k := range p.ofRole(g.shape.role) {
+			if mayEvict(g.shape, g.job, k, t.ID.Job) {
+				seen[p.x.slots[t.Machine]] = true
 			}
 		}
 		for n := range seen {
@@ -223,6 +219,44 @@ func (p *planner) hostsOfRole(g *group) []int32 {
 		return 1
 	})
 	return hosts
+}
+
+// leastOfRole returns the lowest priority of the tasks of a role that are as
+// strong as w, if there are any. The groups of a role share the answer: most of
+// them have nobody below them.
+func (p *planner) leastOfRole(w *shape) (int32, bool) {
+	known, ok := p.evicted.least[w.role]
+	if !ok {
+		known = map[bool]int32{}
+		for _, k := range p.ofRole(w.role) {
+			if least, ok := known[k.tier == 0]; !ok || k.prio < least {
+				known[k.tier == 0] = k.prio
+			}
+		}
+		p.evicted.least[w.role] = known
+	}
+	least, ok := known[w.tier == 0]
+	return least, ok
+}
+
+// ofRole lists the tasks of a role that may be stopped for another, with how
+// much they matter, of so many tasks at most.
+func (p *planner) ofRole(role string) iter.Seq2[state.Task, kind] {
+	return func(yield func(state.Task, kind) bool) {
+		looks := p.lim.Looks
+		for j := range p.s.Jobs(job.Key(role + "/")) {
+			if j.Key.Role() != role {
+				return
+			}
+			for t := range p.s.TasksOf(j.Key) {
+				looks--
+				p.waits.Looked++
+				if evictable(t.State) && !yield(t, p.x.kindOf(p.s, t.Config)) || looks <= 0 {
+					return
+				}
+			}
+		}
+	}
 }
 
 // victims returns whom it takes on a host to make room for a task of g, nil if
@@ -303,6 +337,7 @@ type evicted struct {
 	tasks   map[task.ID]bool
 	winners []winner
 	byRole  map[*group][]int32
+	least   map[string]map[bool]int32 // by role, and whether they are of tier preferred: the lowest priority
 }
 
 type winner struct {
