@@ -229,7 +229,7 @@ func (p *planner) leastOfRole(w *shape) (int32, bool) {
 	if !ok {
 		known = map[bool]int32{}
 		for _, k := range p.ofRole(w.role) {
-			if least, ok := known[k.tier == 0]; !ok || k.prio < least {
+			if low, some := known[k.tier == 0]; !some || k.prio < low {
 				known[k.tier == 0] = k.prio
 			}
 		}
