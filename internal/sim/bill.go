@@ -92,7 +92,7 @@ func (k *books) take(records []state.Record) error {
 			if k.told, err = k.told.Add(k.b.made[r.Fact.Source][r.Fact.Seq-1]); err != nil {
 				return err
 			}
-		case state.JobRecord, state.MachineRecord, state.ClusterRecord:
+		case state.JobRecord, state.MachineRecord, state.ClusterRecord, state.QuotaRecord:
 		}
 	}
 	return nil
