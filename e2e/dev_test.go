@@ -277,7 +277,7 @@ func codes(w *world, key string) {
 	large := w.file("large", strings.Replace(service(1), "ram = 16*MB", "ram = 4000*GB", 1))
 	w.want(0, "job", "create", w.key("large"), large)
 	contains(w.want(9, "job", "create", w.key("slow"), w.file("slow", script("Job", "sleep 60", "")), "--wait-until", "FINISHED", "--timeout", "500ms"), "accepted")
-	contains(w.want(10, "job", "create", key, w.file("first", service(2))), key, "exists, with 2 instances")
+	contains(w.want(10, "job", "create", key, w.file("first", service(2))), key, "exists: 2 of its 2 instances live")
 	if r := w.tryAs([]string{"COVEY_TOKEN=wrong"}, "job", "list"); r.code != 30 {
 		t.Errorf("a wrong token: got %v; want exit 30", r)
 	}

@@ -46,6 +46,10 @@ func (r *Runtime) recover() error {
 // adopt takes a task over from its directory.
 func (r *Runtime) adopt(id task.ID) error {
 	dir := r.liveDir(id)
+	if os.Remove(dir) == nil { // it was empty: the record, which is also the lock, was not written yet
+		r.log.Info("a start that was cut off at once is forgotten; nothing ran", "task", id)
+		return nil
+	}
 	rec, err := readTask(dir)
 	if fault.Of(err) == fault.Conflict {
 		return err

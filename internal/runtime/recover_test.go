@@ -202,10 +202,12 @@ func TestRebooted(t *testing.T) {
 func TestStartCutOff(t *testing.T) {
 	needRoot(t)
 	w := newWorld(t)
-	id := w.id()
+	id, other := w.id(), w.id()
 	w.r.Close()
-	if err := os.Mkdir(w.r.liveDir(id), 0o700); err != nil {
-		t.Fatal(err)
+	for _, x := range []task.ID{id, other} { // of the other, nothing but the directory was made
+		if err := os.Mkdir(w.r.liveDir(x), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(w.r.liveDir(id), taskFile), []byte(`{"versi`), 0o600); err != nil {
 		t.Fatal(err)
