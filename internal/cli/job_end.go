@@ -240,7 +240,7 @@ func (a *app) restartBatch(cmd *cobra.Command, c *client, key, message string, n
 				continue
 			}
 			fresh := t.GetId() != before.GetId()
-			if why := hopeless(t, "RUNNING"); fresh && why != "" && (t.GetStatus() != "THROTTLED" || t.GetFailures() > before.GetFailures()) {
+			if why := hopeless(t, limited(r.GetJob())); fresh && why != "" && (t.GetStatus() != "THROTTLED" || t.GetFailures() > before.GetFailures()) {
 				return 0, a.badEnd(cmd, c, key, verdict{bad: t, why: why})
 			}
 			if !fresh || t.GetStatus() != "RUNNING" && t.GetStatus() != "FINISHED" {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
+	"github.com/covey-platform/covey/internal/job"
 )
 
 const (
@@ -111,7 +112,7 @@ type verdict struct {
 func judge(r *pb.GetJobResponse, until string) verdict {
 	by := map[string]int32{}
 	v := verdict{good: len(r.GetTasks()) > 0}
-	waits := ""
+	waits, patient := "", until == "FINISHED" || limited(r.GetJob())
 	for _, t := range r.GetTasks() {
 		s := t.GetStatus()
 		if t.GetCreatedUnixNanos() < r.GetJob().GetCreatedUnixNanos() { // what became of it is another job's story
@@ -122,7 +123,7 @@ func judge(r *pb.GetJobResponse, until string) verdict {
 		by[s]++
 		done := s == "FINISHED" || s == "RUNNING" && until == "RUNNING"
 		v.good = v.good && done
-		if why := hopeless(t, until); why != "" && v.bad == nil && !done {
+		if why := hopeless(t, patient); why != "" && v.bad == nil && !done {
 			v.bad, v.why = t, why
 		}
 		if s == "PENDING" && waits == "" {
@@ -136,16 +137,27 @@ func judge(r *pb.GetJobResponse, until string) verdict {
 	return v
 }
 
-// hopeless says why a task will not get anywhere by itself, or nothing. Who
-// waits for the end of a job waits as long as the job has tries left.
-func hopeless(t *pb.Task, until string) string {
+// limited reports whether a job's instances have a last attempt, after which
+// they fail for good. The others are tried again for ever.
+func limited(j *pb.Job) bool {
+	c, err := job.Decode(j.GetConfigJson())
+	return err == nil && !c.Service && c.MaxTaskFailures >= 0
+}
+
+// hopelessAfter is how many early ends in a row make a task hopeless that is
+// tried again for ever: one that comes up at its fourth start is waited for.
+const hopelessAfter = 4
+
+// hopeless says why a task will not get anywhere by itself, or nothing. A
+// patient one waits as long as there are tries left.
+func hopeless(t *pb.Task, patient bool) string {
 	switch s := t.GetStatus(); s {
 	case "FAILED", "KILLED", "LOST":
 		return "is " + s + because(t.GetReason())
 	case "KILLING":
 		return "is being killed" + because(t.GetReason())
 	case "THROTTLED":
-		if until == "FINISHED" || strings.HasPrefix(t.GetReason(), refusal) {
+		if patient || earlyEnds(t.GetReason()) < hopelessAfter {
 			return ""
 		}
 		return "failed again and again" + because(t.GetReason())
@@ -157,9 +169,15 @@ func hopeless(t *pb.Task, until string) string {
 	return ""
 }
 
-// refusal begins the reason of a task that waits because a machine would not
-// have the one before: nobody's failure, and it is tried elsewhere.
-const refusal = "its last machine did not start it"
+// earlyEnds reads how many early ends in a row a throttled task waits for.
+// There are none if a machine would not have the task before: that is nobody's
+// failure, and it is tried elsewhere.
+func earlyEnds(reason string) (n int) {
+	if _, err := fmt.Sscanf(reason, "ended early %d times in a row", &n); err != nil {
+		return 0
+	}
+	return n
+}
 
 func because(reason string) string {
 	if reason == "" {
