@@ -403,3 +403,42 @@ func TestInterruptTwice(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// A terminal that is closed is a Ctrl-C, and whoever read the log may be gone
+// before dev has said its last word: it ends in order all the same.
+func TestHangUp(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	w := newWorld(t)
+	fifo := filepath.Join(w.dir, "log")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.url = "http://" + freeAddr(t)
+	w.dev = w.launch("dev", exec.Command("/bin/sh", "-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", fifo,
+		binary, "dev", "--cluster", w.cluster, "--data-dir", w.data, "--listen", strings.TrimPrefix(w.url, "http://")))
+	reader, err := os.Open(fifo) // waits for dev
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ready(w.dev)
+	w.create("kept", service(1))
+	task := w.process("kept", 0)
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.dev.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if code := w.dev.wait(t, 60*time.Second); code != 0 || task.lives() {
+		t.Errorf("got exit %d, and the task lives: %v; want 0 and that it does not", code, task.lives())
+	}
+	if left := processesOf(w.dir + "/"); len(left) > 0 {
+		t.Errorf("there are %q", left)
+	}
+	for _, file := range []string{"cluster.db", "company.db"} {
+		if info, err := os.Stat(filepath.Join(w.data, file)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want it for its owner alone", file, info.Mode(), err)
+		}
+	}
+}

@@ -35,7 +35,11 @@ func run(args []string) int {
 			return evaluate.Main(os.Stdin, os.Stdout)
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup does; else a terminal that is closed is a Ctrl-C
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	e := env(args)
 	e.Server = server.Program{Self: e.Executable, Version: version, Err: os.Stderr}.Server

@@ -37,6 +37,7 @@ func (p Program) Agent(ctx context.Context, f cli.AgentFlags) error {
 	cfg.Self, cfg.Version = p.Self, p.Version
 	cfg.Log = slog.New(slog.NewTextHandler(p.Err, nil)).With("part", "agent")
 	var done [2]func()
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log that nobody reads any more does not end the agent
 	cfg.StopTasks, done[0] = onSignal(syscall.SIGUSR2)
 	cfg.KillTasks, done[1] = onSignal(syscall.SIGUSR1)
 	defer done[0]()

@@ -88,7 +88,11 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 			}
 		}
 		if text := err.Error(); text != last {
-			log.WarnContext(ctx, "no session with the server; the tasks run on", "error", text)
+			if hello().Machine.Leaving {
+				log.InfoContext(ctx, "the session with the server is over", "error", text)
+			} else {
+				log.WarnContext(ctx, "no session with the server; the tasks run on", "error", text)
+			}
 			last = text
 		}
 		select {

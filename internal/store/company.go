@@ -62,6 +62,7 @@ func OpenCompany(ctx context.Context, path string, log *slog.Logger) (*Company, 
 	if err != nil {
 		return nil, err
 	}
+	private(path)
 	c := &Company{
 		name: path, log: log, lock: lock, words: &SQLite{cfg: Config{Path: path, Log: log}},
 		bind: func(q string) string { return q }, reading: &sql.TxOptions{ReadOnly: true},

@@ -81,6 +81,7 @@ func Open(ctx context.Context, cfg Config) (*SQLite, error) {
 	if err != nil {
 		return nil, err
 	}
+	private(cfg.Path)
 	s := &SQLite{cfg: cfg, lock: lock}
 	ctx, cancel := context.WithTimeout(ctx, openDeadline)
 	defer cancel()
@@ -123,6 +124,20 @@ func usable(path string) error {
 		return fault.Denied.Errorf("%s is no file; name another path for the database", path)
 	}
 	return nil
+}
+
+// private sees that the database is for its owner alone, also when its
+// directory is not: it holds what every job runs. What is wrong with the path
+// shows when it is opened.
+func private(path string) {
+	if f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err == nil { //nolint:gosec // the operator names it
+		_ = f.Close()
+	}
+	for _, p := range []string{path, path + "-wal", path + "-shm"} {
+		if info, err := os.Stat(p); err == nil && info.Mode().Perm()&0o077 != 0 {
+			_ = os.Chmod(p, info.Mode().Perm()&^0o077)
+		}
+	}
 }
 
 func (s *SQLite) open(ctx context.Context) error {
