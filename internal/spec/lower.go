@@ -167,6 +167,9 @@ func (l *lowering) wholeValue(o *object, path string, at pyx.Pos) error {
 			continue
 		}
 		if !runtime(c.ref) {
+			if path == "task.name" && c.ref.String() == "processes[0].name" { // as every task is called that says nothing else
+				return fail("task.processes", at, "is empty; a task wants at least one Process")
+			}
 			hint := l.meant(c.ref)
 			if hint == "" {
 				hint = "; bind it with .bind(...) or --bind " + c.ref.String() + "=VALUE"

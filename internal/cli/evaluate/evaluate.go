@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -277,7 +278,7 @@ func loader(dir, main string) spec.Loader {
 		if filepath.IsAbs(full) {
 			home := filepath.Dir(filepath.Clean(main))
 			if rel, err := filepath.Rel(home, full); err != nil || !filepath.IsAbs(home) || strings.HasPrefix(rel, "..") {
-				return nil, errors.New("it is not beside the file that includes it; want a relative path")
+				return nil, fmt.Errorf("%s is not below %s, the directory of the configuration, so it is not sent along; want a file there, by a relative path", full, home)
 			}
 		} else {
 			full = filepath.Join(dir, full)

@@ -79,7 +79,7 @@ func TestRefused(t *testing.T) {
 		{"missing.aurora", "", fault.Invalid, "missing.aurora"},
 		{"endless.aurora", "", fault.Invalid, "endless.aurora"},
 		{"large.aurora", "", fault.Invalid, "large.aurora"},
-		{"absolute.aurora", "", fault.Invalid, "want a relative path"},
+		{"absolute.aurora", "", fault.Invalid, "is not below"},
 		{".", "", fault.Invalid, "folder"},
 		{"hello.aurora", "dev/www-data/prod/helo", fault.NotFound, "dev/www-data/prod/hello"},
 	} {
