@@ -51,16 +51,22 @@ func TestScripts(t *testing.T) {
 				Setup: func(e *testscript.Env) error {
 					e.Setenv("HOME", e.WorkDir+"/home")
 					if strings.HasSuffix(dir, "server") {
-						_, url := startWorld(t.Context(), t)
+						w, url := startWorld(t.Context(), t)
+						e.Values["world"] = w
 						e.Setenv("COVEY_SERVER", url)
 						e.Setenv("COVEY_TOKEN", worldToken)
 					}
 					return nil
 				},
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "interrupted": interrupted},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "interrupted": interrupted, "letgo": letGo},
 			})
 		})
 	}
+}
+
+// letGo ends the tasks that linger in the script's world.
+func letGo(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Value("world").(*world).letGo(ts, neg, args)
 }
 
 // code runs a command and wants an exit code: code 5 covey job.

@@ -67,6 +67,11 @@ func (a *app) kill(cmd *cobra.Command, key, instances string, f endFlags) error 
 		return err
 	}
 	r, err := ask(cmd.Context(), c.jobs.KillJob, &pb.KillJobRequest{Key: key, Instances: instances, Message: f.message})
+	if f.wait && err != nil && connect.CodeOf(err) == connect.CodeNotFound {
+		if n := c.ending(cmd.Context(), key, instances); n > 0 { // somebody killed them before
+			r, err = &pb.KillJobResponse{Tasks: n}, nil
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -92,14 +97,32 @@ func (a *app) kill(cmd *cobra.Command, key, instances string, f endFlags) error 
 	})
 }
 
+// ending counts the tasks of some instances that are being ended, if the
+// server says.
+func (c *client) ending(ctx context.Context, key, instances string) int32 {
+	r, err := ask(ctx, c.jobs.GetJob, &pb.GetJobRequest{Key: key})
+	if err != nil {
+		return 0
+	}
+	return endingOf(r, instances)
+}
+
+// endingOf counts the tasks of some instances that are being ended; no
+// instances means all.
+func endingOf(r *pb.GetJobResponse, instances string) (n int32) {
+	some, _ := job.ParseRanges(instances)
+	for _, t := range r.GetTasks() {
+		if t.GetStatus() == "KILLING" && (instances == "" || some.Has(t.GetInstance())) {
+			n++
+		}
+	}
+	return n
+}
+
 // awaitEnd waits until no task of some instances lives.
 func (a *app) awaitEnd(cmd *cobra.Command, c *client, key, instances string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 	defer cancel()
-	var some job.Ranges
-	if instances != "" {
-		some, _ = job.ParseRanges(instances)
-	}
 	p := a.progress(cmd)
 	defer p.end()
 	for {
@@ -113,16 +136,11 @@ func (a *app) awaitEnd(cmd *cobra.Command, c *client, key, instances string, lim
 		if err != nil {
 			return err
 		}
-		left := 0
-		for _, t := range r.GetTasks() {
-			if t.GetStatus() == "KILLING" && (some == nil || some.Has(t.GetInstance())) {
-				left++
-			}
-		}
+		left := endingOf(r, instances)
 		if left == 0 {
 			return nil
 		}
-		p.show(fmt.Sprintf("%s: %s ending", key, many(left, "task")))
+		p.show(fmt.Sprintf("%s: %s ending", key, many(int(left), "task")))
 		select {
 		case <-ctx.Done():
 		case <-time.After(lookPause):
@@ -189,16 +207,22 @@ func (a *app) restart(cmd *cobra.Command, key, instances, message string, batch 
 	}{key, total}, func(w io.Writer) { _, _ = fmt.Fprintf(w, "%s: %s replaced\n", key, many(total, "task")) })
 }
 
-// restarted lists the tasks that a restart is about.
+// restarted lists the tasks that a restart is about. Those of instances that
+// were killed, and are still ending, are not the job's any more.
 func restarted(r *pb.GetJobResponse, key, instances string) ([]*pb.Task, error) {
-	if instances == "" {
-		return r.GetTasks(), nil
+	if r.GetJob().GetInstances() == "" {
+		return nil, badParameter("job %s is killed, and its last tasks (%d) are still being ended: nothing is left to restart", key, len(r.GetTasks()))
 	}
-	some, err := job.ParseRanges(instances)
+	have, err := job.ParseRanges(r.GetJob().GetInstances())
 	if err != nil {
 		return nil, err
 	}
-	have, _ := job.ParseRanges(r.GetJob().GetInstances())
+	some := have
+	if instances != "" {
+		if some, err = job.ParseRanges(instances); err != nil {
+			return nil, err
+		}
+	}
 	if over := some.Without(have); len(over) > 0 {
 		return nil, badParameter("job %s has no instance %v; it has %v", key, over, have)
 	}

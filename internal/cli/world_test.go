@@ -3,11 +3,15 @@ package cli
 import (
 	"context"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/covey-platform/covey/internal/cli/evaluate"
 	"github.com/covey-platform/covey/internal/control"
@@ -24,7 +28,7 @@ import (
 // world is a cluster in memory behind the real API: the real loop over a store
 // that forgets, and an agent on the real wire that pretends to run what it is
 // told. A process whose command begins with "fail" fails at once, one with
-// "done" finishes; others run.
+// "done" finishes; others run. One with "linger" does not end before it is let go.
 type world struct {
 	mu       sync.Mutex
 	loop     *control.Loop
@@ -36,6 +40,8 @@ type world struct {
 	configs  map[job.Hash]job.Config
 	agent    *rpc.Session
 	ran      map[task.ID]job.Config
+	stopped  []task.Sighting // of tasks that linger
+	asked    atomic.Int64    // how often GetJob was called
 }
 
 const worldToken = "covey_admin_world"
@@ -63,7 +69,13 @@ func startWorld(ctx context.Context, t testing.TB) (w *world, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := rpc.NewServer(rpc.Handler(w, rpc.Options{Version: "v1"}))
+	api := rpc.Handler(w, rpc.Options{Version: "v1"})
+	srv := rpc.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/GetJob") {
+			w.asked.Add(1)
+		}
+		api.ServeHTTP(rw, r)
+	}))
 	go func() { _ = srv.Serve(l) }()
 	url = "http://" + l.Addr().String()
 	t.Cleanup(func() { _ = srv.Close() })
@@ -209,6 +221,15 @@ func (w *world) obey(o task.Order, config []byte) {
 	switch o.Verb {
 	case task.Stop:
 		s.State = task.Killed
+		w.mu.Lock()
+		lingers := strings.HasPrefix(w.ran[o.ID].Task.Processes[0].Cmdline, "linger")
+		if lingers {
+			w.stopped = append(w.stopped, s)
+		}
+		w.mu.Unlock()
+		if lingers {
+			return
+		}
 	case task.Run:
 		c, _ := job.Decode(config)
 		w.mu.Lock()
@@ -226,6 +247,21 @@ func (w *world) obey(o task.Order, config []byte) {
 		return
 	}
 	_ = w.agent.Send(control.Message{Sightings: []task.Sighting{s}})
+}
+
+// letGo ends the tasks that linger when somebody has looked at a job twice from
+// now on.
+func (w *world) letGo(ts *testscript.TestScript, _ bool, _ []string) {
+	for seen, end := w.asked.Load(), time.Now().Add(time.Minute); w.asked.Load() < seen+2; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			ts.Fatalf("nobody waits")
+		}
+	}
+	w.mu.Lock()
+	gone := w.stopped
+	w.stopped = nil
+	w.mu.Unlock()
+	ts.Check(w.agent.Send(control.Message{Sightings: gone}))
 }
 
 // look shows one log of two lines and one file.

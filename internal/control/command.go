@@ -84,7 +84,7 @@ func (c CreateJob) do(t *Turn) (Answer, error) {
 	s := t.draft.Snapshot()
 	old, again := s.Job(c.Job.Key)
 	if again && !Over(s, old) {
-		return Answer{}, fault.Conflict.Errorf("job %s exists: %s; kill it first, or choose another name", c.Job.Key, Describe(s, old))
+		return Answer{}, fault.Conflict.Errorf("job %s exists: %s; kill it first, or choose another name", t.full(c.Job.Key), Describe(s, old))
 	}
 	if err := s.Admit(c.Job); err != nil {
 		return Answer{}, err
@@ -145,11 +145,11 @@ func (c KillJob) do(t *Turn) (Answer, error) {
 	}
 	rest := j.Instances.Without(c.Instances)
 	if len(c.Instances) > 0 && rest.Len() == j.Instances.Len() {
-		return Answer{}, fault.NotFound.Errorf("job %s has no instance %v; it has %v", c.Key, c.Instances, j.Instances)
+		return Answer{}, fault.NotFound.Errorf("job %s has no instance %v; it has %v", t.full(c.Key), c.Instances, j.Instances)
 	}
 	cfg, ok := t.draft.Snapshot().Config(j.Config)
 	if !ok {
-		return Answer{}, fault.Internal.Errorf("job %s: its config is not stored", c.Key)
+		return Answer{}, fault.Internal.Errorf("job %s: its config is not stored", t.full(c.Key))
 	}
 	var ans Answer
 	for _, x := range slices.Collect(t.draft.Snapshot().TasksOf(c.Key)) {
@@ -185,7 +185,7 @@ func (c RestartJob) do(t *Turn) (Answer, error) {
 		return Answer{}, err
 	}
 	if over := c.Instances.Without(j.Instances); len(over) > 0 {
-		return Answer{}, fault.NotFound.Errorf("job %s has no instance %v; it has %v", c.Key, over, j.Instances)
+		return Answer{}, fault.NotFound.Errorf("job %s has no instance %v; it has %v", t.full(c.Key), over, j.Instances)
 	}
 	var ans Answer
 	for _, x := range slices.Collect(t.draft.Snapshot().TasksOf(c.Key)) {
@@ -207,9 +207,24 @@ func (c RestartJob) do(t *Turn) (Answer, error) {
 func (t *Turn) job(k job.Key) (state.Job, error) {
 	j, ok := t.draft.Snapshot().Job(k)
 	if !ok {
-		return j, fault.NotFound.Errorf("there is no job %s; covey job list shows those there are", k)
+		return j, NoJob(t.draft.Snapshot(), k)
 	}
 	return j, nil
+}
+
+// full is a key with its cluster, as users write it.
+func (t *Turn) full(k job.Key) string { return t.draft.Snapshot().Cluster.Name + "/" + string(k) }
+
+// NoJob says that there is no such job, and what still ends of it.
+func NoJob(s *state.Snapshot, k job.Key) error {
+	full, ending := s.Cluster.Name+"/"+string(k), 0
+	for range s.TasksOf(k) {
+		ending++
+	}
+	if ending > 0 {
+		return fault.NotFound.Errorf("job %s is killed, and its last tasks (%d) are still being ended; covey job killall %s --wait waits for that", full, ending, full)
+	}
+	return fault.NotFound.Errorf("there is no job %s; covey job list shows those there are", full)
 }
 
 func message(given, verb, by string) string {

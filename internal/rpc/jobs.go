@@ -105,7 +105,7 @@ func (s *services) GetJob(ctx context.Context, req *connect.Request[pb.GetJobReq
 			resp.Tasks = append(resp.Tasks, taskToWire(v, t.Task))
 		}
 		if len(resp.Tasks) == 0 {
-			return nil, noJob(v.Snapshot, key)
+			return nil, control.NoJob(v.Snapshot, key)
 		}
 		resp.Job = &pb.Job{Key: fullKey(v.Snapshot, key)}
 		return connect.NewResponse(resp), nil
@@ -273,7 +273,8 @@ const (
 	maxScores   = 5
 )
 
-// ExplainJob says of each instance why it waits, or where it is. The machines
+// ExplainJob says of each instance why it waits, or where it is, with those
+// that are still ending of a job that was killed. The machines
 // are asked once for all tasks that wait for the same.
 func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.ExplainJobRequest]) (*connect.Response[pb.ExplainJobResponse], error) {
 	v := s.b.View()
@@ -281,11 +282,18 @@ func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.Expla
 	if err != nil {
 		return nil, err
 	}
-	j, ok := v.Snapshot.Job(key)
-	if !ok {
-		return nil, noJob(v.Snapshot, key)
-	}
 	resp := &pb.ExplainJobResponse{}
+	j, ok := v.Snapshot.Job(key)
+	for t := range v.Snapshot.TasksOf(key) {
+		if !j.Instances.Has(t.ID.Instance) { // the job, or its instance, was killed
+			resp.Instances = append(resp.Instances, &pb.InstanceExplanation{
+				TaskId: t.ID.String(), Instance: t.ID.Instance, Status: t.State.String(), Text: text(explainPlaced(t.Task)),
+			})
+		}
+	}
+	if !ok && len(resp.Instances) == 0 {
+		return nil, control.NoJob(v.Snapshot, key)
+	}
 	asked := map[job.Hash]sched.Wait{}
 	for n := range j.Instances.All() {
 		if err = ctx.Err(); err != nil {
@@ -312,6 +320,7 @@ func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.Expla
 		}
 		fillExplanation(x, w, !again)
 	}
+	slices.SortStableFunc(resp.Instances, func(a, b *pb.InstanceExplanation) int { return int(a.GetInstance() - b.GetInstance()) })
 	return connect.NewResponse(resp), nil
 }
 

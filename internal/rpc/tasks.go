@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
+	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
@@ -32,7 +33,7 @@ type target struct {
 func slots(s *state.Snapshot, k job.Key, instance int32) ([]state.Slot, error) {
 	j, exists := s.Job(k)
 	if !exists && !known(s, k) {
-		return nil, noJob(s, k)
+		return nil, control.NoJob(s, k)
 	}
 	switch {
 	case instance < -1 || instance >= job.MaxInstances:

@@ -26,11 +26,6 @@ func keyOf(s *state.Snapshot, full string) (job.Key, error) {
 // fullKey is a key with its cluster, as users write it.
 func fullKey(s *state.Snapshot, k job.Key) string { return s.Cluster.Name + "/" + string(k) }
 
-// noJob says that there is no such job.
-func noJob(s *state.Snapshot, k job.Key) error {
-	return fault.NotFound.Errorf("there is no job %s; covey job list shows those there are", fullKey(s, k))
-}
-
 func jobToWire(s *state.Snapshot, j state.Job) (*pb.Job, error) {
 	p := &pb.Job{
 		Key: fullKey(s, j.Key), Instances: j.Instances.String(), ConfigHash: hashToWire(j.Config),

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
+	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/state"
@@ -88,7 +89,7 @@ func (s *services) ListTaskEvents(ctx context.Context, req *connect.Request[pb.L
 		return nil, fault.Invalid.Errorf("instance is %d; want -1 for all, or 0 to %d", req.Msg.GetInstance(), job.MaxInstances-1)
 	}
 	if _, ok := snap.Job(key); !ok && !known(snap, key) {
-		return nil, noJob(snap, key)
+		return nil, control.NoJob(snap, key)
 	}
 	f := eventFilter{key: key, instance: req.Msg.GetInstance(), limit: limit}
 	events, truncated, err := s.lastEvents(ctx, snap, f)
