@@ -6,8 +6,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -58,7 +60,7 @@ func TestScripts(t *testing.T) {
 					}
 					return nil
 				},
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "interrupted": interrupted, "letgo": letGo},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "interrupted": interrupted, "letgo": letGo, "eventually": eventually},
 			})
 		})
 	}
@@ -67,6 +69,21 @@ func TestScripts(t *testing.T) {
 // letGo ends the tasks that linger in the script's world.
 func letGo(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Value("world").(*world).letGo(ts, neg, args)
+}
+
+// eventually runs a command until its output holds a pattern.
+func eventually(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile("(?m)" + args[0])
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		got := ts.ReadFile("stdout")
+		if err == nil && want.MatchString(got) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%v: got %v, %s; want %s", args[1:], err, got, want)
+		}
+	}
 }
 
 // code runs a command and wants an exit code: code 5 covey job.

@@ -302,7 +302,11 @@ func explainOf(x *pb.InstanceExplanation) explainJSON {
 
 func explainTable(w io.Writer, r *pb.ExplainJobResponse) {
 	for _, x := range r.GetInstances() {
-		_, _ = fmt.Fprintf(w, "%d  %s  %s\n", x.GetInstance(), x.GetStatus(), printable(x.GetText()))
+		line := x.GetText()
+		if !strings.HasPrefix(line, x.GetStatus()) { // a text may begin with it
+			line = x.GetStatus() + "  " + line
+		}
+		_, _ = fmt.Fprintf(w, "%d  %s\n", x.GetInstance(), printable(line))
 		explainRows(w, x)
 	}
 }

@@ -209,26 +209,6 @@ func (a *app) badEnd(cmd *cobra.Command, c *client, key string, v verdict) error
 			_, _ = fmt.Fprintln(cmd.ErrOrStderr(), printable(l))
 		}
 	}
-	if v.bad.GetStatus() == "THROTTLED" { // it says how often, and the attempt before says why
-		if why := c.lastEnd(ctx, key, v.bad.GetInstance()); why != "" {
-			v.why += "; the last time: " + why
-		}
-	}
 	return exitf(CommandFailed, "%s/%d %s; the job stays accepted, see covey job explain %s and covey task logs %s/%d",
 		key, v.bad.GetInstance(), v.why, key, key, v.bad.GetInstance())
-}
-
-// lastEnd says why the newest task of an instance that ended did so, or
-// nothing.
-func (c *client) lastEnd(ctx context.Context, key string, instance int32) string {
-	r, err := ask(ctx, c.tasks.ListTaskEvents, &pb.ListTaskEventsRequest{Key: key, Instance: instance, Limit: 20})
-	if err != nil {
-		return ""
-	}
-	for _, e := range slices.Backward(r.GetEvents()) {
-		if e.GetTo() == "FAILED" || e.GetTo() == "LOST" || e.GetTo() == "FINISHED" {
-			return first(e.GetReason(), "it was "+e.GetTo())
-		}
-	}
-	return ""
 }

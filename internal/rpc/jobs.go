@@ -308,7 +308,7 @@ func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.Expla
 		x := &pb.InstanceExplanation{TaskId: t.ID.String(), Instance: n, Status: t.State.String()}
 		resp.Instances = append(resp.Instances, x)
 		if t.State != task.Pending {
-			x.Text = text(explainPlaced(t))
+			x.Text = text(explainPlaced(throttled(v.Snapshot, t)))
 			continue
 		}
 		w, again := asked[t.Config]

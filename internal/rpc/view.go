@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
@@ -61,12 +62,27 @@ func taskToWire(v View, t task.Task) *pb.Task {
 			}
 		}
 	}
-	if t.State == task.Pending {
+	switch t.State {
+	case task.Pending:
 		if w, ok := v.Waits.Of(t); ok {
 			p.Reason = text(w.Text)
 		}
+	case task.Throttled:
+		p.Reason = text(throttled(v.Snapshot, t).Reason)
+	default:
 	}
 	return p
+}
+
+// throttled is a task with the reason why it waits out a delay: how often its
+// slot's tasks ended early, which it says by itself, and how the last one did.
+// A task in another state is as it was.
+func throttled(s *state.Snapshot, t task.Task) task.Task {
+	in, _ := s.Instance(state.Slot{Job: t.ID.Job, N: t.ID.Instance})
+	if o := in.Last; t.State == task.Throttled && o.Attempt != 0 {
+		t.Reason += "; the last time: " + cmp.Or(o.Reason, "it was "+o.State.String())
+	}
+	return t
 }
 
 // eventToWire is a record of a task, or nil if it is of something else.

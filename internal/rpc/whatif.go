@@ -152,7 +152,7 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.ExplainTaskResponse{TaskId: t.ID.String(), Status: t.State.String(), Text: text(explainPlaced(t))}
+	resp := &pb.ExplainTaskResponse{TaskId: t.ID.String(), Status: t.State.String(), Text: text(explainPlaced(throttled(v.Snapshot, t)))}
 	if t.State == task.Pending {
 		w, failed := sched.Explain(v.Snapshot, t.ID, maxVerdicts)
 		if failed != nil {
