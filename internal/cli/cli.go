@@ -45,10 +45,15 @@ type Env struct {
 // Run runs one command and returns the exit code of the program. When ctx
 // ends, the user wants it to stop.
 func Run(ctx context.Context, env Env) int {
+	out := &output{w: env.Stdout}
+	env.Stdout = out
 	a := &app{env: env}
 	root := a.root()
 	root.SetArgs(env.Args)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.lost()
+	}
 	code := exitCode(ctx, err)
 	if err != nil && (code != Interrupted || !isInterrupt(err)) {
 		_, _ = fmt.Fprintln(env.Stderr, "covey: "+printable(message(err)))

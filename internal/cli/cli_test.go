@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,5 +111,43 @@ func interrupted(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if got := Run(ctx, e); got != Interrupted {
 		ts.Fatalf("interrupted %v: exit code %d; want %d", args, got, Interrupted)
+	}
+}
+
+// full is a disk without room.
+type full struct{ left int }
+
+func (f *full) Write(p []byte) (int, error) {
+	n := min(f.left, len(p))
+	f.left -= n
+	if n < len(p) {
+		return n, syscall.ENOSPC
+	}
+	return n, nil
+}
+
+// Output that is lost is an error, in whatever form it was asked for.
+func TestOutputLost(t *testing.T) {
+	_, url := startWorld(t.Context(), t)
+	for _, args := range [][]string{
+		{"job", "list"},
+		{"job", "list", "-o", "json"},
+		{"machine", "list"},
+		{"version"},
+		{"--help"},
+	} {
+		for _, room := range []int{0, 3, 1 << 20} {
+			var stderr strings.Builder
+			e := Env{Args: args, Stdin: strings.NewReader(""), Stdout: &full{room}, Stderr: &stderr, Home: t.TempDir(), Getenv: func(n string) string {
+				return map[string]string{"COVEY_SERVER": url, "COVEY_TOKEN": worldToken}[n]
+			}}
+			want, says := Unknown, "no space left on device"
+			if room > 1<<10 {
+				want, says = OK, ""
+			}
+			if got := Run(t.Context(), e); got != want || !strings.Contains(stderr.String(), says) {
+				t.Errorf("%v with room for %d bytes: got exit code %d, %q; want %d and %q", args, room, got, stderr.String(), want, says)
+			}
+		}
 	}
 }
