@@ -147,8 +147,22 @@ func eval(b Bundle, read func(string) ([]byte, error), limits Limits) (*File, er
 // invalid gives an evaluation's error its kind.
 func invalid(err error) error { return fault.Invalid.Errorf("%w", err) }
 
-// Jobs returns every job of the file in order.
-func (f *File) Jobs() []Entry { return slices.Clone(f.entries) }
+// Jobs returns every job of the file in order. Those of one key cannot run:
+// each has an error that says so.
+func (f *File) Jobs() []Entry {
+	byKey := map[string][]Entry{}
+	for _, e := range f.entries {
+		byKey[e.Cluster+"/"+e.Key] = append(byKey[e.Cluster+"/"+e.Key], e)
+	}
+	out := slices.Clone(f.entries)
+	for i, e := range out {
+		k := e.Cluster + "/" + e.Key
+		if same := byKey[k]; len(same) > 1 && e.Err == nil {
+			out[i].Err = ambiguous(k, same)
+		}
+	}
+	return out
+}
 
 // Select returns the job that a key (cluster/role/environment/name) names. A
 // job that cannot run is returned with its error.
@@ -172,7 +186,12 @@ func (f *File) Select(key string) (Entry, error) {
 		}
 		return Entry{}, fault.NotFound.Errorf("the file has no job %.200q%s; it has %s", key, pyx.Suggest(key, names), list)
 	}
-	return Entry{}, fault.Invalid.Errorf("the file defines the job %s %d times (%s and %s); give one of them another name",
+	return Entry{}, ambiguous(key, found)
+}
+
+// ambiguous says that one key names several jobs.
+func ambiguous(key string, found []Entry) error {
+	return fault.Invalid.Errorf("the file defines the job %s %d times (%s and %s); give one of them another name",
 		key, len(found), found[0].At, found[1].At)
 }
 
