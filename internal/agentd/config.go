@@ -92,6 +92,9 @@ func (c *Config) complete() error {
 	}
 	c.DataDir = dir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrNotExist) { // no directory can be there
+			return fault.Invalid.Errorf("data directory %s cannot be made: %w; name another with --data-dir", dir, err)
+		}
 		return fault.Denied.Errorf("data directory %s cannot be made: %w; name another with --data-dir, or make it writable for this user", dir, err)
 	}
 	if c.Host == "" {

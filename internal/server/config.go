@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/covey-platform/covey/internal/fault"
@@ -83,7 +84,7 @@ func (c *Config) complete() error {
 // MakeDataDir makes a data directory that only its owner may enter.
 func MakeDataDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fault.Denied.Errorf("data directory %s cannot be made: %w; name another with --data-dir, or make it writable for this user", dir, err)
+		return makeError(dir, err)
 	}
 	probe, err := os.CreateTemp(dir, ".probe-*")
 	if err != nil {
@@ -96,8 +97,19 @@ func MakeDataDir(dir string) error {
 	return nil
 }
 
+// makeError tells a directory that this user may not make, or that finds no
+// room, from a path where none can be.
+func makeError(dir string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return writeError(dir, err)
+	default:
+		return fault.Invalid.Errorf("data directory %s cannot be made: %w; name another with --data-dir", dir, err)
+	}
+}
+
 func writeError(dir string, err error) error {
-	if errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return fault.Denied.Errorf("data directory %s is not writable: %w; name another with --data-dir, or make it writable for this user", dir, err)
 	}
 	return fault.Exhausted.Errorf("data directory %s cannot be written: %w; make room on its disk and start again", dir, err)
