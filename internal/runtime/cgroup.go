@@ -418,20 +418,24 @@ func (g group) killAll(within time.Duration) bool {
 }
 
 // remove deletes the group, which must be empty; dying processes are waited
-// for, for at most the given time.
+// for, for at most the given time. What does not go in one hierarchy keeps
+// nothing in the others.
 func (g group) remove(within time.Duration) error {
 	deadline := time.Now().Add(within)
-	for _, d := range g.dirs() {
-		for wait := time.Millisecond; ; wait = min(wait*2, 50*time.Millisecond) {
+	left := g.dirs()
+	for wait := time.Millisecond; ; wait = min(wait*2, 50*time.Millisecond) {
+		var failed error
+		left = slices.DeleteFunc(left, func(d string) bool {
 			err := os.Remove(d)
 			if err == nil || errors.Is(err, fs.ErrNotExist) {
-				break
+				return true
 			}
-			if time.Now().After(deadline) {
-				return fault.Unavailable.Errorf("cgroup %s cannot be removed: %w", d, err)
-			}
-			time.Sleep(wait)
+			failed = errors.Join(failed, fault.Unavailable.Errorf("cgroup %s cannot be removed: %w", d, err))
+			return false
+		})
+		if failed == nil || time.Now().After(deadline) {
+			return failed
 		}
+		time.Sleep(wait)
 	}
-	return nil
 }

@@ -4,11 +4,14 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -122,4 +125,76 @@ func FuzzFrame(f *testing.F) {
 			t.Errorf("accepted %+v", got.Status)
 		}
 	})
+}
+
+// What cannot go in one hierarchy does not keep the group in the others, and
+// is told.
+func TestRemoveGoesOn(t *testing.T) {
+	cpu, memory, v2 := t.TempDir(), t.TempDir(), t.TempDir()
+	g := group{m: mounts{v1: map[string]string{"cpu": cpu, "memory": memory}, v2: v2}, path: "/g"}
+	if err := g.mkdir(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(cpu+"/g/busy", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	err := g.remove(0)
+	if err == nil || !strings.Contains(err.Error(), cpu+"/g") || strings.Contains(err.Error(), memory) {
+		t.Errorf("got %v; want an error about %s/g alone", err, cpu)
+	}
+	for dir, want := range map[string]bool{cpu: true, memory: false, v2: false} {
+		if _, err := os.Lstat(dir + "/g"); (err == nil) != want {
+			t.Errorf("%s/g: %v; want it there: %v", dir, err, want)
+		}
+	}
+}
+
+// The end of a task that fails before it has begun can come while its cgroups
+// are still being made.
+func TestCgroupsOfFailedStarts(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	if w.r.groups.off() {
+		t.Skip("SKIPPED: no cgroups here")
+	}
+	const many = 40
+	var all []task.ID
+	for range many {
+		s := w.spec("true")
+		s.Config.Task.Artifacts = []job.Artifact{{URI: "file:///nonexistent/x", Path: "x"}}
+		all = append(all, w.start(s))
+	}
+	for _, id := range all {
+		if got := w.end(id); got.State != task.Failed || !strings.Contains(got.Reason, "no such file") {
+			t.Errorf("%v is %v, %q; want FAILED since there is no such file", id, got.State, got.Reason)
+		}
+	}
+	if got := w.r.groups.names(); len(got) > 0 {
+		t.Errorf("%d of %d tasks left cgroups: %v", len(got), many, got)
+	}
+}
+
+// A cgroup that the kernel did not let go of in time goes with the next
+// collection; a live task's stays.
+func TestGCSweepsCgroups(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	if w.r.groups.off() {
+		t.Skip("SKIPPED: no cgroups here")
+	}
+	live := w.start(w.spec("sleep 600"))
+	w.running(live)
+	ended := w.start(w.spec("true"))
+	w.end(ended)
+	for _, id := range []task.ID{ended, w.id()} {
+		if err := w.groupOf(id).mkdir(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.r.GC(t.Context(), time.Now(), time.Hour, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{name.Escape(live.String())}, w.r.groups.names()); d != "" {
+		t.Errorf("cgroups (-want +got):\n%s", d)
+	}
 }

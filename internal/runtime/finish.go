@@ -18,6 +18,7 @@ const (
 func (s *supervisor) finish() error {
 	end := *s.ended
 	s.init.end()
+	s.grouping.Wait()                   // else what is removed here is made anew
 	for !s.group.killAll(sweepWithin) { // while one lives the task has not ended
 		s.log.Error("processes are left that do not die", "pids", s.group.procs())
 	}

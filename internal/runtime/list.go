@@ -124,8 +124,10 @@ type Collected struct {
 }
 
 // GC removes the files of forgotten tasks that ended longer than maxAge ago,
-// and then the oldest until they take at most maxBytes.
+// and then the oldest until they take at most maxBytes. It also removes what
+// ended tasks have left in the kernel.
 func (r *Runtime) GC(ctx context.Context, now time.Time, maxAge time.Duration, maxBytes int64) (Collected, error) {
+	r.sweepEnded()
 	names, err := os.ReadDir(filepath.Join(r.cfg.Dir, endedDir))
 	if err != nil {
 		return Collected{}, fault.Unavailable.Errorf("collect: %w", err)

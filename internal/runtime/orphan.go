@@ -52,6 +52,26 @@ func (r *Runtime) sweepGroups() {
 	}
 }
 
+// sweepEnded removes the empty cgroups of tasks that have ended: the kernel may
+// have let go of one later than its supervisor waited. A task that is being
+// started is known before its cgroup is made, so that it is never taken for
+// one.
+func (r *Runtime) sweepEnded() {
+	for _, n := range r.groups.names() {
+		r.mu.Lock()
+		live := false
+		for _, e := range r.tasks {
+			live = live || filepath.Base(e.dir) == n && !e.status.Ended
+		}
+		if g := r.groups.of(n); !live && len(g.procs()) == 0 {
+			if err := g.remove(0); err != nil {
+				r.log.Warn("empty cgroup is left", "error", err)
+			}
+		}
+		r.mu.Unlock()
+	}
+}
+
 // takeOrphan lists an orphan among the tasks.
 func (r *Runtime) takeOrphan(n string, g group, pids []int) {
 	id, err := task.ParseID(strings.ReplaceAll(n, "+", "/"))

@@ -85,7 +85,12 @@ func (s *supervisor) prepare() {
 		s.prepared(prepared{err})
 		return
 	}
-	go func() { s.send(prepared{s.makeGroup()}) }()
+	s.grouping.Add(1)
+	go func() {
+		err := s.makeGroup()
+		s.grouping.Done() // before the loop is told, which may have ended
+		s.send(prepared{err})
+	}()
 	go func() { s.send(prepared{s.fetchArtifacts()}) }()
 	h, err := startInit(&s.plan)
 	if err != nil {

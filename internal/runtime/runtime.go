@@ -138,6 +138,7 @@ func (r *Runtime) Close() {
 	}
 	r.mu.Unlock()
 	r.working.Wait()
+	r.sweepEnded()
 	if !live {
 		r.groups.dismantle()
 	}

@@ -113,12 +113,13 @@ type supervisor struct {
 	procs    map[string]*Process
 	asked    map[string]int // runs whose spawn init has not answered
 	checks   map[int]chan inside.Note
-	waiting  int           // preparations that are not done
-	ooms     int64         // kills for want of memory that were acted on
-	oomsSeen int64         // kills that a sample has seen
-	decisive *Process      // whose exit decided a failure
-	until    time.Duration // an exclusive task's lease, of BootTime; 0: it has none
-	doom     inside.Doom   // likewise
+	waiting  int            // preparations that are not done
+	grouping sync.WaitGroup // the one that makes the cgroups
+	ooms     int64          // kills for want of memory that were acted on
+	oomsSeen int64          // kills that a sample has seen
+	decisive *Process       // whose exit decided a failure
+	until    time.Duration  // an exclusive task's lease, of BootTime; 0: it has none
+	doom     inside.Doom    // likewise
 	begun    bool
 	cool     context.CancelFunc // ends the warming of the cgroups
 	ended    *agent.End
