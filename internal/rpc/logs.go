@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -44,7 +45,7 @@ func (s *services) ReadLog(ctx context.Context, req *connect.Request[pb.ReadLogR
 	if len(m.GetAfter()) > maxLogs {
 		return fault.Invalid.Errorf("%d positions in logs; want at most %d", len(m.GetAfter()), maxLogs)
 	}
-	r := &logReader{s: s, key: key, req: m, at: map[task.ID]map[string]*logCursor{}, after: map[string]int64{}}
+	r := &logReader{s: s, key: key, req: m, at: map[task.ID]map[string]*logCursor{}, after: map[string]int64{}, wrote: map[string]bool{}}
 	for _, p := range m.GetAfter() {
 		r.after[p.GetTaskId()+" "+p.GetLog()] = max(0, p.GetOffset())
 	}
@@ -65,6 +66,7 @@ type logReader struct {
 	at   map[task.ID]map[string]*logCursor
 	// after is where its caller is in logs that it has read before, by task and log.
 	after map[string]int64
+	wrote map[string]bool // the processes that have logs
 }
 
 // logCursor is how far a log was sent.
@@ -93,6 +95,11 @@ func (r *logReader) run(ctx context.Context) error {
 					return err
 				}
 				failed = err
+			}
+		}
+		if failed == nil && len(targets) > 0 {
+			if err := r.unknownProcess(); err != nil {
+				return err
 			}
 		}
 		if !r.req.GetFollow() {
@@ -134,6 +141,24 @@ func (r *logReader) nothing() error {
 		return fault.NotFound.Errorf("no attempt before the present one is remembered of %s", r.req.GetKey())
 	}
 	return fault.NotFound.Errorf("no task of %s has been on a machine yet; covey job explain %s says why", r.req.GetKey(), r.req.GetKey())
+}
+
+// unknownProcess says that the process which is asked for neither has a log nor
+// stands in the job's config.
+func (r *logReader) unknownProcess() error {
+	known := maps.Clone(r.wrote)
+	snap := r.s.b.View().Snapshot
+	if j, ok := snap.Job(r.key); ok {
+		if cfg, ok := snap.Config(j.Config); ok {
+			for _, p := range cfg.Task.Processes {
+				known[p.Name] = true
+			}
+		}
+	}
+	if r.req.GetProcess() == "" || len(known) == 0 || known[r.req.GetProcess()] {
+		return nil
+	}
+	return fault.NotFound.Errorf("%s has no process %.200q; it has %s", r.req.GetKey(), r.req.GetProcess(), strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 }
 
 // targets finds the tasks to read, as of now, and whether there may be more to
@@ -183,6 +208,7 @@ func (r *logReader) one(ctx context.Context, t target) error {
 	})
 	for _, e := range a.Entries[:min(len(a.Entries), maxLogs)] {
 		process, stream := logName(e.Name)
+		r.wrote[process] = true
 		if r.req.GetProcess() != "" && process != r.req.GetProcess() || r.req.GetStream() != "" && stream != r.req.GetStream() {
 			continue
 		}

@@ -79,7 +79,6 @@ func TestReadLog(t *testing.T) {
 	}{
 		{"one instance", &pb.ReadLogRequest{}, "e\nhalfa\nb\nc\n"},
 		{"one stream", &pb.ReadLogRequest{Stream: "stdout"}, "a\nb\nc\n"},
-		{"no such process", &pb.ReadLogRequest{Process: "q"}, ""},
 		{"the tail", &pb.ReadLogRequest{Stream: "stdout", Tail: 2}, "b\nc\n"},
 		{"a long tail", &pb.ReadLogRequest{Stream: "stdout", Tail: 9}, "a\nb\nc\n"},
 		{"all merged", &pb.ReadLogRequest{Instance: -1}, "e\nhalfa\nb\nc\n" + long},
@@ -89,6 +88,9 @@ func TestReadLog(t *testing.T) {
 		if err != nil || got != tt.want {
 			t.Errorf("%s: %.60q (%d bytes), %v; want %.60q (%d bytes)", tt.what, got, len(got), err, tt.want, len(tt.want))
 		}
+	}
+	if got, err := read(&pb.ReadLogRequest{Process: "q"}); got != "" || connect.CodeOf(err) != connect.CodeNotFound || !strings.Contains(err.Error(), "it has hello, p") {
+		t.Errorf("no such process: got %q, %v; want an error that names those there are", got, err)
 	}
 	if _, err := read(&pb.ReadLogRequest{Instance: 7}); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("an instance that is not: %v; want not found", err)
