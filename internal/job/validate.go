@@ -119,10 +119,8 @@ func (j Job) checkTask() error {
 			return j.bad("it names port %s twice", p)
 		}
 	}
-	if t.User != "" {
-		if err := name.Valid("user", t.User); err != nil {
-			return j.bad("%w", err)
-		}
+	if role := j.Key.Role(); t.User != "" && t.User != role {
+		return j.bad("its task has user %.40q; want the role, %q, as which its tasks run; leave user out, or give the job the role %.40q", t.User, role, t.User)
 	}
 	if t.FinalizationWait < 0 || t.FinalizationWait > maxSeconds || t.MaxFailures < 0 || t.MaxConcurrency < 0 || t.PidsLimit < 0 {
 		return j.bad("a count or a wait of its task is negative or beyond a year")

@@ -65,7 +65,7 @@ func TestValidate(t *testing.T) {
 		"port twice":       {func(j *Job) { j.Config.Task.Ports = []string{"health", "health"} }, "twice"},
 		"port name":        {func(j *Job) { j.Config.Task.Ports[1] = "a/b" }, "a/b"},
 		"ports":            {func(j *Job) { j.Config.Task.Ports = make([]string, 65) }, "65 ports"},
-		"user":             {func(j *Job) { j.Config.Task.User = ".." }, ".."},
+		"user":             {func(j *Job) { j.Config.Task.User = "nobody" }, `user "nobody"; want the role, "www"`},
 		"wait":             {func(j *Job) { j.Config.Task.FinalizationWait = -1 }, "negative"},
 		"no process":       {func(j *Job) { j.Config.Task.Processes = nil }, "0 processes"},
 		"processes":        {func(j *Job) { j.Config.Task.Processes = make([]Process, 101) }, "101 processes"},

@@ -387,3 +387,16 @@ func TestArgumentsSayNothing(t *testing.T) {
 		t.Errorf("supervisor's session is %d, %v; want its own, %d", sid, err, st.Supervisor)
 	}
 }
+
+// A task runs as its role, also when its config names another user.
+func TestUserIsTheRole(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	s := w.spec("echo $USER; id -u")
+	s.Config.Task.User = "nobody"
+	id := w.start(s)
+	w.end(id)
+	if got, want := w.output(id, "p0"), fmt.Sprintf("covey-role\n%d\n", loginFor("covey-role").UID); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

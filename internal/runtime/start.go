@@ -85,10 +85,7 @@ func (r *Runtime) record(spec Spec) (taskRecord, error) {
 	if id, err := task.ParseID(spec.ID.String()); err != nil || id != spec.ID {
 		return taskRecord{}, fault.Invalid.Errorf("task id %v is none", spec.ID)
 	}
-	user := spec.Config.Task.User
-	if user == "" {
-		user = spec.ID.Job.Role()
-	}
+	user := spec.ID.Job.Role() // whatever the config says: another's files are not the role's to read
 	c, err := agent.Expand(spec.Config, agent.Runtime{
 		TaskID: spec.ID.String(), Instance: spec.ID.Instance, User: user, Hostname: spec.Hostname, Ports: spec.Ports,
 	})
