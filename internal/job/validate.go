@@ -1,6 +1,7 @@
 package job
 
 import (
+	"path"
 	"slices"
 	"strings"
 
@@ -148,6 +149,10 @@ func (j Job) checkProcesses() error {
 	return nil
 }
 
+// reservedDirs are the directories of a sandbox that are the platform's: for
+// the logs, and for what is a task's /tmp.
+var reservedDirs = []string{".logs", ".tmp"}
+
 func (j Job) checkArtifacts() error {
 	as := j.Config.Task.Artifacts
 	if len(as) > maxArtifacts {
@@ -156,6 +161,13 @@ func (j Job) checkArtifacts() error {
 	for _, a := range as {
 		if a.URI == "" || len(a.URI) > maxText || len(a.Path) > maxText {
 			return j.bad("an artifact has no URI, or a URI or path of more than %d bytes", maxText)
+		}
+		if a.Path == "" || strings.Contains(a.Path, "{{") {
+			continue // named by its URI, or on the machine
+		}
+		at := path.Clean(a.Path)
+		if first, _, _ := strings.Cut(at, "/"); path.IsAbs(at) || first == ".." || slices.Contains(reservedDirs, first) {
+			return j.bad("artifact %.100q goes to %.100q; want a path below the sandbox, not in %s", a.URI, a.Path, strings.Join(reservedDirs, " or "))
 		}
 	}
 	return nil

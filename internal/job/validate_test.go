@@ -74,6 +74,8 @@ func TestValidate(t *testing.T) {
 		"NUL":              {func(j *Job) { j.Config.Task.Processes[0].Cmdline = "a\x00b" }, "NUL"},
 		"process failures": {func(j *Job) { j.Config.Task.Processes[0].MaxFailures = -1 }, "negative"},
 		"process name":     {func(j *Job) { j.Config.Task.Processes[0].Name = "../p" }, "../p"},
+		"artifact in logs": {func(j *Job) { j.Config.Task.Artifacts[0].Path = "./.logs/x" }, "not in .logs or .tmp"},
+		"artifact outside": {func(j *Job) { j.Config.Task.Artifacts[0].Path = "a/../../x" }, "below the sandbox"},
 		"artifact":         {func(j *Job) { j.Config.Task.Artifacts[0].URI = "" }, "URI"},
 		"two checks":       {func(j *Job) { j.Config.Health.Shell = &ShellCheck{"true"} }, "both or neither"},
 		"no check":         {func(j *Job) { j.Config.Health.HTTP = nil }, "both or neither"},

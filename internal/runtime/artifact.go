@@ -25,6 +25,7 @@ import (
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/runtime/inside"
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 const (
@@ -59,6 +60,15 @@ func checkArtifacts(as []job.Artifact) error {
 		}
 	}
 	return nil
+}
+
+// ending returns the end of a URI, which says most: a reason has little room.
+func ending(uri string) string {
+	const most = 48 // bytes
+	if len(uri) <= most {
+		return uri
+	}
+	return "..." + strings.ToValidUTF8(uri[len(uri)-most+3:], "")
 }
 
 // reserved reports whether a path in a sandbox is the supervisor's.
@@ -96,7 +106,7 @@ func (s *supervisor) fetchArtifacts() error {
 	f := newFetcher(ctx, root, s.plan.Login, s.rec.Config.Task.Resources.Disk)
 	for _, a := range as {
 		if err := f.fetch(a); err != nil {
-			return fault.Unavailable.Errorf("artifact %s: %w", a.URI, err)
+			return fault.Unavailable.Errorf("artifact %s: %w", ending(a.URI), err)
 		}
 	}
 	return nil
@@ -190,10 +200,10 @@ func (f *fetcher) download(u *url.URL, to string, want []byte) error {
 		return err
 	}
 	if n > f.room {
-		return fault.Invalid.Errorf("it is larger than what is left of the task's disk (%d bytes); reserve more", f.room)
+		return fault.Invalid.Errorf("larger than the %s left of the task's disk; reserve more", unit.Disk.Format(f.room))
 	}
 	if got := sum.Sum(nil); want != nil && string(got) != string(want) {
-		return fault.Invalid.Errorf("its digest is sha256:%x; want sha256:%x", got, want)
+		return fault.Invalid.Errorf("digest is sha256:%.6x..., want %.6x...", got, want)
 	}
 	f.room -= n
 	return nil
