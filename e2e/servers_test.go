@@ -238,6 +238,9 @@ func (w *trio) once() {
 		// A server that follows may be a moment behind the one that listed them.
 		eventually(w.t, 30*time.Second, "the first attempts of "+j.Key+" run", func() string {
 			r := w.try("job", "status", j.Key, "-o", "json")
+			if r.code == 6 && !strings.Contains(w.run("job", "list", "-o", "json"), j.Key+`"`) {
+				return "" // it was killed just before it was listed
+			}
 			var st view
 			if r.code != 0 || json.Unmarshal([]byte(r.out), &st) != nil {
 				return r.String()
