@@ -76,38 +76,63 @@ type Reason struct {
 	Machine  machine.ID
 }
 
-// judge returns what a host lacks for one more task of w. A host that is down
-// or in maintenance, or that no constraint lets w use, is not asked for room.
-func judge(h *host, w *shape, y *moving) []Lack {
+// judge returns what rules a host out for one more task of w, as it is counted:
+// a host that is down or in maintenance, or that no constraint lets w use, is
+// ruled out by that alone.
+func judge(h *host, w *shape, y *moving) []Lack { return ruling(lacks(h, w, y)) }
+
+// ruling returns what is counted of all that a host lacks: the first rule that
+// no other task's end would change for it, else every shortage.
+func ruling(all []Lack) []Lack {
+	if len(all) == 0 {
+		return nil
+	}
+	switch all[0].Rule {
+	case CPU, RAM, Disk, GPU, Net, Ports:
+		return all
+	case Limit, Spreading, Affinity, Attribute, Constraint, Draining, Drained, Down, Leaving, Dedicated:
+	}
+	return all[:1]
+}
+
+// lacks returns all that a host lacks for one more task of w: its own state,
+// whom it is dedicated to, every constraint, and every shortage.
+func lacks(h *host, w *shape, y *moving) []Lack {
 	m := &h.row.Machine
+	all := w.excludes(m)
+	if y != nil {
+		all = slices.AppendSeq(all, y.refusals(m))
+	}
+	return append(all, short(w, h.free, h.portsLeft(), h.devs)...)
+}
+
+// excludes returns why w may not use a machine, whatever runs there.
+func (w *shape) excludes(m *machine.Machine) []Lack {
+	var all []Lack
 	switch {
 	case !m.Up:
-		return []Lack{{Rule: Down}}
+		all = append(all, Lack{Rule: Down})
 	case m.Leaving:
-		return []Lack{{Rule: Leaving}}
+		all = append(all, Lack{Rule: Leaving})
 	case m.Mode == machine.Draining:
-		return []Lack{{Rule: Draining}}
+		all = append(all, Lack{Rule: Draining})
 	case treeOf(*m) == nowhere:
-		return []Lack{{Rule: Drained}}
-	case !w.mayUse(m):
-		return []Lack{{Rule: Dedicated, Detail: strings.Join(m.Values(dedicated), ",")}}
+		all = append(all, Lack{Rule: Drained})
+	}
+	if !w.mayUse(m) {
+		all = append(all, Lack{Rule: Dedicated, Detail: strings.Join(m.Values(dedicated), ",")})
 	}
 	for _, c := range w.values {
 		if !matches(c, m) {
-			return []Lack{{Rule: Constraint, Detail: spell(c)}}
+			all = append(all, Lack{Rule: Constraint, Detail: spell(c)})
 		}
 	}
 	for _, a := range w.counted() {
 		if !hasAny(m, a) {
-			return []Lack{{Rule: Attribute, Detail: a}}
+			all = append(all, Lack{Rule: Attribute, Detail: a})
 		}
 	}
-	if y != nil {
-		if l, refused := y.refuses(m); refused {
-			return []Lack{l}
-		}
-	}
-	return short(w, h.free, h.portsLeft(), h.devs)
+	return all
 }
 
 // short returns the measures in which w does not fit into what a machine has.
@@ -148,9 +173,9 @@ type survey struct {
 	fit     int // that take it
 	reasons map[[2]string]*Reason
 	nearest Verdict
-	score   int64
-	all     giant // every machine
-	allowed giant // those that the constraints allow
+	score   [2]int64 // of what rules the nearest out, then of all that it lacks
+	all     giant    // every machine
+	allowed giant    // those that the constraints allow
 }
 
 // giant remembers how large machines are when they are empty.
@@ -179,15 +204,16 @@ func (v *survey) see(h *host) Verdict {
 	if v.shape.allows(&h.row.Machine) {
 		v.allowed.see(h, v.shape)
 	}
-	d := Verdict{h.row.ID, judge(h, v.shape, v.moving)}
+	d := Verdict{h.row.ID, lacks(h, v.shape, v.moving)}
 	if len(d.Lacks) == 0 {
 		v.fit++
 	}
-	for _, l := range d.Lacks {
+	ruled := ruling(d.Lacks)
+	for _, l := range ruled {
 		v.note(l, d.Machine)
 	}
-	score := v.distance(d.Lacks)
-	if v.seen == 1 || score < v.score || score == v.score && d.Machine < v.nearest.Machine {
+	score := [2]int64{v.distance(ruled), v.distance(d.Lacks)}
+	if v.seen == 1 || cmp.Or(slices.Compare(score[:], v.score[:]), cmp.Compare(d.Machine, v.nearest.Machine)) < 0 {
 		v.nearest, v.score = d, score
 	}
 	return d

@@ -125,6 +125,39 @@ func TestNearest(t *testing.T) {
 	}
 }
 
+// TestNearestLacksAll: whoever mends one of the constraints that the nearest
+// machine breaks hears at once of the others, and of what it has too little of.
+// Of machines that are ruled out alike, the one that breaks least is nearest.
+func TestNearestLacksAll(t *testing.T) {
+	w := newWorld(t)
+	w.add("m1", cpu(1000), "rack", "b", "disk", "hdd", "zone", "y")
+	w.add("m2", cpu(1000), "rack", "b", "disk", "hdd", "zone", "x")
+	w.add("m3", cpu(8000), "rack", "a", "disk", "ssd", "zone", "x")
+	w.edit("m3", func(m *machine.Machine) { m.Mode = machine.Drained })
+	limit := job.Constraint{Attribute: "row", Limit: 1}
+	w.submit(web, 1, asks(cpu(2000), 0, is("rack", "a"), is("disk", "ssd"), is("zone", "x"), limit))
+	waits := w.plan()
+	want := &Verdict{"m2", []Lack{
+		{Rule: Constraint, Detail: "rack=a"},
+		{Rule: Constraint, Detail: "disk=ssd"},
+		{Rule: Attribute, Detail: "row"},
+		{Rule: CPU, Need: 2000, Have: 1000},
+	}}
+	if d := gocmp.Diff(want, waits.Groups[0].Nearest); d != "" {
+		t.Errorf("nearest (-want +got):\n%s", d)
+	}
+	got, err := Explain(w.s, w.id(web, 0), 9)
+	if err != nil || len(got.Machines) != 3 {
+		t.Fatalf("Explain: %v, %d machines; want 3", err, len(got.Machines))
+	}
+	if d := gocmp.Diff(*want, got.Machines[1]); d != "" {
+		t.Errorf("m2 in detail (-want +got):\n%s", d)
+	}
+	if d := gocmp.Diff([]Lack{{Rule: Drained}, {Rule: Attribute, Detail: "row"}}, got.Machines[2].Lacks); d != "" {
+		t.Errorf("m3, which is drained, lacks (-want +got):\n%s", d)
+	}
+}
+
 func TestExplainOthers(t *testing.T) {
 	w := newWorld(t)
 	w.add("m1", cpu(1000))

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/covey-platform/covey/internal/job"
@@ -26,33 +27,37 @@ type least struct {
 
 // passes reports whether one more task may go to m.
 func (v *moving) passes(m *machine.Machine) bool {
-	_, refused := v.refuses(m)
-	return !refused
+	for range v.refusals(m) {
+		return false
+	}
+	return true
 }
 
-// refuses says why one more task may not go to m, if so.
-func (v *moving) refuses(m *machine.Machine) (Lack, bool) {
-	for _, c := range v.shape.limits {
-		if have, full := v.own.reaches(c.Attribute, m, c.Limit); full {
-			return Lack{Rule: Limit, Detail: c.Attribute, Need: int64(c.Limit), Have: int64(have)}, true
+// refusals says why one more task may not go to m, if so.
+func (v *moving) refusals(m *machine.Machine) iter.Seq[Lack] {
+	return func(yield func(Lack) bool) {
+		for _, c := range v.shape.limits {
+			have, full := v.own.reaches(c.Attribute, m, c.Limit)
+			if full && !yield(Lack{Rule: Limit, Detail: c.Attribute, Need: int64(c.Limit), Have: int64(have)}) {
+				return
+			}
+		}
+		for i, c := range v.shape.spreads {
+			have, full := v.own.reaches(c.Attribute, m, v.least[i].count+c.Spread)
+			if full && !yield(Lack{Rule: Spreading, Detail: c.Attribute, Need: int64(c.Spread), Have: int64(have)}) {
+				return
+			}
+		}
+		for i, c := range v.shape.nears {
+			by := v.near[i].by[c.Attribute]
+			if !c.Negated && len(by) == 0 && v.near[i] == v.own {
+				continue // the first of its own kind may go anywhere
+			}
+			if anyOf(by, m, c.Attribute) == c.Negated && !yield(Lack{Rule: Affinity, Detail: spell(c)}) {
+				return
+			}
 		}
 	}
-	for i, c := range v.shape.spreads {
-		most := v.least[i].count + c.Spread
-		if have, full := v.own.reaches(c.Attribute, m, most); full {
-			return Lack{Rule: Spreading, Detail: c.Attribute, Need: int64(c.Spread), Have: int64(have)}, true
-		}
-	}
-	for i, c := range v.shape.nears {
-		by := v.near[i].by[c.Attribute]
-		if !c.Negated && len(by) == 0 && v.near[i] == v.own {
-			continue // the first of its own kind may go anywhere
-		}
-		if anyOf(by, m, c.Attribute) == c.Negated {
-			return Lack{Rule: Affinity, Detail: spell(c)}, true
-		}
-	}
-	return Lack{}, false
 }
 
 // reaches reports whether one of m's values of an attribute has n tasks or more.
