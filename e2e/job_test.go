@@ -51,6 +51,18 @@ func (w *world) create(name, text string) string {
 	return w.key(name)
 }
 
+// finished waits until every one of n instances of a job has ended well.
+func (w *world) finished(name string, n int) {
+	w.t.Helper()
+	eventually(w.t, 60*time.Second, name+" is FINISHED", func() string {
+		r := w.try("job", "status", w.key(name), "-o", "json")
+		if strings.Count(r.out, `"FINISHED"`) != n {
+			return r.String()
+		}
+		return ""
+	})
+}
+
 // service is a job of n instances whose process sleeps under the name
 // CLUSTER-NAME-INSTANCE, after it has written its start time into the file
 // "witness".

@@ -54,14 +54,7 @@ func (w *world) meterUnderFire(chance *rand.Rand, rounds int) {
 		server = w.child("server", "", server)
 	}
 	for round := range rounds {
-		key := w.key(fmt.Sprintf("burn%d", round))
-		eventually(t, 40*time.Second, key+" is FINISHED", func() string {
-			r := w.try("job", "status", key, "-o", "json")
-			if strings.Count(r.out, `"FINISHED"`) != 2 {
-				return r.String()
-			}
-			return ""
-		})
+		w.finished(fmt.Sprintf("burn%d", round), 2)
 	}
 	w.metered()
 	// What is sent again changes nothing.

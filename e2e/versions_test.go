@@ -78,13 +78,7 @@ func TestVersions(t *testing.T) {
 		w.exported(programs)
 	}
 	for _, name := range burners {
-		eventually(t, 60*time.Second, name+" is FINISHED", func() string {
-			r := w.try("job", "status", w.key(name), "-o", "json")
-			if strings.Count(r.out, `"FINISHED"`) != 2 {
-				return r.String()
-			}
-			return ""
-		})
+		w.finished(name, 2)
 		w.onlyOnce(name)
 	}
 	for _, s := range services {

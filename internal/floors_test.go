@@ -33,7 +33,7 @@ var floors = [][]string{
 	4:  {"state"},
 	5:  {"spec", "converge", "rollout", "sched", "meter", "rate", "market", "deliver", "judge", "discover", "chaos", "knob"},
 	6:  {"control", "agent", "whatif"},
-	7:  {"store", "pool", "runtime", "gateway", "observe", "trust"},
+	7:  {"store", "pool", "runtime", "gateway", "observe", "trust", "wall"},
 	8:  {"rpc"},
 	9:  {"web", "cli"},
 	10: {"server", "agentd", "sim", "simulate"},

@@ -19,6 +19,7 @@ import (
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
+	"github.com/covey-platform/covey/internal/wall"
 )
 
 // How often things are done that nothing else brings about.
@@ -225,7 +226,7 @@ func (d *daemon) see(s runtime.Status) {
 	}
 	delete(d.starting, s.ID)
 	if s.Orphan && !s.Ended {
-		d.journal.resume(s.ID, unit.TickAt(time.Now()), s.CPUNanos)
+		d.journal.resume(s.ID, unit.TickAt(wall.Now()), s.CPUNanos)
 	}
 	if s.Ended {
 		d.ended(s)
@@ -454,5 +455,5 @@ func (d *daemon) collect(ctx context.Context) error {
 
 // facts of the past hour are cut at its end.
 func (d *daemon) hourTurned(now time.Time) bool {
-	return !d.sampled.IsZero() && now.Truncate(time.Hour) != d.sampled.Truncate(time.Hour)
+	return !d.sampled.IsZero() && unit.TickAt(wall.At(now)).FloorHour() != unit.TickAt(wall.At(d.sampled)).FloorHour()
 }

@@ -6,19 +6,20 @@ import (
 	"github.com/covey-platform/covey/internal/runtime"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
+	"github.com/covey-platform/covey/internal/wall"
 )
 
 // sample reads the counters of every living task, and at the turn of an hour
 // cuts what was used up to it.
 func (d *daemon) sample(now time.Time) {
 	turned := d.hourTurned(now)
-	at := unit.TickAt(now)
+	at := unit.TickAt(wall.At(now))
 	for id, s := range d.live {
 		c, err := d.rt.Usage(id)
 		if err != nil {
 			continue // it has just ended: its last word comes with its status
 		}
-		d.journal.sample(id, at, unit.TickAt(s.StartedAt), c.CPUNanos, c.RAM, c.Disk)
+		d.journal.sample(id, at, unit.TickAt(wall.At(s.StartedAt)), c.CPUNanos, c.RAM, c.Disk)
 	}
 	d.sampled = now
 	if !turned {
@@ -35,7 +36,7 @@ func (d *daemon) ended(s runtime.Status) {
 	if s.EndedAt.IsZero() || d.book.told(s.ID) {
 		return
 	}
-	d.journal.sample(s.ID, unit.TickAt(s.EndedAt), unit.TickAt(s.StartedAt), s.CPUNanos, s.MaxRAM, s.Disk)
+	d.journal.sample(s.ID, unit.TickAt(wall.At(s.EndedAt)), unit.TickAt(wall.At(s.StartedAt)), s.CPUNanos, s.MaxRAM, s.Disk)
 	if err := d.journal.end(s.ID); err != nil {
 		d.log.Error("usage was not written down", "task", s.ID.String(), "error", err)
 		return

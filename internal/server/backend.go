@@ -14,6 +14,7 @@ import (
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
+	"github.com/covey-platform/covey/internal/wall"
 )
 
 // backend is the cluster as the wire needs it.
@@ -116,7 +117,7 @@ func ceilHour(t unit.Tick) unit.Tick {
 }
 
 // wall is the clock on the wall.
-func (l *looper) wall() time.Time { return time.Now() }
+func (l *looper) wall() time.Time { return wall.Now() }
 
 // cutLast cuts s around its last slash.
 func cutLast(s string) (before, after string, found bool) {

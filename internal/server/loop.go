@@ -16,6 +16,7 @@ import (
 	"github.com/covey-platform/covey/internal/rpc"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/unit"
+	"github.com/covey-platform/covey/internal/wall"
 )
 
 // Bounds of the loop.
@@ -286,7 +287,7 @@ func (l *looper) turn(ctx context.Context, batch []input) error {
 		return nil
 	}
 	began := time.Now()
-	t := l.loop.Begin(l.clock.Read(unit.TickAt(began), steady), steady)
+	t := l.loop.Begin(l.clock.Read(unit.TickAt(wall.At(began)), steady), steady)
 	kept := work[:0]
 	for _, in := range work {
 		if err := in.do(t); err != nil {
