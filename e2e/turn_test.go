@@ -62,6 +62,12 @@ func turnOfHour(t *testing.T, kills []kill) {
 			w.startAgent()
 		}
 	}
+	eventually(t, 30*time.Second, "what the service used before the turn is told while it runs", func() string {
+		if cpu := w.used(steady, first, second); cpu.Sign() <= 0 {
+			return "nothing used"
+		}
+		return ""
+	})
 	w.run("job", "create", w.key("after"), w.file("after", burner))
 	for _, name := range []string{"before", "after"} {
 		w.finished(name, 2)
