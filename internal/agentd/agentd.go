@@ -52,7 +52,6 @@ type daemon struct {
 
 	session  *link
 	n        uint64 // orders taken in this session
-	configs  map[job.Hash]job.Config
 	live     map[task.ID]runtime.Status
 	starting map[task.ID]bool // that the hands were told to start, and nothing is known of yet
 	going    map[task.ID]bool // told to be put away, and perhaps still there
@@ -77,7 +76,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	d := &daemon{cfg: cfg, log: cfg.Log.With("machine", cfg.Machine), id: id, configs: map[job.Hash]job.Config{}, live: map[task.ID]runtime.Status{}, starting: map[task.ID]bool{}, going: map[task.ID]bool{}}
+	d := &daemon{cfg: cfg, log: cfg.Log.With("machine", cfg.Machine), id: id, live: map[task.ID]runtime.Status{}, starting: map[task.ID]bool{}, going: map[task.ID]bool{}}
 	var seen agent.Seen
 	if d.witness, seen, d.missing, err = openWitness(runDir(), id.UID, cfg.Machine); err != nil {
 		return err
@@ -300,13 +299,14 @@ func (d *daemon) remember(servers []string) {
 
 // obey carries orders out.
 func (d *daemon) obey(o rpc.Orders) {
+	configs := make(map[job.Hash]job.Config, len(o.Configs))
 	for h, text := range o.Configs {
 		c, err := job.Decode(text)
 		if err != nil || job.HashOf(text) != h {
 			d.log.Error("a config that the leader sent is damaged", "hash", h.String())
 			continue
 		}
-		d.configs[h] = c
+		configs[h] = c
 	}
 	d.n++
 	before := d.mind.Seen()
@@ -327,7 +327,7 @@ func (d *daemon) obey(o rpc.Orders) {
 		}
 	}
 	for _, x := range deeds {
-		d.do(x, o.Orders)
+		d.do(x, o.Orders, configs)
 	}
 	if err := d.journal.acked(o.Acks); err != nil {
 		d.log.Error("the usage journal", "error", err)
@@ -338,14 +338,14 @@ func (d *daemon) obey(o rpc.Orders) {
 	d.say(false)
 }
 
-func (d *daemon) do(x agent.Deed, orders []task.Order) {
+func (d *daemon) do(x agent.Deed, orders []task.Order, configs map[job.Hash]job.Config) {
 	switch x.Verb {
 	case task.Run:
 		if d.leaving.Load() {
 			d.refused(failure{id: x.ID, state: task.Lost, why: leavingReason})
 			return
 		}
-		cfg, ok := d.configs[x.Config]
+		cfg, ok := configs[x.Config]
 		if !ok || len(cfg.Task.Ports) > len(x.Ports) {
 			d.refused(failure{id: x.ID, state: task.Lost, why: "refused: its config did not arrive"})
 			return

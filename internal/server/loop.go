@@ -357,7 +357,7 @@ func (l *looper) deliver(r control.Result) {
 		if s == nil {
 			continue
 		}
-		o := rpc.Orders{Epoch: l.loop.Epoch(), Rev: snap.Rev, UID: snap.Cluster.UID, Orders: send.Orders, Configs: s.configs(snap, send.Orders), Acks: send.Acks, Leased: send.Leased, Bye: send.Bye}
+		o := rpc.Orders{Epoch: l.loop.Epoch(), Rev: snap.Rev, UID: snap.Cluster.UID, Orders: send.Orders, Configs: configs(snap, send.Orders), Acks: send.Acks, Leased: send.Leased, Bye: send.Bye}
 		if !s.put(o) {
 			l.log.Warn("an agent does not take its orders; its session ends", "machine", string(send.Machine))
 			s.end()

@@ -27,7 +27,6 @@ type session struct {
 	machine machine.ID
 	name    string
 	orders  chan rpc.Orders   // holds one: what comes while it waits is added to it
-	sent    map[job.Hash]bool // configs that the agent has; the loop's goroutine only
 
 	mu    sync.Mutex
 	ended bool
@@ -183,21 +182,18 @@ func both[K comparable, V any](first, then map[K]V) map[K]V {
 	return first
 }
 
-// configs returns those that the orders name and the agent was not sent yet.
-func (s *session) configs(snap *state.Snapshot, orders []task.Order) map[job.Hash][]byte {
+// configs returns those that the orders name. Nobody remembers who was sent
+// which: over a year of releases that would only grow, on both sides.
+func configs(snap *state.Snapshot, orders []task.Order) map[job.Hash][]byte {
 	var out map[job.Hash][]byte
 	for _, o := range orders {
-		if o.Verb != task.Run || s.sent[o.Config] {
+		if o.Verb != task.Run || out[o.Config] != nil {
 			continue
 		}
 		if out == nil {
 			out = map[job.Hash][]byte{}
 		}
-		if s.sent == nil {
-			s.sent = map[job.Hash]bool{}
-		}
 		out[o.Config] = snap.ConfigBytes(o.Config)
-		s.sent[o.Config] = true
 	}
 	return out
 }

@@ -802,7 +802,7 @@ type SessionResponse struct {
 	ClusterUid string `protobuf:"bytes,3,opt,name=cluster_uid,json=clusterUid,proto3" json:"cluster_uid,omitempty"`
 	// What to do.
 	Orders []*Order `protobuf:"bytes,4,rep,name=orders,proto3" json:"orders,omitempty"`
-	// Configs that the orders name and the agent may not have, canonical JSON by hash.
+	// Configs of the tasks that are to run, canonical JSON by hash.
 	Configs map[string][]byte `protobuf:"bytes,5,rep,name=configs,proto3" json:"configs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Facts that need not be sent again.
 	Acks []*FactAck `protobuf:"bytes,6,rep,name=acks,proto3" json:"acks,omitempty"`
