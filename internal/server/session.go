@@ -26,7 +26,7 @@ type session struct {
 	l       *looper
 	machine machine.ID
 	name    string
-	orders  chan rpc.Orders   // holds one: what comes while it waits is added to it
+	orders  chan rpc.Orders // holds one: what comes while it waits is added to it
 
 	mu    sync.Mutex
 	ended bool
