@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -31,8 +32,11 @@ func (x *Index) Compare(y *Index) string {
 			return fmt.Sprintf("tree %d holds %v; want %v", tree, got, want)
 		}
 	}
-	if d := x.auditFronts(); d != "" {
+	if d := cmp.Or(x.auditFronts(), x.auditLadders()); d != "" {
 		return d
+	}
+	if !maps.EqualFunc(x.ranks, y.ranks, maps.Equal) {
+		return fmt.Sprintf("hosts with tasks of each standing and priority are %v; want %v", x.ranks, y.ranks)
 	}
 	if len(x.tenants) != len(y.tenants) {
 		return fmt.Sprintf("it knows %d tasks with room of their own; want %d", len(x.tenants), len(y.tenants))
@@ -67,6 +71,9 @@ func (x *Index) auditHosts(y *Index) string {
 		if !slices.Equal(h.jobs, want.jobs) || !slices.Equal(h.ports, want.ports) || !slices.Equal(h.devs, want.devs) {
 			return fmt.Sprintf("machine %s holds %v with ports %v and gpus %v free; want %v, %v, %v",
 				id, h.jobs, h.ports, h.devs, want.jobs, want.ports, want.devs)
+		}
+		if !slices.Equal(h.ranks, want.ranks) {
+			return fmt.Sprintf("machine %s has tasks that may be stopped %v; want %v", id, h.ranks, want.ranks)
 		}
 		for _, c := range x.classes {
 			if ok := c.shape.allows(&want.row.Machine); c.allowed[x.slots[id]] != ok || ok && !h.mask.has(c.bit) {
@@ -113,7 +120,7 @@ func (x *Index) auditFronts() string {
 				aside[n] = true
 			}
 			for i := f.seen; i < x.puts; i++ {
-				aside[x.log[i%logged]] = true
+				aside[x.log[i%putsKept]] = true
 			}
 			for n := range x.hosts {
 				n := int32(n)
@@ -126,6 +133,53 @@ func (x *Index) auditFronts() string {
 		}
 	}
 	return ""
+}
+
+// auditLadders looks for hosts that are not where they belong on a ladder.
+func (x *Index) auditLadders() string {
+	for k, l := range x.ladders {
+		if x.puts-l.seen > putsKept {
+			continue // it is made anew
+		}
+		stale := map[int32]bool{}
+		for i := l.seen; i < x.puts; i++ {
+			stale[x.log[i%putsKept]] = true
+		}
+		on := 0
+		for n := range x.hosts {
+			h, n := &x.hosts[n], int32(n)
+			i, has := l.slots[n]
+			if has {
+				on++
+			}
+			would, some := h.below(k)
+			some = some && n != 0 && h.attach != nowhere && h.attach%trees == preferred
+			if !stale[n] && (some != has || some && (l.stairs[i].would != would || l.stairs[i].at != x.markOf(n))) {
+				return fmt.Sprintf("machine %s is not where it belongs on the ladder of %s below %d", h.row.ID, k.role, k.prio)
+			}
+		}
+		if got := l.inOrder(nil, l.root); len(got) != on || !slices.IsSortedFunc(got, func(a, b stair) int { return order(&a, &b) }) {
+			return fmt.Sprintf("the ladder of %s below %d has %d stairs, %d of them in its tree, or they are in disorder", k.role, k.prio, on, len(got))
+		}
+	}
+	return ""
+}
+
+// order is negative if a stands before b.
+func order(a, b *stair) int {
+	if a.before(b) {
+		return -1
+	}
+	return 1
+}
+
+// inOrder appends the stairs of a ladder, best fit first.
+func (l *ladder) inOrder(to []stair, root int32) []stair {
+	if root == 0 {
+		return to
+	}
+	s := l.stairs[root]
+	return l.inOrder(append(l.inOrder(to, s.left), s), s.right)
 }
 
 // inOrder returns the machines of a tree, best fit first.

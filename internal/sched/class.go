@@ -175,6 +175,7 @@ func (x *Index) classOf(w *shape) *class {
 	var alone bool
 	c.bit, alone = x.freeBit()
 	x.classes[key] = c
+	x.made++
 	for n := 1; n < len(x.hosts); n++ {
 		h := &x.hosts[n]
 		c.allowed[n] = h.row.ID != "" && w.allows(&h.row.Machine)

@@ -52,7 +52,8 @@ type front struct {
 }
 
 const (
-	logged      = 1 << 6  // puts remembered, for fronts to catch up
+	putsKept    = 1 << 14 // puts remembered
+	logged      = 1 << 6  // puts with which a front catches up; after more it starts again
 	someAtMost  = 16      // hosts kept aside by a front before it goes back
 	frontsAtOne = 1 << 10 // fronts kept in all
 )
@@ -102,7 +103,7 @@ func (q search) catchUp(f *front, tree int8) {
 		f.from, f.some = start, f.some[:0]
 	} else {
 		for ; f.seen < x.puts; f.seen++ {
-			if n := x.log[f.seen%logged]; x.isBefore(n, f.from) {
+			if n := x.log[f.seen%putsKept]; x.isBefore(n, f.from) {
 				f.add(n)
 			}
 		}

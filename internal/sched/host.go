@@ -25,6 +25,7 @@ type host struct {
 	ending unit.Resources // of the tasks that are being stopped
 	weak   unit.Resources // of the tasks that a preferred one may have stopped
 	could  unit.Resources // yield, when it was put
+	ranks  []rank         // of the tasks that a stronger one of their role may have stopped
 	waste  int64          // of its GPUs, as they are; see taste.waste
 	at     uint64         // of Index.changes, when it was put
 }
@@ -70,8 +71,12 @@ func look(s *state.Snapshot, row state.Machine, kinds func(*state.Snapshot, job.
 		switch {
 		case t.State.Stopping():
 			h.ending = h.ending.Add(t.Resources)
-		case kinds != nil && evictable(t.State) && kinds(s, t.Config).tier != 0:
-			h.weak = h.weak.Add(t.Resources)
+		case kinds != nil && evictable(t.State):
+			k := kinds(s, t.Config)
+			h.ranked(t.ID.Job.Role(), k, t.Resources)
+			if k.tier != 0 {
+				h.weak = h.weak.Add(t.Resources)
+			}
 		}
 	}
 	for _, x := range row.Strays {

@@ -46,9 +46,13 @@ type Index struct {
 	kinds   map[job.Hash]kind   // of configs
 	tenants map[task.ID]*tenant // the pending tasks for which room is being made
 
+	ranks   map[standing]map[int32]int32 // how many hosts have tasks of a priority that may be stopped
+	ladders map[ladderKey]*ladder
+
 	fronts map[need]*[trees]front
-	log    [logged]int32 // the slots that were put into trees last
-	puts   uint64        // how many there were
+	log    []int32 // the slots that were put last, into a tree or aside, or that are free
+	puts   uint64  // how many there were
+	made   uint64  // counts classes that were made
 }
 
 // A group is the pending tasks of one job that run the same config: all of
@@ -99,10 +103,13 @@ func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 		policy: policy, withGPU: map[int32]bool{}, boards: map[need]*board{}, taste: &taste{},
 		slots: make(map[machine.ID]int32, machines), hosts: make([]host, 1, machines+1), nodes: make([]node, 1, machines+1),
 		groups: map[groupKey]*group{}, waiting: map[task.ID]waiting{}, classes: map[string]*class{}, tallies: map[job.Key]*tally{},
-		fronts: map[need]*[trees]front{},
+		fronts: map[need]*[trees]front{}, log: make([]int32, putsKept),
+		ranks: map[standing]map[int32]int32{}, ladders: map[ladderKey]*ladder{},
 	}
 	for row := range s.Machines() {
-		x.hosts[x.slot(row.ID)] = look(s, row, x.kindOf)
+		n := x.slot(row.ID)
+		x.hosts[n] = look(s, row, x.kindOf)
+		x.rankHosts(&x.hosts[n], +1)
 		x.largest = largestOf(x.largest, row.Allocatable())
 	}
 	x.learn(s)
@@ -169,6 +176,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	old := x.hosts[n]
 	x.pick(n)
 	x.count(&old, -1)
+	x.rankHosts(&old, -1)
 	var before unit.Resources
 	if known {
 		before = old.row.Allocatable()
@@ -179,6 +187,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	if !exists {
 		x.unboard(n)
 		x.hosts[n] = host{attach: nowhere}
+		x.note(n)
 		x.reclass(n)
 		delete(x.slots, id)
 		x.spare = append(x.spare, n)
@@ -186,6 +195,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	}
 	h := look(s, row, x.kindOf)
 	x.count(&h, +1)
+	x.rankHosts(&h, +1)
 	h.mask = old.mask
 	if !x.boarded(&h) {
 		x.unboard(n)

@@ -3,7 +3,6 @@ package sched
 import (
 	"cmp"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 
@@ -134,13 +133,14 @@ func (p *planner) makeRoom(t *turn) bool {
 // leastHarm returns the best of the first candidates, nil if there is none.
 func (p *planner) leastHarm(g *group) *eviction {
 	var found []*eviction
+	ofRole := false
 	try := func(n int32) bool {
 		p.waits.Looked++
 		h := &p.x.hosts[n]
 		if !g.class.allowed[n] || g.moving != nil && !g.moving.passes(&h.row.Machine) {
 			return true
 		}
-		if e := p.victims(n, g); e != nil {
+		if e, some := p.victims(n, g); e != nil && (some || !ofRole) {
 			found = append(found, e)
 		}
 		return len(found) < candidates
@@ -152,12 +152,10 @@ func (p *planner) leastHarm(g *group) *eviction {
 			}
 		}
 	}
-	if len(found) == 0 {
-		for _, n := range p.hostsOfRole(g) {
-			if !try(n) {
-				break
-			}
-		}
+	if len(found) == 0 && p.x.outranks(g.shape) {
+		ofRole = true
+		l := p.x.ladderOf(ladderKey{g.shape.standing(), g.shape.prio}, &p.waits.Looked)
+		l.climb(l.root, g, &p.waits.Looked, try)
 	}
 	var best *eviction
 	for _, e := range found {
@@ -188,89 +186,20 @@ func (p *planner) yielding(root int32, g *group, try func(n int32) bool) bool {
 	return p.yielding(r.right, g, try)
 }
 
-// hostsOfRole returns the hosts with tasks of the group's role that are as
-// strong and matter less, in order of the trees. It looks at so many tasks only.
-func (p *planner) hostsOfRole(g *group) []int32 {
-	if least, ok := p.leastOfRole(g.shape); !ok || g.shape.prio <= least {
-		return nil
-	}
-	hosts, ok := p.evicted.byRole[g]
-	if !ok {
-		seen := map[int32]bool{}
-		for t, k := range p.ofRole(g.shape.role) {
-			if mayEvict(g.shape, g.job, k, t.ID.Job) {
-				seen[p.x.slots[t.Machine]] = true
-			}
-		}
-		for n := range seen {
-			if a := p.x.hosts[n].attach; n != 0 && a%trees == preferred && a >= 0 {
-				hosts = append(hosts, n)
-			}
-		}
-		p.evicted.byRole[g] = hosts
-	}
-	slices.SortFunc(hosts, func(a, b int32) int {
-		if c := cmp.Compare(p.x.hosts[a].attach, p.x.hosts[b].attach); c != 0 {
-			return c
-		}
-		if p.x.before(a, b) {
-			return -1
-		}
-		return 1
-	})
-	return hosts
-}
-
-// leastOfRole returns the lowest priority of the tasks of a role that are as
-// strong as w, if there are any. The groups of a role share the answer: most of
-// them have nobody below them.
-func (p *planner) leastOfRole(w *shape) (int32, bool) {
-	known, ok := p.evicted.least[w.role]
-	if !ok {
-		known = map[bool]int32{}
-		for _, k := range p.ofRole(w.role) {
-			if low, some := known[k.tier == 0]; !some || k.prio < low {
-				known[k.tier == 0] = k.prio
-			}
-		}
-		p.evicted.least[w.role] = known
-	}
-	least, ok := known[w.tier == 0]
-	return least, ok
-}
-
-// ofRole lists the tasks of a role that may be stopped for another, with how
-// much they matter, of so many tasks at most.
-func (p *planner) ofRole(role string) iter.Seq2[state.Task, kind] {
-	return func(yield func(state.Task, kind) bool) {
-		looks := p.lim.Looks
-		for j := range p.s.Jobs(job.Key(role + "/")) {
-			if j.Key.Role() != role {
-				return
-			}
-			for t := range p.s.TasksOf(j.Key) {
-				looks--
-				p.waits.Looked++
-				if evictable(t.State) && !yield(t, p.x.kindOf(p.s, t.Config)) || looks <= 0 {
-					return
-				}
-			}
-		}
-	}
-}
-
 // victims returns whom it takes on a host to make room for a task of g, nil if
 // even all of them would not do. It may take nobody: those that are ending.
-func (p *planner) victims(n int32, g *group) *eviction {
+// some tells whether there was anybody, also if this plan has them stopped already.
+func (p *planner) victims(n int32, g *group) (e *eviction, some bool) {
 	h := &p.x.hosts[n]
 	room := vacancy{free: h.free, ports: h.portsLeft(), devs: h.devs, host: h}
 	var all []victim
 	for t := range p.s.TasksOn(h.row.ID) {
+		k := p.x.kindOf(p.s, t.Config)
+		may := evictable(t.State) && mayEvict(g.shape, g.job, k, t.ID.Job)
+		some = some || may
 		if t.State.Stopping() || p.evicted.tasks[t.ID] {
 			room.leave(&t, +1)
-			continue
-		}
-		if k := p.x.kindOf(p.s, t.Config); evictable(t.State) && mayEvict(g.shape, g.job, k, t.ID.Job) {
+		} else if may {
 			all = append(all, victim{t, k, leftover(t.Resources, p.x.largest)})
 		}
 	}
@@ -283,9 +212,9 @@ func (p *planner) victims(n int32, g *group) *eviction {
 		room.leave(&all[n1].Task, +1)
 	}
 	if !room.fits(g.shape) {
-		return nil
+		return nil, some
 	}
-	e := &eviction{slot: n}
+	e = &eviction{slot: n}
 	for i := n1 - 1; i >= 0; i-- { // those that matter most first
 		room.leave(&all[i].Task, -1)
 		if !room.fits(g.shape) {
@@ -294,7 +223,7 @@ func (p *planner) victims(n int32, g *group) *eviction {
 		}
 	}
 	slices.Reverse(e.victims)
-	return e
+	return e, some
 }
 
 // A vacancy is what a host would have free if some tasks left it.
@@ -336,8 +265,6 @@ func (v *vacancy) fits(w *shape) bool {
 type evicted struct {
 	tasks   map[task.ID]bool
 	winners []winner
-	byRole  map[*group][]int32
-	least   map[string]map[bool]int32 // by role, and whether they are of tier preferred: the lowest priority
 }
 
 type winner struct {
@@ -349,9 +276,12 @@ type winner struct {
 func (p *planner) evict(g *group, row state.Task, e *eviction) {
 	h := p.touch(e.slot)
 	p.x.pick(e.slot)
+	h.ranks = slices.Clone(h.ranks) // the host as it was has them too
 	until := p.now + roomKept
 	for _, v := range e.victims {
 		p.evicted.tasks[v.ID] = true
+		r := h.rankOf(v.ID.Job.Role(), v.kind)
+		r.holds = r.holds.Sub(v.Resources)
 		if v.tier != 0 {
 			h.weak = h.weak.Sub(v.Resources)
 		}

@@ -137,7 +137,7 @@ func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner
 	lim.Looks = cmp.Or(lim.Looks, defaultLooks)
 	lim.Evictions = cmp.Or(lim.Evictions, defaultEvictions)
 	return &planner{
-		evicted: evicted{tasks: map[task.ID]bool{}, byRole: map[*group][]int32{}, least: map[string]map[bool]int32{}},
+		evicted: evicted{tasks: map[task.ID]bool{}},
 		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{},
 		claims: map[*class]*claim{}, sparings: map[sparingKey]*board{},
 	}

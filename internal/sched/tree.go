@@ -104,6 +104,7 @@ func (x *Index) put(n int32) {
 			h.attach += trees
 		}
 	}
+	x.note(n)
 	if h.attach == nowhere {
 		return
 	}
@@ -111,7 +112,11 @@ func (x *Index) put(n int32) {
 	x.nodes[n].rank = mix(uint32(n))
 	x.pull(n)
 	x.roots[h.attach] = x.insert(x.roots[h.attach], n)
-	x.log[x.puts%logged] = n
+}
+
+// note numbers a change of a host, for searches to catch up with.
+func (x *Index) note(n int32) {
+	x.log[x.puts%putsKept] = n
 	x.puts++
 }
 
