@@ -79,7 +79,7 @@ type Birth struct{ Cluster state.Cluster }
 
 func (c CreateJob) do(t *Turn) (Answer, error) {
 	if err := c.Job.Validate(); err != nil {
-		return Answer{}, err
+		return Answer{}, fault.Of(err).Errorf("job %s: %w", t.full(c.Job.Key), err)
 	}
 	s := t.draft.Snapshot()
 	old, again := s.Job(c.Job.Key)

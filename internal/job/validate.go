@@ -1,8 +1,10 @@
 package job
 
 import (
+	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/covey-platform/covey/internal/fault"
@@ -10,11 +12,13 @@ import (
 	"github.com/covey-platform/covey/internal/unit"
 )
 
+// MaxPorts bounds the named ports of a task.
+const MaxPorts = 64
+
 // Bounds of one job. They keep a row of it, and a look at it, small.
 const (
 	maxProcesses  = 100
 	maxCmdline    = 64 << 10 // bytes
-	maxPorts      = 64
 	maxMetadata   = 100
 	maxConstraint = 32
 	maxText       = 4 << 10 // bytes of any other text
@@ -22,27 +26,41 @@ const (
 	maxSeconds    = 366 * 24 * 3600
 )
 
-// Validate reports the first reason for which j cannot be accepted.
+// A FieldError says what is wrong with one field of a job, without the job's
+// name: who reports it knows the cluster too, or the place in a file.
+type FieldError struct {
+	Field string // as configuration files spell it, such as task.processes[0].cmdline; of a map, constraints[rack]
+	err   error
+}
+
+// Error says what is wrong and what was wanted.
+func (e *FieldError) Error() string { return e.err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *FieldError) Unwrap() error { return e.err }
+
+// Validate reports the first reason for which j cannot be accepted: a
+// [FieldError] where one field is to blame.
 func (j Job) Validate() error {
 	if err := j.Key.Validate(); err != nil {
 		return err
 	}
 	n := j.Instances.Len()
 	if n < 1 || n > MaxInstances || j.Instances[0].From < 0 || j.Instances[len(j.Instances)-1].To >= MaxInstances {
-		return j.bad("it has %d instances; want 1 to %d", n, MaxInstances)
+		return bad("instances", "it has %d instances; want 1 to %d", n, MaxInstances)
 	}
 	if !slices.Equal(j.Instances, normal(slices.Clone(j.Instances))) {
-		return j.bad("its instances %v are not in order, or some of them twice", j.Instances)
+		return bad("instances", "its instances %v are not in order, or some of them twice", j.Instances)
 	}
 	c := j.Config
 	if c.Tier != Preferred && c.Tier != Preemptible && c.Tier != Revocable {
-		return j.bad("tier %.40q is not known; want preferred, preemptible or revocable", c.Tier)
+		return bad("tier", "tier %.40q is not known; want preferred, preemptible or revocable", c.Tier)
 	}
 	if c.MaxTaskFailures < -1 || c.MaxTaskFailures == 0 {
-		return j.bad("max_task_failures is %d; want 1 or more, or -1 for ever", c.MaxTaskFailures)
+		return bad("max_task_failures", "max_task_failures is %d; want 1 or more, or -1 for ever", c.MaxTaskFailures)
 	}
 	if len(c.Metadata) > maxMetadata {
-		return j.bad("it has %d metadata; want at most %d", len(c.Metadata), maxMetadata)
+		return bad("metadata", "it has %d metadata; want at most %d", len(c.Metadata), maxMetadata)
 	}
 	for _, check := range []func() error{j.checkConstraints, j.checkTask, j.checkProcesses, j.checkArtifacts, j.checkHealth, j.checkWaits} {
 		if err := check(); err != nil {
@@ -52,29 +70,30 @@ func (j Job) Validate() error {
 	return c.Task.ValidatePlan()
 }
 
-func (j Job) bad(format string, args ...any) error {
-	return fault.Invalid.Errorf("job "+string(j.Key)+": "+format, args...)
+func bad(field, format string, args ...any) error {
+	return fault.Invalid.Errorf("%w", &FieldError{field, fmt.Errorf(format, args...)})
 }
 
 func (j Job) checkConstraints() error {
 	if n := len(j.Config.Constraints); n > maxConstraint {
-		return j.bad("it has %d constraints; want at most %d", n, maxConstraint)
+		return bad("constraints", "it has %d constraints; want at most %d", n, maxConstraint)
 	}
 	for _, c := range j.Config.Constraints {
+		at := "constraints[" + c.Attribute + "]"
 		switch {
 		case c.Attribute == "" || len(c.Attribute) > name.Max:
-			return j.bad("a constraint names attribute %.40q; want 1 to %d bytes", c.Attribute, name.Max)
+			return bad(at, "a constraint names attribute %.40q; want 1 to %d bytes", c.Attribute, name.Max)
 		case c.Spread < 0 || forms(c) > 1:
-			return j.bad("the constraint on %s says several things, or spreads over less than 1; want values, or a limit, or a spread, or a job", c.Attribute)
+			return bad(at, "the constraint on %s says several things, or spreads over less than 1; want values, or a limit, or a spread, or a job", c.Attribute)
 		case c.With != "":
 			if err := c.With.Validate(); err != nil {
-				return j.bad("the constraint on %s: %w", c.Attribute, err)
+				return bad(at, "the constraint on %s: %w", c.Attribute, err)
 			}
 		case c.Spread > 0:
 		case c.Limit < 0 || c.Limit == 0 && len(c.Values) == 0:
-			return j.bad("the constraint on %s has neither values nor a limit of 1 or more", c.Attribute)
+			return bad(at, "the constraint on %s has neither values nor a limit of 1 or more", c.Attribute)
 		case c.Limit > 0 && len(c.Values) > 0:
-			return j.bad("the constraint on %s has both values and a limit; want one of them", c.Attribute)
+			return bad(at, "the constraint on %s has both values and a limit; want one of them", c.Attribute)
 		}
 	}
 	return nil
@@ -100,31 +119,31 @@ func (j Job) checkTask() error {
 			low = 1
 		}
 		if r.Of(m) < low || r.Of(m) > 1<<55 {
-			return j.bad("%v is %d; want %d to 2^55", m, r.Of(m), low)
+			return bad("task.resources."+m.String(), "%v is %d; want %d to 2^55", m, r.Of(m), low)
 		}
 	}
 	if r != r.Whole() || r.RAM == 0 || r.Disk == 0 {
-		return j.bad("ram and disk are %d and %d bytes; want 1 MiB or more, in whole MiB", r.RAM, r.Disk)
+		return bad("task.resources", "ram and disk are %d and %d bytes; want 1 MiB or more, in whole MiB", r.RAM, r.Disk)
 	}
 	if r.GPU > 1000 && r.GPU%1000 != 0 {
-		return j.bad("gpu is %s; want a share below 1 or whole GPUs", unit.GPU.Format(r.GPU))
+		return bad("task.resources.gpu", "gpu is %s; want a share below 1 or whole GPUs", unit.GPU.Format(r.GPU))
 	}
-	if len(t.Ports) > maxPorts {
-		return j.bad("it names %d ports; want at most %d", len(t.Ports), maxPorts)
+	if len(t.Ports) > MaxPorts {
+		return bad("task.processes", "it names %d ports; want at most %d", len(t.Ports), MaxPorts)
 	}
 	for i, p := range t.Ports {
 		if err := name.Valid("port", p); err != nil {
-			return j.bad("%w", err)
+			return bad("task.processes", "%w", err)
 		}
 		if slices.Contains(t.Ports[:i], p) {
-			return j.bad("it names port %s twice", p)
+			return bad("task.processes", "it names port %s twice", p)
 		}
 	}
 	if role := j.Key.Role(); t.User != "" && t.User != role {
-		return j.bad("its task has user %.40q; want the role, %q, as which its tasks run; leave user out, or give the job the role %.40q", t.User, role, t.User)
+		return bad("task.user", "its task has user %.40q; want the role, %q, as which its tasks run; leave user out, or give the job the role %.40q", t.User, role, t.User)
 	}
 	if t.FinalizationWait < 0 || t.FinalizationWait > maxSeconds || t.MaxFailures < 0 || t.MaxConcurrency < 0 || t.PidsLimit < 0 {
-		return j.bad("a count or a wait of its task is negative or beyond a year")
+		return bad("task", "a count or a wait of its task is negative or beyond a year")
 	}
 	return nil
 }
@@ -132,18 +151,19 @@ func (j Job) checkTask() error {
 func (j Job) checkProcesses() error {
 	ps := j.Config.Task.Processes
 	if len(ps) == 0 || len(ps) > maxProcesses {
-		return j.bad("its task has %d processes; want 1 to %d", len(ps), maxProcesses)
+		return bad("task.processes", "its task has %d processes; want 1 to %d", len(ps), maxProcesses)
 	}
-	for _, p := range ps {
+	for i, p := range ps {
+		at := "task.processes[" + strconv.Itoa(i) + "]"
 		switch {
 		case strings.TrimSpace(p.Cmdline) == "":
-			return j.bad("process %s has no cmdline", p.Name)
+			return bad(at+".cmdline", "process %s has no cmdline", p.Name)
 		case len(p.Cmdline) > maxCmdline:
-			return j.bad("process %s has a cmdline of %d bytes; want at most %d", p.Name, len(p.Cmdline), maxCmdline)
+			return bad(at+".cmdline", "process %s has a cmdline of %d bytes; want at most %d", p.Name, len(p.Cmdline), maxCmdline)
 		case strings.IndexByte(p.Cmdline, 0) >= 0:
-			return j.bad("process %s has a NUL byte in its cmdline", p.Name)
+			return bad(at+".cmdline", "process %s has a NUL byte in its cmdline", p.Name)
 		case p.MaxFailures < 0 || p.MinDuration < 0 || p.MinDuration > maxSeconds:
-			return j.bad("process %s has a negative count or duration", p.Name)
+			return bad(at, "process %s has a negative count or duration", p.Name)
 		}
 	}
 	return nil
@@ -156,18 +176,19 @@ var reservedDirs = []string{".logs", ".tmp"}
 func (j Job) checkArtifacts() error {
 	as := j.Config.Task.Artifacts
 	if len(as) > maxArtifacts {
-		return j.bad("its task has %d artifacts; want at most %d", len(as), maxArtifacts)
+		return bad("task.artifacts", "its task has %d artifacts; want at most %d", len(as), maxArtifacts)
 	}
-	for _, a := range as {
+	for i, a := range as {
+		at := "task.artifacts[" + strconv.Itoa(i) + "]"
 		if a.URI == "" || len(a.URI) > maxText || len(a.Path) > maxText {
-			return j.bad("an artifact has no URI, or a URI or path of more than %d bytes", maxText)
+			return bad(at+".uri", "an artifact has no URI, or a URI or path of more than %d bytes", maxText)
 		}
 		if a.Path == "" || strings.Contains(a.Path, "{{") {
 			continue // named by its URI, or on the machine
 		}
-		at := path.Clean(a.Path)
-		if first, _, _ := strings.Cut(at, "/"); path.IsAbs(at) || first == ".." || slices.Contains(reservedDirs, first) {
-			return j.bad("artifact %.100q goes to %.100q; want a path below the sandbox, not in %s", a.URI, a.Path, strings.Join(reservedDirs, " or "))
+		to := path.Clean(a.Path)
+		if first, _, _ := strings.Cut(to, "/"); path.IsAbs(to) || first == ".." || slices.Contains(reservedDirs, first) {
+			return bad(at+".path", "artifact %.100q goes to %.100q; want a path below the sandbox, not in %s", a.URI, a.Path, strings.Join(reservedDirs, " or "))
 		}
 	}
 	return nil
@@ -176,14 +197,14 @@ func (j Job) checkArtifacts() error {
 // checkWaits bounds times, so that no sum of them leaves the calendar.
 func (j Job) checkWaits() error {
 	if d := j.Config.Partition.DelayS; d < 0 || d > maxSeconds {
-		return j.bad("its partition policy waits %d s; want 0 to %d, a year", d, maxSeconds)
+		return bad("partition_policy.delay_secs", "its partition policy waits %d s; want 0 to %d, a year", d, maxSeconds)
 	}
 	l := j.Config.Lifecycle
 	if l == nil {
 		return nil
 	}
 	if l.GracefulWaitS < 0 || l.ShutdownWaitS < 0 || max(l.GracefulWaitS, l.ShutdownWaitS) > maxSeconds {
-		return j.bad("its lifecycle waits %d and %d s; want 0 to %d, a year", l.GracefulWaitS, l.ShutdownWaitS, maxSeconds)
+		return bad("lifecycle", "its lifecycle waits %d and %d s; want 0 to %d, a year", l.GracefulWaitS, l.ShutdownWaitS, maxSeconds)
 	}
 	return nil
 }
@@ -195,13 +216,13 @@ func (j Job) checkHealth() error {
 	}
 	switch {
 	case (h.HTTP == nil) == (h.Shell == nil):
-		return j.bad("its health check has both or neither of http and shell; want one")
+		return bad("health_check_config", "its health check has both or neither of http and shell; want one")
 	case h.HTTP != nil && !slices.Contains(j.Config.Task.Ports, h.HTTP.Port):
-		return j.bad("its health check asks port %q, which the task does not name", h.HTTP.Port)
+		return bad("health_check_config", "its health check asks port %q, which the task does not name", h.HTTP.Port)
 	case h.EveryMilli < 1 || h.TimeoutMilli < 1 || h.InitialMilli < 0 || max(h.EveryMilli, h.TimeoutMilli, h.InitialMilli) > maxSeconds*1000:
-		return j.bad("its health check has a time that is not positive or beyond a year")
+		return bad("health_check_config", "its health check has a time that is not positive or beyond a year")
 	case h.MaxFailures < 0 || h.MinSuccesses < 0:
-		return j.bad("its health check has a negative count")
+		return bad("health_check_config", "its health check has a negative count")
 	}
 	return nil
 }

@@ -92,6 +92,9 @@ func TestValidate(t *testing.T) {
 		if err == nil || fault.Of(err) != fault.Invalid || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; want kind invalid and %q", name, err, c.want)
 		}
+		if strings.Contains(err.Error(), string(j.Key)) && name != "key" {
+			t.Errorf("%s: %v names the job; whoever reports it knows its cluster too", name, err)
+		}
 	}
 }
 

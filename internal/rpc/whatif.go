@@ -39,7 +39,7 @@ func (s *services) FitJob(ctx context.Context, req *connect.Request[pb.FitJobReq
 		j.Instances = job.FirstN(n)
 	}
 	if err = j.Validate(); err != nil {
-		return nil, err
+		return nil, fault.Of(err).Errorf("job %s: %w", fullKey(snap, j.Key), err)
 	}
 	select {
 	case s.fits <- struct{}{}:

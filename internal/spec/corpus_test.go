@@ -74,6 +74,7 @@ var unsupported = map[string]string{
 	"c/r/prod/legacy_container": "a Docker container",
 	"c/r/prod/mesos_docker":     "a container image",
 	"c/r/prod/mesos_appc":       "a container image",
+	"c/r/prod/lim":              "user \"u\"; want the role",
 	"c/r/prod/exec":             "the executor 'myExecutor'",
 }
 

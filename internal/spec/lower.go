@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -49,10 +50,46 @@ func (l *lowering) run(e *Entry) error {
 		return err
 	}
 	lowered, err := l.lower(job.Key(e.Key))
-	if err == nil {
-		e.Job = lowered
+	if err != nil {
+		return err
 	}
-	return err
+	if err = lowered.Validate(); err != nil {
+		return l.placed(err)
+	}
+	e.Job = lowered
+	return nil
+}
+
+// placed gives an error about a lowered job the place in the file that it is
+// about: that of its field, or of what is around the field.
+func (l *lowering) placed(err error) error {
+	at := l.job.at
+	if fe, ok := errors.AsType[*job.FieldError](err); ok {
+		at = l.placeOf(fe.Field)
+	}
+	return pyx.ErrorAt(at, "ValueError", "%s", err)
+}
+
+// placeOf finds where a field was set by its path, such as
+// task.processes[0].cmdline or constraints[rack].
+func (l *lowering) placeOf(path string) pyx.Pos {
+	o, at := l.j, l.job.at
+	for step := range strings.SplitSeq(path, ".") {
+		f, key, inside := strings.Cut(strings.TrimSuffix(step, "]"), "[")
+		if w := o.where(f); w.IsValid() {
+			at = w
+		}
+		if o = o.get(f); o != nil && inside {
+			o = o.inside(key)
+		}
+		if o == nil {
+			break
+		}
+		if inside && o.at.IsValid() {
+			at = o.at
+		}
+	}
+	return at
 }
 
 // fail is an error about a field.

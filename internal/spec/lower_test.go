@@ -38,7 +38,7 @@ func TestWholeJob(t *testing.T) {
       Process(name = 'serve', cmdline = 'serve {{thermos.ports[http]}} {{thermos.ports[health]}} {{mesos.instance}} {{thermos.task_id}} {{mesos.hostname}}',
         daemon = True, logger = Logger(destination = 'both', mode = 'rotate')),
       Process(name = 'tidy', cmdline = 'tidy', final = True, logger = Logger(mode = 'rotate', rotate = RotatePolicy(log_size = 1*MB, backups = 1))),
-    ], constraints = order('fetch', 'serve'), max_failures = 0, max_concurrency = 2, finalization_wait = 10, user = 'nobody', pids_limit = 99,
+    ], constraints = order('fetch', 'serve'), max_failures = 0, max_concurrency = 2, finalization_wait = 10, user = 'www-data', pids_limit = 99,
     resources = Resources(cpu = '1.25', ram = 2*MB + 5, disk = 1*GB, gpu = 0.5, net = 1.5*Gbps),
     artifacts = [Artifact(uri = 'https://x/y.tgz', digest = 'sha256:' + '0a' * 32, path = 'app', extract = True, mode = '755')]),
   health_check_config = HealthCheckConfig(initial_interval_secs = 0.25, interval_secs = 2, timeout_secs = '1.5', max_consecutive_failures = 3, min_consecutive_successes = 2,
@@ -69,7 +69,7 @@ func TestWholeJob(t *testing.T) {
 			},
 			Order:     [][]string{{"fetch", "serve"}},
 			Resources: unit.Resources{CPU: 1250, RAM: 2 * unit.MiB, Disk: 1 << 30, GPU: 500, Net: 1_500_000_000},
-			Ports:     []string{"health", "http"}, MaxConcurrency: 2, FinalizationWait: 10, User: "nobody", PidsLimit: 99,
+			Ports:     []string{"health", "http"}, MaxConcurrency: 2, FinalizationWait: 10, User: "www-data", PidsLimit: 99,
 			Artifacts: []job.Artifact{{URI: "https://x/y.tgz", Digest: "sha256:" + strings.Repeat("0a", 32), Path: "app", Extract: true, Mode: 0o755}},
 		},
 		Health: &job.Health{

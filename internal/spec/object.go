@@ -2,6 +2,7 @@ package spec
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/covey-platform/covey/internal/spec/pyx"
@@ -49,6 +50,20 @@ func (o *object) isSimple() bool { return o.typ.kind <= kEnum }
 func (o *object) get(name string) *object {
 	if i, ok := o.typ.index[name]; ok {
 		return o.data[i].o
+	}
+	return nil
+}
+
+// inside returns the item of a list by its number, or the value of a map by
+// its key; nil when there is none.
+func (o *object) inside(key string) *object {
+	if n, err := strconv.Atoi(key); err == nil && n >= 0 && n < len(o.items) {
+		return o.items[n]
+	}
+	for _, p := range o.pairs {
+		if p.key.val == key {
+			return p.val
+		}
 	}
 	return nil
 }

@@ -6,7 +6,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/name"
+	"github.com/covey-platform/covey/internal/spec/pyx"
 )
 
 // portSet holds the named ports of a job: what each name stands for after the
@@ -35,17 +37,20 @@ func (l *lowering) checkPorts() error {
 			return err
 		}
 	}
-	found := map[string]bool{}
-	for _, to := range l.ports.alias {
-		found[to] = true
+	found := map[string]portUse{}
+	for _, n := range slices.Sorted(maps.Keys(l.ports.alias)) {
+		l.note(found, l.ports.alias[n], "announce.portmap", l.j.get("announce").where("portmap"))
 	}
 	if err := l.referenced(l.j, "", found); err != nil {
 		return err
 	}
-	for n := range found {
-		if to, static := l.ports.meaning(n); !static && !slices.Contains(l.ports.dynamic, to) {
-			l.ports.dynamic = append(l.ports.dynamic, to)
+	byUse := slices.SortedFunc(maps.Keys(found), func(a, b string) int { return found[a].n - found[b].n })
+	for i, n := range byUse {
+		if i >= job.MaxPorts {
+			u := found[n]
+			return fail(u.path, u.at, "names the port %s, and others name %d ports before it; a task has at most %d", n, i, job.MaxPorts)
 		}
+		l.ports.dynamic = append(l.ports.dynamic, n)
 	}
 	slices.Sort(l.ports.dynamic)
 	for _, n := range l.ports.dynamic {
@@ -59,19 +64,15 @@ func (l *lowering) checkPorts() error {
 // checkAsked refuses a health check of a port that no process is told of:
 // nobody would answer there.
 func (l *lowering) checkAsked() error {
-	told, asked := map[string]bool{}, map[string]bool{}
-	for f, into := range map[string]map[string]bool{"task": told, "health_check_config": asked} {
+	told, asked := map[string]portUse{}, map[string]portUse{}
+	for f, into := range map[string]map[string]portUse{"task": told, "health_check_config": asked} {
 		if o := l.j.get(f); o != nil {
 			if err := l.referenced(o, f, into); err != nil {
 				return err
 			}
 		}
 	}
-	for _, n := range slices.Sorted(maps.Keys(told)) {
-		if to, static := l.ports.meaning(n); !static && !slices.Contains(l.ports.served, to) {
-			l.ports.served = append(l.ports.served, to)
-		}
-	}
+	l.ports.served = slices.Sorted(maps.Keys(told))
 	for _, n := range slices.Sorted(maps.Keys(asked)) {
 		if err := l.serves(n); err != nil {
 			return err
@@ -143,8 +144,24 @@ func (l *lowering) dedicated() bool {
 	return false
 }
 
+// A portUse is where a port is named first, and as the how manieth.
+type portUse struct {
+	path string
+	at   pyx.Pos
+	n    int
+}
+
+// note adds what a name stands for to the ports that must be found, unless it
+// is there, or is a number.
+func (l *lowering) note(found map[string]portUse, n, path string, at pyx.Pos) {
+	to, static := l.ports.meaning(n)
+	if _, again := found[to]; !again && !static {
+		found[to] = portUse{path, at, len(found)}
+	}
+}
+
 // referenced collects the ports that the templates of an object name.
-func (l *lowering) referenced(o *object, path string, found map[string]bool) error {
+func (l *lowering) referenced(o *object, path string, found map[string]portUse) error {
 	switch o.typ.kind {
 	case kStruct:
 		for i, s := range o.data {
@@ -181,7 +198,7 @@ func (l *lowering) referenced(o *object, path string, found map[string]bool) err
 				if err := name.Valid("port", n); err != nil {
 					return fail(path, o.at, "names a port that is wrong: %s", err)
 				}
-				found[n] = true
+				l.note(found, n, path, o.at)
 			}
 		}
 	}
