@@ -90,14 +90,16 @@ func NewLife(s LifeSpec) (*Life, error) {
 		graph:     newGraph(s.Task),
 		until:     s.Until,
 	}
-	if h := s.Health; h != nil && (h.HTTP == nil || s.Ports[h.HTTP.Port] != 0) {
+	if h := s.Health; h != nil && (h.HTTP == nil || job.PortOf(s.Ports, h.HTTP.Port) != 0) {
 		if err := validHealth(h); err != nil {
 			return nil, err
 		}
 		l.health = newHealth(h)
 	}
-	if c := s.Lifecycle; c != nil && s.Ports[c.Port] != 0 {
-		l.lifecycle, l.port = c, s.Ports[c.Port]
+	if c := s.Lifecycle; c != nil {
+		if p := job.PortOf(s.Ports, c.Port); p != 0 {
+			l.lifecycle, l.port = c, p
+		}
 	}
 	return l, nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"strconv"
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/unit"
@@ -124,7 +125,7 @@ type Health struct {
 
 // An HTTPCheck asks the port named health.
 type HTTPCheck struct {
-	Port         string `json:"port"` // name of the port
+	Port         string `json:"port"` // name of the port, or the number of a static one
 	Endpoint     string `json:"endpoint"`
 	Response     string `json:"expected_response"`      // compared without case; empty: not compared
 	ResponseCode int32  `json:"expected_response_code"` // 0: not compared
@@ -161,6 +162,20 @@ type Update struct {
 	Rollback       bool    `json:"rollback_on_failure"`
 	PulseIntervalS int32   `json:"pulse_interval_secs,omitzero"`
 	SLAAware       bool    `json:"sla_aware,omitzero"`
+}
+
+// PortOf returns the port of its machine that a task is asked at by a health
+// check or a lifecycle: one of its own by name, or the one that a static port
+// map fixed, such as "80". 0: nobody is asked.
+func PortOf(own map[string]uint16, name string) uint16 {
+	if p := own[name]; p != 0 {
+		return p
+	}
+	p, err := strconv.ParseUint(name, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(p)
 }
 
 // A Hash is the SHA-256 of a config's canonical form.

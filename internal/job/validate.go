@@ -217,7 +217,7 @@ func (j Job) checkHealth() error {
 	switch {
 	case (h.HTTP == nil) == (h.Shell == nil):
 		return bad("health_check_config", "its health check has both or neither of http and shell; want one")
-	case h.HTTP != nil && !slices.Contains(j.Config.Task.Ports, h.HTTP.Port):
+	case h.HTTP != nil && !slices.Contains(j.Config.Task.Ports, h.HTTP.Port) && PortOf(nil, h.HTTP.Port) == 0:
 		return bad("health_check_config", "its health check asks port %q, which the task does not name", h.HTTP.Port)
 	case h.EveryMilli < 1 || h.TimeoutMilli < 1 || h.InitialMilli < 0 || max(h.EveryMilli, h.TimeoutMilli, h.InitialMilli) > maxSeconds*1000:
 		return bad("health_check_config", "its health check has a time that is not positive or beyond a year")

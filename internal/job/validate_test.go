@@ -31,6 +31,11 @@ func TestValidate(t *testing.T) {
 	if err := good().Validate(); err != nil {
 		t.Fatal(err)
 	}
+	static := good()
+	static.Config.Health.HTTP.Port = "8080" // of a static port map
+	if err := static.Validate(); err != nil {
+		t.Errorf("a health check of a static port: %v", err)
+	}
 	for name, c := range map[string]struct {
 		spoil func(*Job)
 		want  string // in the error
@@ -80,6 +85,7 @@ func TestValidate(t *testing.T) {
 		"two checks":       {func(j *Job) { j.Config.Health.Shell = &ShellCheck{"true"} }, "both or neither"},
 		"no check":         {func(j *Job) { j.Config.Health.HTTP = nil }, "both or neither"},
 		"health port":      {func(j *Job) { j.Config.Health.HTTP.Port = "no" }, "no"},
+		"no such port":     {func(j *Job) { j.Config.Health.HTTP.Port = "65536" }, "65536"},
 		"health interval":  {func(j *Job) { j.Config.Health.EveryMilli = 0 }, "time"},
 		"health failures":  {func(j *Job) { j.Config.Health.MaxFailures = -1 }, "negative"},
 		"partition":        {func(j *Job) { j.Config.Partition.DelayS = 1 << 60 }, "partition"},
@@ -91,8 +97,7 @@ func TestValidate(t *testing.T) {
 		err := j.Validate()
 		if err == nil || fault.Of(err) != fault.Invalid || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; want kind invalid and %q", name, err, c.want)
-		}
-		if strings.Contains(err.Error(), string(j.Key)) && name != "key" {
+		} else if strings.Contains(err.Error(), string(j.Key)) && name != "key" {
 			t.Errorf("%s: %v names the job; whoever reports it knows its cluster too", name, err)
 		}
 	}

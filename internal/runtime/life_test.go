@@ -3,11 +3,13 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -212,17 +214,26 @@ func freePort(t *testing.T) uint16 {
 }
 
 func TestHTTPHealthAndLifecycle(t *testing.T) {
+	port := freePort(t)
+	static := strconv.Itoa(int(port))
+	t.Run("named", func(t *testing.T) { healthAndLifecycle(t, "health", python, map[string]uint16{"health": port}) })
+	t.Run("static", func(t *testing.T) {
+		healthAndLifecycle(t, static, strings.ReplaceAll(python, "{{thermos.ports[health]}}", static), nil)
+	})
+}
+
+func healthAndLifecycle(t *testing.T, asked, cmdline string, ports map[string]uint16) {
+	t.Helper()
 	needRoot(t)
 	needPython(t)
 	w := newWorld(t)
-	s := w.spec(python)
-	s.Ports = map[string]uint16{"health": freePort(t)}
-	s.Config.Task.Ports = []string{"health"}
+	s := w.spec(cmdline)
+	s.Ports, s.Config.Task.Ports = ports, slices.Collect(maps.Keys(ports))
 	s.Config.Health = &job.Health{
-		HTTP:         &job.HTTPCheck{Port: "health", Endpoint: "/health", Response: "ok"},
+		HTTP:         &job.HTTPCheck{Port: asked, Endpoint: "/health", Response: "ok"},
 		InitialMilli: 15_000, EveryMilli: 50, TimeoutMilli: 1000, MinSuccesses: 1, MaxFailures: 2,
 	}
-	s.Config.Lifecycle = &job.HTTPLifecycle{Port: "health", Graceful: "/quitquitquit", GracefulWaitS: 0, Shutdown: "/abortabortabort", ShutdownWaitS: 5}
+	s.Config.Lifecycle = &job.HTTPLifecycle{Port: asked, Graceful: "/quitquitquit", GracefulWaitS: 0, Shutdown: "/abortabortabort", ShutdownWaitS: 5}
 	id := w.start(s)
 	sick := w.wait(id, "started", func(s Status) bool { return len(s.Processes) > 0 && s.Processes[0].Live })
 	if sick.State != task.Starting {

@@ -41,7 +41,7 @@ func (s *supervisor) probe(a agent.Probe) {
 	var err error
 	switch {
 	case h != nil && h.HTTP != nil:
-		err = probeHTTP(ctx, s.rec.Ports[h.HTTP.Port], *h.HTTP)
+		err = probeHTTP(ctx, job.PortOf(s.rec.Ports, h.HTTP.Port), *h.HTTP)
 	case h != nil && h.Shell != nil:
 		err = s.probeShell(ctx, a)
 	}
