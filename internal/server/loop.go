@@ -15,6 +15,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/rpc"
 	"github.com/covey-platform/covey/internal/state"
+	"github.com/covey-platform/covey/internal/store"
 	"github.com/covey-platform/covey/internal/unit"
 	"github.com/covey-platform/covey/internal/wall"
 )
@@ -36,6 +37,8 @@ const (
 type clusterStore interface {
 	state.Store
 	state.Lease
+	// Size returns the room that it takes; see [store.SQLite.Size].
+	Size(ctx context.Context) (store.Size, error)
 }
 
 // input is something for the next turn. done is called once: with what became

@@ -84,7 +84,7 @@ func serve(ctx context.Context, cfg Config, company *store.Company, b backend, l
 		return head, nil
 	}
 	st.watch(b.View)
-	st.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	st.registry.MustRegister(room{b.store.Size}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	admin, err := adminSocket(ctx, filepath.Join(cfg.DataDir, "admin.sock"))
 	if err != nil {
 		return err
