@@ -52,6 +52,7 @@ func TestDev(t *testing.T) {
 	key := w.create("first", service(2))
 	t.Logf("job create --wait of two instances took %v", time.Since(began).Round(time.Millisecond))
 
+	t.Run("metrics", func(t *testing.T) { metrics(w.on(t)) })
 	t.Run("status", func(t *testing.T) {
 		w := w.on(t)
 		v := w.status(key)
@@ -158,6 +159,39 @@ func look(w *world, key string) {
 	w.json(&show, "machine", "show", "m1")
 	if show.Machine.ID != "m1" || len(show.Machine.Limits) != 0 {
 		t.Errorf("machine show: got %+v; want m1 with every guarantee", show)
+	}
+}
+
+// metrics are for who has a token, and count what there is.
+func metrics(w *world) {
+	t := w.t
+	if code, _ := get(t, w.url+"/metrics"); code != http.StatusUnauthorized {
+		t.Errorf("without a token: %d; want %d", code, http.StatusUnauthorized)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(readString(filepath.Join(w.data, "token"))))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s, %v: %s", resp.Status, err, body)
+	}
+	for _, want := range []string{"covey_tasks 2", "covey_machines_up 2", "covey_store_waiting_rows "} {
+		if !strings.Contains(string(body), "\n"+want) {
+			t.Errorf("no %q in %s", want, body)
+		}
+	}
+	for _, name := range []string{"covey_store_bytes", "covey_store_free_bytes"} {
+		_, rest, _ := strings.Cut(string(body), "\n"+name+" ")
+		if value, _, _ := strings.Cut(rest, "\n"); value == "" || value[0] < '1' || value[0] > '9' {
+			t.Errorf("%s is %q; want above 0", name, value)
+		}
 	}
 }
 
