@@ -39,6 +39,7 @@ func inspectTable(w io.Writer, v jobJSON, j job.Job) {
 		{"instances", v.Instances},
 		{"kind", kind},
 		{"tier", c.Tier},
+		{"placement", c.Placement},
 		{"contact", c.Contact},
 		{"resources", c.Task.Resources.String()},
 		{"ports", strings.Join(c.Task.Ports, ", ")},

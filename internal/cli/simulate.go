@@ -60,6 +60,9 @@ the columns:
   machines  id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,gen
   jobs      id,prio,prod,count,cpu_milli,mem_mib,gpu,net_mbps,gen,max_per_host
 
+and, if you like, disk_mib; for jobs also placement (best-fit or spread),
+arrive_s and run_s.
+
 With --state it begins with a copy of a live cluster. --kill, --remove, --add
 and --grow say what would become of either if it changed.`,
 		Example: `  covey simulate --machines examples/simulate/machines.csv --jobs examples/simulate/jobs.csv

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
+	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -263,8 +264,9 @@ func (a *app) taskExplain() *cobra.Command {
 				All    int32        `json:"machines,omitempty"` // of the cluster now
 				May    int32        `json:"allowed,omitempty"`  // that may run it
 				Room   int32        `json:"room,omitempty"`     // that would take one more
+				Place  string       `json:"placement,omitempty"`
 				Scores []scoreJSON  `json:"scores,omitempty"`
-			}{r.GetTaskId(), r.GetStatus(), r.GetText(), nil, []eventJSON{}, r.GetMachines(), r.GetAllowed(), r.GetRoom(), scoresOf(r.GetScores())}
+			}{r.GetTaskId(), r.GetStatus(), r.GetText(), nil, []eventJSON{}, r.GetMachines(), r.GetAllowed(), r.GetRoom(), r.GetPlacement(), scoresOf(r.GetScores())}
 			if x := r.GetWaits(); x != nil {
 				e := explainOf(x)
 				v.Why = &e
@@ -277,17 +279,20 @@ func (a *app) taskExplain() *cobra.Command {
 	}
 }
 
-// scoreJSON is how well a task fits on a machine; the least score fits best.
+// scoreJSON is how well a task fits on a machine; the least score fits best. For
+// a job that spreads it is the greatest, of the machines with the fewest tasks of it.
 type scoreJSON struct {
 	Machine string `json:"machine"`
 	Score   string `json:"score"`
-	Last    bool   `json:"last"` // maintenance is scheduled: all others come first
+	Tasks   int32  `json:"tasks,omitempty"` // others of the job that are there, if it spreads
+	Last    bool   `json:"last"`            // maintenance is scheduled: those without come first
+	GPUs    bool   `json:"gpus,omitempty"`  // it has GPUs, which the task does not want: those without come first
 	Here    bool   `json:"here"`
 }
 
 func scoresOf(list []*pb.MachineScore) (out []scoreJSON) {
 	for _, x := range list {
-		out = append(out, scoreJSON{x.GetMachine(), thousandths(x.GetThousandths()), x.GetLast(), x.GetHere()})
+		out = append(out, scoreJSON{x.GetMachine(), thousandths(x.GetThousandths()), x.GetTasks(), x.GetLast(), x.GetGpus(), x.GetHere()})
 	}
 	return out
 }
@@ -295,25 +300,43 @@ func scoresOf(list []*pb.MachineScore) (out []scoreJSON) {
 func thousandths(n int64) string { return fmt.Sprintf("%d.%03d", n/1000, n%1000) }
 
 // scoreTable shows where a task would go if it were placed now, best first.
-func scoreTable(w io.Writer, list []*pb.MachineScore) {
+func scoreTable(w io.Writer, list []*pb.MachineScore, placement string) {
 	if len(list) == 0 {
 		return
 	}
 	_, _ = fmt.Fprintln(w, "placed now, it would go to the first of these: score = what is free, each measure as a part of the largest machine's, summed")
+	spreads := placement == job.Spread
+	if spreads {
+		_, _ = fmt.Fprintln(w, "its job spreads: machines with the fewest tasks of it come first, and of these the greatest score")
+	}
 	var rows [][]string
 	for _, x := range list {
-		note := ""
-		switch {
-		case x.GetHere() && x.GetLast():
-			note = "it is here; maintenance is scheduled"
-		case x.GetHere():
-			note = "it is here"
-		case x.GetLast():
-			note = "maintenance is scheduled"
+		row := []string{x.GetMachine(), thousandths(x.GetThousandths())}
+		if spreads {
+			row = append(row, fmt.Sprint(x.GetTasks()))
 		}
-		rows = append(rows, []string{x.GetMachine(), thousandths(x.GetThousandths()), note})
+		rows = append(rows, append(row, noteOf(x)))
 	}
-	table(w, []string{"MACHINE", "SCORE", "NOTE"}, rows)
+	head := []string{"MACHINE", "SCORE", "NOTE"}
+	if spreads {
+		head = []string{"MACHINE", "SCORE", "OTHER TASKS", "NOTE"}
+	}
+	table(w, head, rows)
+}
+
+// noteOf says what else there is to a score.
+func noteOf(x *pb.MachineScore) string {
+	var notes []string
+	if x.GetHere() {
+		notes = append(notes, "it is here")
+	}
+	if x.GetLast() {
+		notes = append(notes, "maintenance is scheduled")
+	}
+	if x.GetGpus() {
+		notes = append(notes, "it has GPUs")
+	}
+	return strings.Join(notes, "; ")
 }
 
 func explainTaskTable(w io.Writer, r *pb.ExplainTaskResponse) {
@@ -340,7 +363,7 @@ func explainTaskTable(w io.Writer, r *pb.ExplainTaskResponse) {
 	if n := r.GetMachines(); n > 0 {
 		_, _ = fmt.Fprintf(w, "now %d of %s may run it, and %d would take one more like it\n", r.GetAllowed(), many(int(n), "machine"), r.GetRoom())
 	}
-	scoreTable(w, r.GetScores())
+	scoreTable(w, r.GetScores(), r.GetPlacement())
 	if x := r.GetWaits(); x != nil {
 		explainRows(w, x)
 	}

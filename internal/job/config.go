@@ -24,6 +24,12 @@ const (
 	Revocable   = "revocable"   // runs on oversubscribed capacity
 )
 
+// Placements: which of the machines that fit a job's tasks go to.
+const (
+	BestFit = "best-fit" // the one with the least left over; a config says so by leaving it out
+	Spread  = "spread"   // the one with the fewest tasks of the job, then the one with the most left over
+)
+
 // A Config is what one task of a job runs. It is immutable and stored once
 // under its [Config.Hash]; two jobs of equal configs share it.
 //
@@ -36,6 +42,7 @@ type Config struct {
 	Priority        int32          `json:"priority,omitzero"`
 	MaxTaskFailures int32          `json:"max_task_failures"` // ad hoc jobs: give up after so many; -1 is never
 	Exclusive       bool           `json:"exclusive,omitzero"`
+	Placement       string         `json:"placement,omitzero"` // [Spread]; empty: best fit
 	Contact         string         `json:"contact,omitzero"`
 	Metadata        []Metadata     `json:"metadata,omitzero"`
 	Constraints     []Constraint   `json:"constraints,omitzero"`

@@ -56,6 +56,9 @@ func (j Job) Validate() error {
 	if c.Tier != Preferred && c.Tier != Preemptible && c.Tier != Revocable {
 		return bad("tier", "tier %.40q is not known; want preferred, preemptible or revocable", c.Tier)
 	}
+	if c.Placement != "" && c.Placement != Spread {
+		return bad("placement", "placement %.40q is not known; want spread, or nothing for best fit", c.Placement)
+	}
 	if c.MaxTaskFailures < -1 || c.MaxTaskFailures == 0 {
 		return bad("max_task_failures", "max_task_failures is %d; want 1 or more, or -1 for ever", c.MaxTaskFailures)
 	}

@@ -47,6 +47,7 @@ func TestValidate(t *testing.T) {
 		"negative instance": {func(j *Job) { j.Instances = Ranges{{-1, 1}} }, "instances"},
 		"backwards":         {func(j *Job) { j.Instances = Ranges{{0, 9}, {5, 3}} }, "not in order"},
 		"instances twice":   {func(j *Job) { j.Instances = Ranges{{0, 4}, {3, 9}} }, "twice"},
+		"placement":         {func(j *Job) { j.Config.Placement = "spreed" }, "spreed"},
 		"tier":              {func(j *Job) { j.Config.Tier = "gold" }, "gold"},
 		"failures 0":        {func(j *Job) { j.Config.MaxTaskFailures = 0 }, "max_task_failures"},
 		"failures -2":       {func(j *Job) { j.Config.MaxTaskFailures = -2 }, "max_task_failures"},

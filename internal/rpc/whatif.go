@@ -169,7 +169,11 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 		}
 		resp.Machines, resp.Allowed, resp.Room = count(a.Machines), count(a.Allowed), count(a.Room)
 		for _, x := range a.Scores {
-			resp.Scores = append(resp.Scores, &pb.MachineScore{Machine: string(x.Machine), Thousandths: x.Thousandths, Last: x.Last, Here: x.Here})
+			resp.Scores = append(resp.Scores, &pb.MachineScore{Machine: string(x.Machine), Thousandths: x.Thousandths, Last: x.Last, Here: x.Here, Tasks: x.Tasks, Gpus: x.GPUs})
+		}
+		resp.Placement = job.BestFit
+		if a.Spread {
+			resp.Placement = job.Spread
 		}
 	}
 	all, truncated, err := s.lastEvents(ctx, v.Snapshot, eventFilter{key: key, instance: t.ID.Instance, attempt: t.ID.Attempt, limit: maxSteps})

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -20,6 +21,7 @@ type Alternatives struct {
 	// placed now: the first would get it. None for a task with a GPU, which goes
 	// where the least of the GPUs comes to waste.
 	Scores []Score
+	Spread bool // its job spreads: fewer tasks of it come first, then the greater score
 }
 
 // A Score says how well a task fits on a machine: the least is the best fit.
@@ -28,8 +30,10 @@ type Score struct {
 	// What is free there, each measure in thousandths of the largest machine's,
 	// summed.
 	Thousandths int64
-	Last        bool // maintenance is scheduled: all others come first
-	Here        bool // the task is on it, and what it has counts as free
+	Tasks       int32 // others of its job that are there, if it spreads
+	Last        bool  // maintenance is scheduled: those without come first
+	GPUs        bool  // it has GPUs: those without come first; among those with, what of them comes to waste decides
+	Here        bool  // the task is on it, and what it has counts as free
 }
 
 // Elsewhere counts the machines on which a live task could be and scores the
@@ -64,18 +68,41 @@ func Elsewhere(s *state.Snapshot, id task.ID, scores int) (Alternatives, error) 
 			if here {
 				free = free.Add(t.Resources)
 			}
-			fits = append(fits, fit{row.ID, treeOf(row.Machine), leftover(free, v.largest), here})
+			f := fit{machine: row.ID, tree: treeOf(row.Machine), gpus: row.Allocatable().GPU > 0, left: leftover(free, v.largest), here: here}
+			if a.Spread = v.shape.spreadsOut(); a.Spread {
+				f.own, f.rank = h.tasksOf(id.Job, here), -f.left
+			} else {
+				f.rank = f.left
+			}
+			fits = append(fits, f)
 		}
 	}
 	a.Scores = scored(fits, scores)
 	return a, nil
 }
 
+// tasksOf counts the tasks of a job on a host, less one that is known to be there.
+func (h *host) tasksOf(k job.Key, less bool) int32 {
+	n := int32(0)
+	for _, on := range h.jobs {
+		if on == k {
+			n++
+		}
+	}
+	if less {
+		n--
+	}
+	return n
+}
+
 // A fit is a machine that would take a task.
 type fit struct {
 	machine machine.ID
 	tree    int8
+	gpus    bool
+	own     int32
 	left    int64
+	rank    int64 // left, or the less the more is left
 	here    bool
 }
 
@@ -83,12 +110,23 @@ type fit struct {
 // of at most so many of them, and of the one where the task is.
 func scored(fits []fit, most int) (out []Score) {
 	slices.SortFunc(fits, func(a, b fit) int {
-		return cmp.Or(cmp.Compare(a.tree, b.tree), cmp.Compare(a.left, b.left), cmp.Compare(a.machine, b.machine))
+		return cmp.Or(cmp.Compare(a.tree, b.tree), compareBool(a.gpus, b.gpus), cmp.Compare(a.own, b.own), cmp.Compare(a.rank, b.rank), cmp.Compare(a.machine, b.machine))
 	})
 	for i, f := range fits {
 		if i < most || f.here {
-			out = append(out, Score{Machine: f.machine, Thousandths: f.left * 1000 / scale, Last: f.tree == lastly, Here: f.here})
+			out = append(out, Score{Machine: f.machine, Thousandths: f.left * 1000 / scale, Tasks: f.own, Last: f.tree == lastly, GPUs: f.gpus, Here: f.here})
 		}
 	}
 	return out
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
 }

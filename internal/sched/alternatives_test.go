@@ -56,6 +56,7 @@ func TestScores(t *testing.T) {
 			id := machine.ID(fmt.Sprintf("m%d", i))
 			w.add(id, unit.Resources{
 				CPU: rapid.Int64Range(500, 4000).Draw(rt, "cpu"), RAM: rapid.Int64Range(1, 8).Draw(rt, "ram") * unit.MiB, Disk: rapid.Int64Range(1, 8).Draw(rt, "disk") * unit.MiB,
+				GPU: 1000 * int64(i/7), // of one machine: among several, other things than the score decide
 			})
 			if rapid.IntRange(0, 3).Draw(rt, "maintenance") == 0 {
 				w.edit(id, func(m *machine.Machine) { m.Mode = machine.Scheduled })
@@ -63,14 +64,17 @@ func TestScores(t *testing.T) {
 		}
 		for i := range rapid.IntRange(1, 12).Draw(rt, "jobs") {
 			k := job.Key(fmt.Sprintf("x/prod/j%d", i))
-			w.submit(k, 1, asks(unit.Resources{CPU: rapid.Int64Range(1, 2000).Draw(rt, "needs"), RAM: rapid.Int64Range(0, 2).Draw(rt, "needs ram") * unit.MiB}, 0))
+			c := asks(unit.Resources{CPU: rapid.Int64Range(1, 2000).Draw(rt, "needs"), RAM: rapid.Int64Range(0, 2).Draw(rt, "needs ram") * unit.MiB}, 0)
+			c.Placement = rapid.SampledFrom([]string{"", job.Spread}).Draw(rt, "placement")
+			last := rapid.Int32Range(0, 4).Draw(rt, "instances before")
+			w.submit(k, last+1, c)
 			w.plan()
-			at := w.where(k, 0)
+			at := w.where(k, last)
 			if at == "" {
 				continue
 			}
 			most := rapid.IntRange(1, 4).Draw(rt, "scores")
-			got, err := Elsewhere(w.s, w.id(k, 0), most)
+			got, err := Elsewhere(w.s, w.id(k, last), most)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -86,9 +90,9 @@ func TestScores(t *testing.T) {
 func TestScoresKeepHere(t *testing.T) {
 	var fits []fit
 	for i, id := range []machine.ID{"a", "b", "c", "d"} {
-		fits = append(fits, fit{id, preferred, int64(4-i) * scale, id == "a"})
+		fits = append(fits, fit{machine: id, tree: preferred, left: int64(4-i) * scale, rank: int64(4 - i), here: id == "a"})
 	}
-	fits = append(fits, fit{"e", lastly, 0, false})
+	fits = append(fits, fit{machine: "e", tree: lastly})
 	want := []Score{{Machine: "d", Thousandths: 1000}, {Machine: "c", Thousandths: 2000}, {Machine: "a", Thousandths: 4000, Here: true}}
 	if d := cmp.Diff(want, scored(fits, 2)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

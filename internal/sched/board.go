@@ -23,6 +23,7 @@ type board struct {
 // A rung is a machine's place on a board. It holds while the machine is as it was.
 type rung struct {
 	tree int8
+	own  int32 // tasks of the job there, if it spreads them
 	cost int64 // steps of what it would waste
 	rest int64 // thousandths of its GPUs left then
 	id   machine.ID
@@ -34,6 +35,8 @@ func (a *rung) before(b *rung) bool {
 	switch {
 	case a.tree != b.tree:
 		return a.tree < b.tree
+	case a.own != b.own:
+		return a.own < b.own
 	case a.cost != b.cost:
 		return a.cost < b.cost
 	case a.rest != b.rest:
@@ -137,6 +140,9 @@ func (x *Index) rung(n int32, g *group, looked *int) (rung, bool) {
 	}
 	r := rung{tree: h.attach - trees, id: h.row.ID, slot: n, at: h.at}
 	r.cost, r.rest, _ = x.spoil(n, g.shape)
+	if g.shape.spreadsOut() {
+		r.own = x.ofOwn(g, n)
+	}
 	if x.policy == FGD {
 		r.rest = 0 // the paper's ties go to the smallest name
 	}

@@ -120,13 +120,13 @@ func (p *planner) spared(g *group) uint64 {
 	return bits
 }
 
-// sparing returns the best host of a board in a tree that is none of the
+// sparing returns the best host with GPUs in a tree that is none of the
 // claims' in bits, 0 if there is none.
-func (p *planner) sparing(g *group, b *board, tree int8, avoid int32, bits uint64) int32 {
+func (p *planner) sparing(g *group, tree int8, avoid int32, bits uint64) int32 {
 	k := sparingKey{g, bits}
 	own, ok := p.sparings[k]
 	if !ok {
-		own = &board{heap: slices.Clone(b.heap), seen: b.seen, taste: b.taste}
+		own = p.ownBoard(g)
 		p.sparings[k] = own
 	}
 	p.x.catchUpBoard(own, g, &p.waits.Looked)

@@ -19,6 +19,7 @@ type shape struct {
 	prio int32
 
 	exclusive bool
+	placement string
 	need      unit.Resources
 	room      chart // where need may fit
 	ports     int
@@ -31,6 +32,7 @@ type shape struct {
 func shapeOf(k job.Key, c *job.Config) *shape {
 	w := &shape{role: k.Role(), tier: tierRank(c.Tier), prio: c.Priority, need: c.Task.Resources, ports: len(c.Task.Ports)}
 	w.room, w.exclusive = chartFrom(w.need), c.Exclusive
+	w.placement = c.Placement
 	for _, con := range c.Constraints {
 		switch {
 		case con.Limit > 0:

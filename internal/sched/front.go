@@ -64,13 +64,16 @@ type search struct {
 	group  *group
 	limits bool  // holds hosts to the group's limits as well
 	avoid  int32 // never found
+	spread bool  // finds only hosts with so many tasks of the group's job
+	own    int32 // so many
 	looked *int
 }
 
 func (q search) takes(n int32) bool {
 	*q.looked++
 	h, g := &q.x.hosts[n], q.group
-	return g.class.allowed[n] && h.fits(g.shape) && (!q.limits || g.moving.passes(&h.row.Machine))
+	return g.class.allowed[n] && h.fits(g.shape) && (!q.limits || g.moving.passes(&h.row.Machine)) &&
+		(!q.spread || q.x.ofOwn(g, n) == q.own)
 }
 
 // first returns the first host below root, from a mark on, that takes the

@@ -44,6 +44,9 @@ func made(n int, seed uint64) (machines []machine.Machine, jobs []job.Job) {
 			c.Constraints = append(c.Constraints, most("rack", 3))
 		}
 		c.Priority = int32(r.IntN(5))
+		if r.IntN(4) == 0 {
+			c.Placement = job.Spread
+		}
 		jobs = append(jobs, job.Job{Key: job.NewKey("r", "prod", "j"+strconv.Itoa(i)), Instances: job.FirstN(20 + r.Int32N(40)), Config: c})
 	}
 	return machines, jobs

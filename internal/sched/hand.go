@@ -28,7 +28,7 @@ func (p *planner) again(g *group, avoid int32) bool {
 func (p *planner) keep(n int32, g *group) {
 	found := p.hand.slot == n || p.hand.next == n && p.hand.avoid == 0
 	p.hand.next = 0
-	if found && p.x.policy != Spread && len(g.shape.spreads)+len(g.shape.nears) == 0 {
+	if found && p.x.policy != Spread && !g.shape.spreadsOut() && len(g.shape.spreads)+len(g.shape.nears) == 0 {
 		p.hand.slot, p.hand.group = n, g
 		return
 	}

@@ -89,7 +89,7 @@ func (a waiter) compare(b waiter) int {
 // A tally counts the tasks of a job on machines by the values of attributes.
 type tally struct {
 	groups int
-	by     map[string]map[string]int32 // attribute, value
+	by     map[string]map[string]int32 // attribute, or onMachine; value
 }
 
 // NewIndex works an index out from s alone.
@@ -385,12 +385,20 @@ func (y *tally) add(m *machine.Machine, by int32) {
 }
 
 func addValues(n map[string]int32, m *machine.Machine, attribute string, by int32) {
+	if attribute == onMachine {
+		addTo(n, string(m.ID), by)
+		return
+	}
 	for i, a := range m.Attributes {
 		if a.Name != attribute || i > 0 && m.Attributes[i-1] == a {
 			continue
 		}
-		if n[a.Value] += by; n[a.Value] == 0 {
-			delete(n, a.Value)
-		}
+		addTo(n, a.Value, by)
+	}
+}
+
+func addTo(n map[string]int32, value string, by int32) {
+	if n[value] += by; n[value] == 0 {
+		delete(n, value)
 	}
 }

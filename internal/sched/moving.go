@@ -10,7 +10,8 @@ import (
 )
 
 // A moving is what rules machines out for a group by where tasks are at the
-// moment: limits and spread count the job's own, affinity those of another.
+// moment: limits and spread count the job's own, affinity those of another. A
+// job that spreads its tasks ranks the others by it.
 type moving struct {
 	shape *shape
 	own   *tally
@@ -77,11 +78,15 @@ func anyOf(by map[string]int32, m *machine.Machine, attribute string) bool {
 
 // movingOf makes what a shape needs of the tallies, nil if nothing.
 func (x *Index) movingOf(s *state.Snapshot, k job.Key, w *shape) *moving {
-	if len(w.limits)+len(w.spreads)+len(w.nears) == 0 {
+	if len(w.limits)+len(w.spreads)+len(w.nears) == 0 && !w.spreadsOut() {
 		return nil
 	}
 	v := &moving{shape: w, least: make([]least, len(w.spreads))}
-	v.own = x.tallyOf(s, k, slices.Concat(w.limits, w.spreads))
+	by := slices.Concat(w.limits, w.spreads)
+	if w.spreadsOut() {
+		by = append(by, job.Constraint{Attribute: onMachine})
+	}
+	v.own = x.tallyOf(s, k, by)
 	v.own.groups++
 	for _, c := range w.nears {
 		y := x.tallyOf(s, c.With, []job.Constraint{c})
@@ -202,6 +207,7 @@ func (p *planner) loosen(k job.Key, m *machine.Machine) {
 		}
 		if again {
 			delete(p.limited, g)
+			delete(p.leveled, g)
 			delete(p.boards, g)
 			p.freed[g] = true
 		}

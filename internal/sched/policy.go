@@ -47,18 +47,17 @@ func (p *planner) bestOnBoard(g *group, tree int8, avoid int32) int32 {
 	if len(p.x.withGPU) == 0 {
 		return 0
 	}
-	b := p.x.boardOf(g, &p.waits.Looked)
 	if bits := p.spared(g); bits != 0 {
-		if n := p.sparing(g, b, tree, avoid, bits); n != 0 {
+		if n := p.sparing(g, tree, avoid, bits); n != 0 {
 			return n
 		}
 	}
 	if g.moving == nil {
-		return b.top(p.x, tree, func(n int32) (ok, drop bool) { return n != avoid, false })
+		return p.x.boardOf(g, &p.waits.Looked).top(p.x, tree, func(n int32) (ok, drop bool) { return n != avoid, false })
 	}
 	own, ok := p.boards[g]
 	if !ok {
-		own = &board{heap: slices.Clone(b.heap), seen: b.seen, taste: b.taste}
+		own = p.ownBoard(g)
 		p.boards[g] = own
 	}
 	p.x.catchUpBoard(own, g, &p.waits.Looked)
@@ -66,6 +65,15 @@ func (p *planner) bestOnBoard(g *group, tree int8, avoid int32) int32 {
 		below := g.moving.passes(&p.x.hosts[n].row.Machine)
 		return below && n != avoid, !below
 	})
+}
+
+// ownBoard returns a board for this group and plan alone.
+func (p *planner) ownBoard(g *group) *board {
+	if g.shape.spreadsOut() {
+		return &board{} // it ranks by more than the need
+	}
+	b := p.x.boardOf(g, &p.waits.Looked)
+	return &board{heap: slices.Clone(b.heap), seen: b.seen, taste: b.taste}
 }
 
 // pickGPUs returns the numbers of the GPUs that a task of a shape gets on a host.

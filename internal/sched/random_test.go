@@ -54,6 +54,7 @@ func randomConfig(t *rapid.T) job.Config {
 	}
 	c.Tier = rapid.SampledFrom([]string{job.Preferred, job.Preemptible, job.Revocable}).Draw(t, "tier")
 	c.Priority = rapid.Int32Range(0, 2).Draw(t, "priority")
+	c.Placement = rapid.SampledFrom([]string{"", job.Spread}).Draw(t, "placement")
 	c.Constraints = rapid.SliceOfN(rapid.SampledFrom([]job.Constraint{
 		is("rack", "a"), is("rack", "a", "b"), not("rack", "a"), is("disk", "b"), not("disk", "a", "b"), is("host", "m1", "m2"),
 		{Attribute: "rack", Spread: 1},

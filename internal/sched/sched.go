@@ -104,6 +104,7 @@ type planner struct {
 	saved    map[int32]host           // hosts as they were, by slot
 	touched  []int32                  // the slots of saved, in order
 	limited  map[*group]*[trees]front // of groups with limits
+	leveled  map[*group]*[trees]level // of groups that spread
 	boards   map[*group]*board        // the same
 	watchers map[job.Key][]*group     // groups that a placement of the job may let go
 	freed    map[*group]bool          // those that it did
@@ -138,7 +139,7 @@ func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner
 	lim.Evictions = cmp.Or(lim.Evictions, defaultEvictions)
 	return &planner{
 		evicted: evicted{tasks: map[task.ID]bool{}},
-		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{},
+		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, leveled: map[*group]*[trees]level{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{},
 		claims: map[*class]*claim{}, sparings: map[sparingKey]*board{},
 	}
 }
@@ -208,8 +209,16 @@ func (p *planner) place(t *turn) bool {
 	if n == 0 {
 		return false
 	}
-	p.assign(row, g, n, "best fit of the machines that may run it")
+	p.assign(row, g, n, g.shape.why())
 	return true
+}
+
+// why says for what a machine was chosen.
+func (w *shape) why() string {
+	if w.spreadsOut() {
+		return "of the machines that may run it, the one with the fewest tasks of its job"
+	}
+	return "best fit of the machines that may run it"
 }
 
 // assign gives a place on a host to one task.
@@ -255,12 +264,11 @@ func (p *planner) best(g *group, avoid int32) int32 {
 		return p.hand.slot
 	}
 	p.drop()
+	p.know(g)
 	q := search{x: p.x, group: g, avoid: avoid, limits: g.moving != nil, looked: &p.waits.Looked}
-	fs := p.fronts(g)
 	for tree := range trees {
 		if g.shape.need.GPU <= 0 || !p.x.policy.boards() {
-			if n := q.next(&fs[tree], tree); n != 0 {
-				p.hand.next, p.hand.avoid = n, avoid
+			if n := p.inTree(g, q, tree); n != 0 {
 				return n
 			}
 		}
@@ -272,6 +280,28 @@ func (p *planner) best(g *group, avoid int32) int32 {
 		return avoid
 	}
 	return 0
+}
+
+// know begins to follow where tasks are that a group's machines depend on.
+func (p *planner) know(g *group) {
+	if g.moving == nil || p.known[g] {
+		return
+	}
+	p.known[g] = true
+	p.x.refresh(g)
+	p.watch(g)
+}
+
+// inTree returns the best of the hosts in a tree, 0 if none takes a task of g.
+func (p *planner) inTree(g *group, q search, tree int8) int32 {
+	if g.shape.spreadsOut() {
+		return p.emptiest(g, tree, q.avoid)
+	}
+	n := q.next(&p.fronts(g)[tree], tree)
+	if n != 0 {
+		p.hand.next, p.hand.avoid = n, q.avoid
+	}
+	return n
 }
 
 // fronts returns how far the search for machines for g has come. Fronts of
@@ -286,11 +316,6 @@ func (p *planner) fronts(g *group) *[trees]front {
 	own, ok := p.limited[g]
 	if ok {
 		return own
-	}
-	if !p.known[g] {
-		p.known[g] = true
-		p.x.refresh(g)
-		p.watch(g)
 	}
 	own = &[trees]front{}
 	q := search{x: p.x, group: g, looked: &p.waits.Looked}

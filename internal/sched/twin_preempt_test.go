@@ -236,6 +236,7 @@ func TestTwinPreempts(t *testing.T) {
 				}, rapid.IntRange(0, 4).Draw(rt, "ports"))
 				c.Tier = rapid.SampledFrom([]string{job.Preferred, job.Preemptible, job.Revocable}).Draw(rt, "tier")
 				c.Priority = rapid.Int32Range(0, 3).Draw(rt, "priority")
+				c.Placement = rapid.SampledFrom([]string{"", "", job.Spread}).Draw(rt, "placement")
 				switch rapid.IntRange(0, 7).Draw(rt, "limited") {
 				case 0:
 					c.Constraints = []job.Constraint{most("rack", rapid.Int32Range(1, 3).Draw(rt, "limit"))}

@@ -114,17 +114,18 @@ func (w *twin) on(m machine.ID) []state.Task {
 }
 
 // best ranks every machine that fits: the one failed on last, maintenance
-// last but that, then the least left over, then the id.
+// last but that, then those with GPUs, then for a job that spreads those with
+// more of its tasks; then the least left over, or the most; then the id.
 func (w *twin) best(t state.Task) machine.ID {
 	in, _ := w.s.Instance(state.Slot{Job: t.ID.Job, N: t.ID.Instance})
 	top := w.top()
 	var best machine.ID
-	var score [7]int64
+	var score [8]int64
 	for m := range w.s.Machines() {
 		if !w.fits(t, m) {
 			continue
 		}
-		var s [7]int64
+		var s [8]int64
 		if in.Last.Machine == m.ID && (in.Last.State == task.Failed || in.Last.State == task.Lost) {
 			s[0] = 1
 		}
@@ -132,12 +133,20 @@ func (w *twin) best(t state.Task) machine.ID {
 		free := w.free(m)
 		for _, x := range unit.Measures() {
 			if f := free.Of(x); f > 0 && top.Of(x) > 0 {
-				s[4] += f * (1 << 20) / top.Of(x)
+				s[5] += f * (1 << 20) / top.Of(x)
+			}
+		}
+		if w.config(t).Placement == job.Spread {
+			s[5] = -s[5]
+			for _, o := range slices.Concat(w.on(m.ID), w.rooms[m.ID]) {
+				if o.ID.Job == t.ID.Job {
+					s[4]++
+				}
 			}
 		}
 		if m.Allocatable().GPU > 0 {
 			g := w.gpus(t, m)
-			s[2], s[4], s[5] = 1, g.steps, g.left
+			s[2], s[5], s[6] = 1, g.steps, g.left
 			if w.kept(t, m) {
 				s[3] = 1
 			}

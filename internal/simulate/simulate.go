@@ -90,7 +90,11 @@ func checkTable(w io.Writer, r *check.Report) {
 		_, _ = fmt.Fprintln(w, "every placement keeps the rules")
 	}
 	for _, x := range r.Findings {
-		_, _ = fmt.Fprintf(w, "line %d: %s: %s\n", x.Line, x.Kind, x.Text)
+		at := ""
+		if x.Line > 0 {
+			at = fmt.Sprintf("line %d: ", x.Line)
+		}
+		_, _ = fmt.Fprintf(w, "%s%s: %s\n", at, x.Kind, x.Text)
 	}
 	for _, k := range sortedKeys(r.Wrong) {
 		_, _ = fmt.Fprintf(w, "%d times: %s\n", r.Wrong[k], k)

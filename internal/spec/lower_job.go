@@ -26,6 +26,9 @@ func (l *lowering) lower(key job.Key) (job.Job, error) {
 	if c.Tier, err = l.tier(); err != nil {
 		return out, err
 	}
+	if c.Placement, err = l.placement(); err != nil {
+		return out, err
+	}
 	if c.Priority, err = l.within(j, "", "priority", math.MinInt32, maxInt32); err != nil {
 		return out, err
 	}
@@ -77,6 +80,22 @@ func (l *lowering) tier() (string, error) {
 	}
 	return "", fail("tier", l.j.where("tier"), "is %s; want preferred, preemptible or revocable%s", show(t),
 		pyx.Suggest(t, []string{job.Preferred, job.Preemptible, job.Revocable}))
+}
+
+// placement is which of the machines that fit the job's tasks go to; best fit,
+// which is what a job has that does not say, is left out.
+func (l *lowering) placement() (string, error) {
+	if l.j.get("placement") == nil {
+		return "", nil
+	}
+	switch p := l.str(l.j, "placement"); p {
+	case job.BestFit:
+		return "", nil
+	case job.Spread:
+		return p, nil
+	default:
+		return "", fail("placement", l.j.where("placement"), "is %s; want best-fit or spread%s", show(p), pyx.Suggest(p, []string{job.BestFit, job.Spread}))
+	}
 }
 
 // metadata is a set in Aurora: sorted here, each pair once.

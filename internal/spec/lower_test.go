@@ -29,7 +29,7 @@ func lower(t *testing.T, expr string) job.Config {
 
 func TestWholeJob(t *testing.T) {
 	got := lower(t, `Service(
-  cluster = 'c', role = 'www-data', environment = 'staging3', name = 'web', instances = 3, priority = 7, production = True, exclusive = True,
+  cluster = 'c', role = 'www-data', environment = 'staging3', name = 'web', instances = 3, priority = 7, production = True, exclusive = True, placement = 'spread',
   contact = '{{role}}@example.com', max_task_failures = -1,
   metadata = [Metadata(key = 'b', value = '2'), Metadata(key = 'a', value = '1'), Metadata(key = 'b', value = '2')],
   constraints = {'rack': 'limit:2', 'host': '!a,b,a', 'row': 'spread:1', 'zone': 'with:www-data/prod/db', 'pdu': 'without:www-data/prod/db'},
@@ -48,7 +48,7 @@ func TestWholeJob(t *testing.T) {
   update_config = UpdateConfig(batch_size = 2, wait_for_batch_completion = True, watch_secs = 12, max_per_shard_failures = 1, max_total_failures = 2,
     rollback_on_failure = False, pulse_interval_secs = 60, sla_aware = True))`)
 	want := job.Config{
-		Service: true, Tier: job.Preferred, Priority: 7, MaxTaskFailures: -1, Exclusive: true, Contact: "www-data@example.com",
+		Service: true, Tier: job.Preferred, Priority: 7, MaxTaskFailures: -1, Exclusive: true, Placement: job.Spread, Contact: "www-data@example.com",
 		Metadata: []job.Metadata{{Key: "a", Value: "1"}, {Key: "b", Value: "2"}},
 		Constraints: []job.Constraint{
 			{Attribute: "host", Negated: true, Values: []string{"a", "b"}},

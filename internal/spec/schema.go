@@ -152,7 +152,7 @@ func (s *schema) job() {
 		defObject("health_check_config", zero(t["HealthCheckConfig"])), defObject("lifecycle", life),
 		opt("task_links", mapOf(tString, tString)), defObject("executor_config", zero(t["ExecutorConfig"])),
 		def("enable_hooks", tBoolean, false), opt("partition_policy", t["PartitionPolicy"]), opt("sla_policy", t["sla choice"]),
-		opt("container", t["container choice"]), opt("exclusive", tBoolean))) // the last is Covey's
+		opt("container", t["container choice"]), opt("exclusive", tBoolean), opt("placement", tString))) // the last two are Covey's
 	t["MesosJob"] = job
 	s.names["Service"] = zero(job, slotOf{"service", &object{typ: tBoolean, val: true}})
 }

@@ -212,8 +212,11 @@ var (
 	timeColumns    = []string{"arrive_s", "run_s"}
 )
 
-// disk is the column that both files may have beside the others.
-const disk = "disk_mib"
+// Columns that a file may have beside the others: both files, and that of jobs.
+const (
+	disk      = "disk_mib"
+	placement = "placement"
+)
 
 // ReadMachines reads a file of machines. Notes say what of it is ignored.
 func ReadMachines(file string, r io.Reader) (all []machine.Machine, notes []string, err error) {
@@ -312,7 +315,7 @@ func ReadJobs(file string, r io.Reader) (all []Ask, notes []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	notes = t.note(slices.Concat([]string{disk}, jobColumns, timeColumns)...)
+	notes = t.note(slices.Concat([]string{disk, placement}, jobColumns, timeColumns)...)
 	seen, tasks := map[job.Key]int{}, 0
 	for {
 		ok, err := t.Next()
@@ -379,6 +382,13 @@ func (t *Table) ask() (Ask, error) {
 	if prod == 1 {
 		c.Tier = job.Preferred
 	}
+	switch at := t.Text(placement); at {
+	case "", "-", job.BestFit:
+	case job.Spread:
+		c.Placement = at
+	default:
+		return Ask{}, t.Errorf("%s is %.40q; want %s or %s%s", placement, at, job.BestFit, job.Spread, meant(at))
+	}
 	if gen := t.Text("gen"); gen != "" && gen != "-" {
 		c.Constraints = append(c.Constraints, job.Constraint{Attribute: "gen", Values: []string{gen}})
 	}
@@ -388,4 +398,12 @@ func (t *Table) ask() (Ask, error) {
 	c.Task = job.Task{Name: id, Resources: need, MaxFailures: 1, Processes: []job.Process{{Name: id, Cmdline: "true"}}}
 	a.Job = job.Job{Key: KeyOf(id), Instances: job.FirstN(int32(count)), Config: c}
 	return a, nil
+}
+
+// meant returns the placement that a misspelt one stands for, as a question.
+func meant(wrong string) string {
+	if near := name.Nearest(wrong, []string{job.BestFit, job.Spread}); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
 }

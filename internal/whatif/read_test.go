@@ -62,6 +62,21 @@ func TestReadJobs(t *testing.T) {
 	}
 }
 
+// TestReadPlacement reads a column that a file of jobs may have.
+func TestReadPlacement(t *testing.T) {
+	const head = "id,prio,prod,count,cpu_milli,mem_mib,gpu,net_mbps,gen,max_per_host,placement\n"
+	for text, want := range map[string]string{"spread": job.Spread, "best-fit": "", "": "", "-": ""} {
+		got, notes, err := ReadJobs("f", strings.NewReader(head+"a,0,0,1,1,1,0,0,-,0,"+text+"\n"))
+		if err != nil || len(notes) > 0 || got[0].Job.Config.Placement != want {
+			t.Errorf("%q gives %+v, %v, %v; want %q", text, got, notes, err, want)
+		}
+	}
+	_, _, err := ReadJobs("f", strings.NewReader(head+"a,0,0,1,1,1,0,0,-,0,spraed\n"))
+	if want := `f:2: placement is "spraed"; want best-fit or spread; did you mean spread?`; err == nil || err.Error() != want {
+		t.Errorf("error %v; want %s", err, want)
+	}
+}
+
 // FuzzRead holds both readers to an answer or an error that names the file.
 func FuzzRead(f *testing.F) {
 	f.Add("id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,gen\na,1,1,0,1,r,z,g\n")

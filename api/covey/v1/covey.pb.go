@@ -2177,7 +2177,9 @@ type ExplainTaskResponse struct {
 	Room int32 `protobuf:"varint,9,opt,name=room,proto3" json:"room,omitempty"`
 	// The machine that it is on, and the best of those with room, as if it were
 	// placed now: the first would get it. None for a task with a GPU.
-	Scores        []*MachineScore `protobuf:"bytes,10,rep,name=scores,proto3" json:"scores,omitempty"`
+	Scores []*MachineScore `protobuf:"bytes,10,rep,name=scores,proto3" json:"scores,omitempty"`
+	// Which of the machines that fit the job's tasks go to: best-fit or spread.
+	Placement     string `protobuf:"bytes,11,opt,name=placement,proto3" json:"placement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2282,18 +2284,30 @@ func (x *ExplainTaskResponse) GetScores() []*MachineScore {
 	return nil
 }
 
+func (x *ExplainTaskResponse) GetPlacement() string {
+	if x != nil {
+		return x.Placement
+	}
+	return ""
+}
+
 // MachineScore says how well a task fits on a machine.
 type MachineScore struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
 	// What is free there, each measure in thousandths of what the largest machine
-	// of the cluster has, summed: the least is the best fit.
+	// of the cluster has, summed: the least is the best fit. For a job that
+	// spreads the greatest is the best, of the machines with the fewest tasks of it.
 	Thousandths int64 `protobuf:"varint,2,opt,name=thousandths,proto3" json:"thousandths,omitempty"`
-	// Maintenance is scheduled for it: all others come first.
+	// Maintenance is scheduled for it: those without come first.
 	Last bool `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
 	// The task is on it, and what the task has counts as free.
-	Here          bool `protobuf:"varint,4,opt,name=here,proto3" json:"here,omitempty"`
+	Here bool `protobuf:"varint,4,opt,name=here,proto3" json:"here,omitempty"`
+	// Other tasks of the job that are on it, if the job spreads.
+	Tasks int32 `protobuf:"varint,5,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	// It has GPUs, and the task asks for none: those without come first.
+	Gpus          bool `protobuf:"varint,6,opt,name=gpus,proto3" json:"gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2352,6 +2366,20 @@ func (x *MachineScore) GetLast() bool {
 func (x *MachineScore) GetHere() bool {
 	if x != nil {
 		return x.Here
+	}
+	return false
+}
+
+func (x *MachineScore) GetTasks() int32 {
+	if x != nil {
+		return x.Tasks
+	}
+	return 0
+}
+
+func (x *MachineScore) GetGpus() bool {
+	if x != nil {
+		return x.Gpus
 	}
 	return false
 }
@@ -4840,7 +4868,7 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x12ExplainTaskRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
-	"\aattempt\x18\x03 \x01(\rR\aattempt\"\xd4\x02\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\"\xf2\x02\n" +
 	"\x13ExplainTaskResponse\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x12\n" +
@@ -4852,12 +4880,15 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\aallowed\x18\b \x01(\x05R\aallowed\x12\x12\n" +
 	"\x04room\x18\t \x01(\x05R\x04room\x12.\n" +
 	"\x06scores\x18\n" +
-	" \x03(\v2\x16.covey.v1.MachineScoreR\x06scores\"r\n" +
+	" \x03(\v2\x16.covey.v1.MachineScoreR\x06scores\x12\x1c\n" +
+	"\tplacement\x18\v \x01(\tR\tplacement\"\x9c\x01\n" +
 	"\fMachineScore\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12 \n" +
 	"\vthousandths\x18\x02 \x01(\x03R\vthousandths\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\bR\x04last\x12\x12\n" +
-	"\x04here\x18\x04 \x01(\bR\x04here\"\xe5\x01\n" +
+	"\x04here\x18\x04 \x01(\bR\x04here\x12\x14\n" +
+	"\x05tasks\x18\x05 \x01(\x05R\x05tasks\x12\x12\n" +
+	"\x04gpus\x18\x06 \x01(\bR\x04gpus\"\xe5\x01\n" +
 	"\x0eReadLogRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +

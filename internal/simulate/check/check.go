@@ -25,6 +25,7 @@ const (
 	Capacity    Kind = "capacity"        // a machine holds more than it has
 	Generation  Kind = "gen"             // a machine is not of the gen that the job wants
 	PerHost     Kind = "max_per_host"    // a machine holds more tasks of a job than it may
+	Spread      Kind = "spread"          // a machine holds more tasks of a job than one with room, and the job spreads
 	Duplicate   Kind = "duplicate"       // a task is placed twice
 	NoTask      Kind = "unknown task"    // nobody asked for the task
 	NoMachine   Kind = "unknown machine" // there is no such machine
@@ -78,6 +79,8 @@ type work struct {
 	count, perHost int64
 	need           amounts
 	gen            string
+	urgency        string
+	spread         bool
 	placed         map[int64]bool
 }
 
@@ -99,11 +102,14 @@ func Files(placements, machines, jobs string) (*Report, error) {
 		return nil, err
 	}
 	err = read(jobs, func(_ int, f map[string]string) (err error) {
-		w := &work{gen: f["gen"], placed: map[int64]bool{}}
+		w := &work{gen: f["gen"], urgency: f["prod"] + " " + f["prio"], placed: map[int64]bool{}}
 		if works[f["id"]] != nil {
 			return fmt.Errorf("job %s stands there twice", f["id"])
 		}
 		if w.need, err = amountsOf(f); err != nil {
+			return err
+		}
+		if w.spread, err = placement(f["placement"]); err != nil {
 			return err
 		}
 		if w.count, err = strconv.ParseInt(f["count"], 10, 64); err != nil {
@@ -122,6 +128,7 @@ func Files(placements, machines, jobs string) (*Report, error) {
 	if err = read(placements, func(line int, f map[string]string) error { return r.place(line, f, nodes, works) }); err != nil {
 		return nil, err
 	}
+	r.spread(nodes, works)
 	r.Machines, r.Missing = len(nodes), r.Tasks-r.Placed
 	for _, n := range nodes {
 		if len(n.tasks) > 0 {

@@ -53,11 +53,17 @@ func randomFiles(t *testing.T, r *rand.Rand, f cli.SimulateFlags) []string {
 		nodes = append(nodes, fmt.Sprintf("m%d", i))
 		fmt.Fprintf(&m, "m%d,%d,%d,%d,1000,r%d,z,g%d\n", i, 1000*(1+r.IntN(8)), 1024*(1+r.IntN(8)), r.IntN(3), i/3, r.IntN(2))
 	}
-	j.WriteString("id,prio,prod,count,cpu_milli,mem_mib,gpu,net_mbps,gen,max_per_host\n")
+	alike := r.IntN(2) == 0 // nobody is stopped for another: the check knows more
+	j.WriteString("id,prio,prod,count,cpu_milli,mem_mib,gpu,net_mbps,gen,max_per_host,placement\n")
 	for i := range 10 + r.IntN(20) {
 		gpu := []string{"0", "0", "0.25", "0.6", "1", "2"}[r.IntN(6)]
 		gen := []string{"-", "-", "g0", "g1"}[r.IntN(4)]
-		fmt.Fprintf(&j, "j%d,%d,%d,%d,%d,%d,%s,%d,%s,%d\n", i, r.IntN(5), r.IntN(2), 1+r.IntN(6), 100*(1+r.IntN(20)), 64*(1+r.IntN(20)), gpu, r.IntN(200), gen, r.IntN(3))
+		prio, prod := r.IntN(5), r.IntN(2)
+		if alike {
+			prio, prod = 0, 0
+		}
+		fmt.Fprintf(&j, "j%d,%d,%d,%d,%d,%d,%s,%d,%s,%d,%s\n", i, prio, prod, 1+r.IntN(6), 100*(1+r.IntN(20)), 64*(1+r.IntN(20)), gpu, r.IntN(200), gen, r.IntN(3),
+			[]string{"", "best-fit", "spread"}[r.IntN(3)])
 	}
 	for name, text := range map[string]string{f.Machines: m.String(), f.Jobs: j.String()} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
@@ -91,4 +97,35 @@ func spoil(t *testing.T, r *rand.Rand, f cli.SimulateFlags, nodes []string) int 
 		return 0
 	}
 	return 1
+}
+
+// TestSpread: tasks of a job that spreads are held to it, as long as nobody can
+// have been stopped for another.
+func TestSpread(t *testing.T) {
+	const machines = "id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,gen\na,4000,4096,0,1000,r,z,g\nb,4000,4096,0,1000,r,z,g\nsmall,1000,4096,0,1000,r,z,g\n"
+	const head = "id,prio,prod,count,cpu_milli,mem_mib,gpu,net_mbps,gen,max_per_host,placement\n"
+	for _, tc := range []struct {
+		name, jobs, placements string
+		wrong                  int
+	}{
+		{"uneven", "j,0,0,3,1500,1,0,0,-,0,spread\n", "j/0,a\nj/1,a\n", 1},
+		{"even", "j,0,0,3,1500,1,0,0,-,0,spread\n", "j/0,a\nj/1,b\nj/2,a\n", 0},
+		{"best fit", "j,0,0,3,1500,1,0,0,-,0,best-fit\n", "j/0,a\nj/1,a\n", 0},
+		{"the other is full", "j,0,0,3,1500,1,0,0,-,0,spread\nk,0,0,1,3000,1,0,0,-,0,-\n", "j/0,a\nj/1,a\nk/0,b\n", 0},
+		{"somebody may have been stopped", "j,0,0,3,1500,1,0,0,-,0,spread\nk,1,0,1,3000,1,0,0,-,0,-\n", "j/0,a\nj/1,a\n", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			names := map[string]string{"m": machines, "j": head + tc.jobs, "p": "task,machine\n" + tc.placements}
+			for name, text := range names {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := check.Files(filepath.Join(dir, "p"), filepath.Join(dir, "m"), filepath.Join(dir, "j"))
+			if err != nil || got.Wrong[check.Spread] != tc.wrong {
+				t.Errorf("%v, %+v; want %d findings of spread", err, got, tc.wrong)
+			}
+		})
+	}
 }
