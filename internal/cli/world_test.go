@@ -36,7 +36,7 @@ type world struct {
 	tick     unit.Tick
 	begun    time.Time
 	commit   chan struct{}
-	sessions map[machine.ID]chan rpc.Orders
+	sessions map[machine.ID]*worldSession
 	configs  map[job.Hash]job.Config
 	agent    *rpc.Session
 	ran      map[task.ID]job.Config
@@ -48,7 +48,7 @@ const worldToken = "covey_admin_world"
 
 func startWorld(ctx context.Context, t testing.TB) (w *world, url string) {
 	w = &world{
-		begun: time.Now(), tick: unit.TickAt(time.Now()), commit: make(chan struct{}), sessions: map[machine.ID]chan rpc.Orders{},
+		begun: time.Now(), tick: unit.TickAt(time.Now()), commit: make(chan struct{}), sessions: map[machine.ID]*worldSession{},
 		configs: map[job.Hash]job.Config{}, ran: map[task.ID]job.Config{},
 	}
 	e, err := w.store.Acquire(ctx, "test")
@@ -105,7 +105,7 @@ func (w *world) turn(f func(*control.Turn) error) error {
 			}
 		}
 		if ch := w.sessions[send.Machine]; ch != nil {
-			ch <- o
+			ch.put(o)
 		}
 	}
 	close(w.commit)
@@ -165,26 +165,49 @@ func (w *world) Usage(context.Context, ledger.By, unit.Tick, unit.Tick) ([]ledge
 	return w.rows(), ledger.Amounts{unit.CPU: unit.Product(1500, int64(unit.Hour))}, nil
 }
 
-func (w *world) Attach(_ context.Context, h control.Hello) (rpc.AgentSession, error) {
-	ch := make(chan rpc.Orders, 1000)
+func (w *world) Attach(_ context.Context, h control.Hello, news func()) (rpc.AgentSession, error) {
+	s := &worldSession{w: w, id: h.Machine.ID, news: news}
 	err := w.turn(func(t *control.Turn) error { return t.Hello(h) })
 	w.mu.Lock()
-	w.sessions[h.Machine.ID] = ch
+	w.sessions[h.Machine.ID] = s
 	w.mu.Unlock()
-	return worldSession{w, h.Machine.ID, ch}, err
+	return s, err
 }
 
 type worldSession struct {
-	w  *world
-	id machine.ID
-	ch chan rpc.Orders
+	w    *world
+	id   machine.ID
+	news func()
+
+	mu     sync.Mutex
+	orders []rpc.Orders
 }
 
-func (s worldSession) Hear(_ context.Context, m control.Message) (bool, error) {
+func (s *worldSession) put(o rpc.Orders) {
+	s.mu.Lock()
+	s.orders = append(s.orders, o)
+	s.mu.Unlock()
+	s.news()
+}
+
+func (s *worldSession) Hear(_ context.Context, m control.Message) (bool, error) {
 	return true, s.w.turn(func(t *control.Turn) error { return t.Hear(s.id, m) })
 }
-func (s worldSession) Orders() <-chan rpc.Orders { return s.ch }
-func (s worldSession) Close()                    {}
+
+func (s *worldSession) Take() (o rpc.Orders, some, over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.orders) == 0 {
+		return o, false, false
+	}
+	o, s.orders = s.orders[0], s.orders[1:]
+	if len(s.orders) > 0 {
+		go s.news()
+	}
+	return o, true, false
+}
+
+func (s *worldSession) Close() {}
 
 // runAgent pretends to be the agent of m1.
 func (w *world) runAgent(ctx context.Context, t testing.TB, url string) {

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
-
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
@@ -20,7 +18,7 @@ import (
 type Session struct {
 	agent  *Agent
 	way    *way
-	stream *connect.BidiStreamForClient[pb.SessionRequest, pb.SessionResponse]
+	stream clientPipe
 	end    context.CancelCauseFunc
 	done   <-chan struct{}
 	cause  func() error
@@ -68,17 +66,17 @@ func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) 
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	s := &Session{
-		agent: a, way: w, stream: w.client.Session(ctx), end: end, done: ctx.Done(), name: h.Session,
+		agent: a, way: w, end: end, done: ctx.Done(), name: h.Session,
 		cause: func() error { return context.Cause(ctx) },
 	}
-	closeWith(ctx, s.stream)
 	w.endWith(ctx, end)
 	s.idle = time.AfterFunc(Silence, func() {
 		end(fault.Timeout.Errorf("the server was silent for %v", Silence))
 	})
-	a.sign(s.stream.RequestHeader())
-	if lost := a.unreached(); lost != "" {
-		s.stream.RequestHeader().Set(lostHeader, lost)
+	if s.stream, err = a.pipe(ctx, w); err != nil {
+		err = s.lost(err)
+		s.Close()
+		return nil, err
 	}
 	hello := helloToWire(h)
 	hello.Wire, hello.Version = Wire, text(a.cfg.Version)
@@ -91,6 +89,7 @@ func (a *Agent) Session(ctx context.Context, h control.Hello) (*Session, error) 
 	}
 	a.reached()
 	a.learn(first.GetServers())
+	a.hold(!first.GetCalls())
 	s.peer = Peer{Wire: first.GetWire(), Version: first.GetVersion()}
 	if s.peer.Orders, err = ordersFromWire(first); err == nil && (s.peer.Wire+1 < Wire || s.peer.Wire > Wire+1) {
 		err = fault.Conflict.Errorf("the server speaks version %d of the wire and this agent %d; upgrade the older one", s.peer.Wire, Wire)
@@ -192,6 +191,9 @@ func (s *Session) receive() (*pb.SessionResponse, error) {
 		return nil, s.lost(err)
 	}
 	s.idle.Reset(Silence)
+	if m.GetLook() {
+		s.agent.call()
+	}
 	return m, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -51,6 +52,8 @@ type Agent struct {
 	cert    *tls.Certificate // nil: there is none, or the server refused it
 	servers []string         // of the cluster, as far as they are known
 	lost    string           // the server that was not reached last; empty: none
+	calls   bool             // the server of the last session calls for Look; true before the first
+	called  chan struct{}    // holds one: it has called
 }
 
 // A way is a bundle of connections to one server on which the machine proves
@@ -61,6 +64,9 @@ type way struct {
 	conns  *http.Transport
 	over   chan struct{} // closed when another way is used instead
 	moved  bool          // to another server; set before over is closed
+
+	sessions http.RoundTripper // for sessions on connections of their own
+	old      atomic.Bool       // the server does not know them
 }
 
 // DialAgent returns a way to the server. It opens no connection: the calls do,
@@ -87,7 +93,7 @@ func DialAgent(cfg AgentConfig) (*Agent, error) {
 	if cfg.Roots == nil {
 		cfg.Roots = x509.NewCertPool()
 	}
-	a := &Agent{cfg: cfg, secure: secure, cert: cfg.Cert}
+	a := &Agent{cfg: cfg, secure: secure, cert: cfg.Cert, calls: true, called: make(chan struct{}, 1)}
 	a.learn(append([]string{cfg.URL}, cfg.Others...))
 	if cfg.Beside == nil {
 		a.way = a.open(cfg.URL, a.config(cfg.Cert))
@@ -131,6 +137,7 @@ func (a *Agent) open(server string, c *tls.Config) *way {
 		IdleConnTimeout: time.Minute,
 		HTTP2:           &http.HTTP2Config{SendPingTimeout: Silence, PingTimeout: 5 * time.Second},
 	}}
+	w.sessions = w.direct(a.secure, c)
 	w.client = api.NewAgentServiceClient(&http.Client{Transport: trust.Explained{Next: w.conns}}, server, connect.WithReadMaxBytes(maxReport))
 	return w
 }

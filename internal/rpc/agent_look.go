@@ -17,11 +17,76 @@ import (
 // maxAnswers bounds the questions that an agent works on at once.
 const maxAnswers = 8
 
+// call has Look open its stream, unless it is open.
+func (a *Agent) call() {
+	select {
+	case a.called <- struct{}{}:
+	default:
+	}
+}
+
+// hold has Look keep its stream open, or wait until it is called: older servers
+// do not call.
+func (a *Agent) hold(open bool) {
+	a.mu.Lock()
+	a.calls = !open
+	a.mu.Unlock()
+	if open {
+		a.call()
+	}
+}
+
+// awaitCall waits until the server of a session has questions, or does not say
+// when it has.
+func (a *Agent) awaitCall(ctx context.Context) error {
+	a.mu.Lock()
+	calls := a.calls
+	a.mu.Unlock()
+	if !calls {
+		return nil
+	}
+	select {
+	case <-a.called:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // Look answers the server's questions about a machine's tasks until ctx ends
-// or the connection breaks, and says why. answer is called by up to eight
-// goroutines at once, with a context that ends with the question; its error
-// goes to who asked, with its kind.
+// or the connection breaks, and says why. It holds a stream open only while the
+// server has questions. answer is called by up to eight goroutines at once, with
+// a context that ends with the question; its error goes to who asked, with its
+// kind.
 func (a *Agent) Look(ctx context.Context, m machine.ID, answer func(context.Context, Question) (LookAnswer, error)) error {
+	for {
+		if err := a.awaitCall(ctx); err != nil {
+			return err
+		}
+		err := a.looked(ctx, m, answer)
+		if !errors.Is(err, errAsked) {
+			a.call() // the question still waits, and so that this is tried again
+			return err
+		}
+	}
+}
+
+// errAsked ends a stream on which the server has nothing to ask any more.
+var errAsked = fault.Unavailable.Errorf("the server has nothing to ask any more")
+
+// asked says why the server ended the stream in order: it will call again, or
+// it is one that does not and goes away.
+func (a *Agent) asked() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calls {
+		return errAsked
+	}
+	return fault.Unavailable.Errorf("the server ended the stream of questions")
+}
+
+// looked holds one stream of questions until it ends.
+func (a *Agent) looked(ctx context.Context, m machine.ID, answer func(context.Context, Question) (LookAnswer, error)) error {
 	w, err := a.certified()
 	if err != nil {
 		return err
@@ -37,7 +102,7 @@ func (a *Agent) Look(ctx context.Context, m machine.ID, answer func(context.Cont
 	w.endWith(ctx, end)
 	a.sign(stream.RequestHeader())
 	l := &looker{stream: stream, end: end, answer: answer}
-	_ = l.send(&pb.LookRequest{Machine: string(m)}) // Receive says why it failed
+	_ = l.send(&pb.LookRequest{Machine: string(m), OnCall: true}) // Receive says why it failed
 	go l.beat(ctx)
 	var busy sync.WaitGroup
 	defer busy.Wait()
@@ -45,10 +110,11 @@ func (a *Agent) Look(ctx context.Context, m machine.ID, answer func(context.Cont
 	for {
 		q, err := stream.Receive()
 		if err != nil {
-			if cause := context.Cause(ctx); cause != nil {
+			cause := context.Cause(ctx)
+			if cause != nil {
 				err = cause
 			} else if errors.Is(err, io.EOF) {
-				err = fault.Unavailable.Errorf("the server ended the stream of questions")
+				return a.asked()
 			}
 			err = a.judge(err)
 			end(err)

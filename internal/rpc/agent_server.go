@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -12,7 +11,6 @@ import (
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
-	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/tenant"
@@ -73,9 +71,37 @@ func (s *services) certify(csr []byte, m trust.Machine) ([]byte, error) {
 
 // Session is the life of an agent here.
 func (s *services) Session(ctx context.Context, stream *connect.BidiStream[pb.SessionRequest, pb.SessionResponse]) error {
-	d := deadlinesOf(ctx)
-	d.read(time.Now().Add(Silence))
-	first, err := stream.Receive()
+	return s.converse(ctx, bidi{stream, deadlinesOf(ctx)}, stream.RequestHeader().Get(lostHeader))
+}
+
+// A pipe carries the messages of a session. One goroutine receives, and one at
+// a time sends.
+type pipe interface {
+	Receive() (*pb.SessionRequest, error)
+	// Send gives up after sendLimit.
+	Send(m *pb.SessionResponse) error
+	// Until bounds how long Receive waits; a time that has passed wakes it up.
+	Until(t time.Time)
+}
+
+// bidi is a stream of Connect.
+type bidi struct {
+	*connect.BidiStream[pb.SessionRequest, pb.SessionResponse]
+	deadlines deadlines
+}
+
+func (b bidi) Until(t time.Time) { b.deadlines.read(t) }
+
+func (b bidi) Send(m *pb.SessionResponse) error {
+	b.deadlines.write(time.Now().Add(sendLimit))
+	return b.BidiStream.Send(m)
+}
+
+// converse holds a session with who is at the other end of a pipe; lost is the
+// server that it has not reached before.
+func (s *services) converse(ctx context.Context, p pipe, lost string) error {
+	p.Until(time.Now().Add(Silence))
+	first, err := p.Receive()
 	if err != nil {
 		return ended(err)
 	}
@@ -86,15 +112,14 @@ func (s *services) Session(ctx context.Context, stream *connect.BidiStream[pb.Se
 	if err != nil {
 		return err
 	}
-	if err = s.awaitLeading(ctx, stream.RequestHeader().Get(lostHeader), hello.Seen.Epoch); err != nil {
+	if err = s.awaitLeading(ctx, lost, hello.Seen.Epoch); err != nil {
 		return err
 	}
-	agent, err := s.b.Attach(ctx, hello)
-	if err != nil {
+	t := newTalk(s, p, hello)
+	if t.agent, err = s.b.Attach(ctx, hello, func() { t.want(func(w *words) { w.orders = true }) }); err != nil {
 		return err
 	}
-	defer agent.Close()
-	t := &talk{s: s, stream: stream, deadlines: d, agent: agent, machine: hello.Machine.ID, session: hello.Session, leased: make(chan uint64, 1)}
+	defer t.agent.Close()
 	return t.run(ctx, first)
 }
 
@@ -109,125 +134,6 @@ func checkHello(h *pb.Hello) error {
 		return fault.Invalid.Errorf("the session's name has %d bytes; want 1 to %d", len(h.GetSession()), name.Max)
 	}
 	return nil
-}
-
-// talk is an open session. Its receiver runs beside it, and one goroutine
-// sends.
-type talk struct {
-	s         *services
-	stream    *connect.BidiStream[pb.SessionRequest, pb.SessionResponse]
-	deadlines deadlines
-	agent     AgentSession
-	machine   machine.ID
-	session   string
-	leased    chan uint64 // the last message that prolonged the lease, until it is told
-}
-
-func (t *talk) run(ctx context.Context, first *pb.SessionRequest) error {
-	v := t.s.b.View()
-	welcome := ordersToWire(Orders{Epoch: v.Epoch, Rev: v.Snapshot.Rev, UID: v.Snapshot.Cluster.UID})
-	welcome.Wire, welcome.Version, welcome.Servers = Wire, text(t.s.opt.Version), v.urls()
-	addNext(welcome)
-	if err := t.send(welcome); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	heard := make(chan error, 1)
-	go func() {
-		defer cancel()
-		heard <- t.hear(ctx, first)
-	}()
-	err := t.tell(ctx)
-	cancel()
-	t.deadlines.read(time.Now()) // wakes the receiver up
-	if lost := <-heard; err == nil {
-		err = lost
-	}
-	return err
-}
-
-// hear takes in what the agent says until it ends.
-func (t *talk) hear(ctx context.Context, m *pb.SessionRequest) error {
-	for {
-		if m.GetN() != 0 {
-			msg, err := messageFromWire(m)
-			if err == nil {
-				err = t.check(msg)
-			}
-			leased := false
-			if err == nil {
-				leased, err = t.agent.Hear(ctx, msg)
-			}
-			if err != nil {
-				return err
-			}
-			if leased {
-				t.acknowledge(msg.N)
-			}
-		}
-		t.deadlines.read(time.Now().Add(Silence))
-		var err error
-		if m, err = t.stream.Receive(); err != nil {
-			return ended(err)
-		}
-	}
-}
-
-// acknowledge has the agent told that a message prolonged its lease; only the
-// last one counts.
-func (t *talk) acknowledge(n uint64) {
-	select {
-	case <-t.leased:
-	default:
-	}
-	t.leased <- n // room was made, and nobody else puts
-}
-
-// check holds a message to its session and its machine.
-func (t *talk) check(m control.Message) error {
-	if m.Session != t.session {
-		return fault.Conflict.Errorf("machine %s speaks in session %.80q on the stream of %.80q; say hello again", t.machine, m.Session, t.session)
-	}
-	for _, f := range m.Facts {
-		rest, ok := strings.CutPrefix(f.Source, string(t.machine))
-		if !ok || rest != "" && named("", rest[:1]) == nil {
-			return fault.Denied.Errorf("machine %s sends facts of source %.80q; a source begins with the machine's name", t.machine, f.Source)
-		}
-	}
-	return nil
-}
-
-// tell sends orders, and signs of life between them.
-func (t *talk) tell(ctx context.Context) error {
-	beat := time.NewTicker(Heartbeat)
-	defer beat.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case o, ok := <-t.agent.Orders():
-			if !ok {
-				return fault.Unavailable.Errorf("the server ended the session of machine %s; say hello again", t.machine)
-			}
-			if err := t.send(ordersToWire(o)); err != nil {
-				return err
-			}
-		case n := <-t.leased:
-			if err := t.send(&pb.SessionResponse{Leased: n}); err != nil {
-				return err
-			}
-			beat.Reset(Heartbeat) // it is a sign of life
-		case <-beat.C:
-			if err := t.send(&pb.SessionResponse{}); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func (t *talk) send(m *pb.SessionResponse) error {
-	t.deadlines.write(time.Now().Add(sendLimit))
-	return t.stream.Send(m)
 }
 
 // ended returns nil when a stream ended as it should.

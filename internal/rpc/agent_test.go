@@ -135,7 +135,7 @@ func TestSessionEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.mu.Lock()
-	close(b.sessions["m1"].orders)
+	b.sessions["m1"].end()
 	delete(b.sessions, "m1")
 	b.mu.Unlock()
 	if _, err = s.Recv(); fault.Of(err) != fault.Unavailable {
@@ -162,19 +162,21 @@ func TestLook(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error, 1)
+	agent := dial(t, url, agentToken)
+	session, err := agent.Session(ctx, hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	go hearAll(session)
 	go func() {
-		over <- dial(t, url, agentToken).Look(ctx, "m1", func(_ context.Context, q Question) (LookAnswer, error) {
+		over <- agent.Look(ctx, "m1", func(_ context.Context, q Question) (LookAnswer, error) {
 			if q.Path == "no" {
 				return LookAnswer{}, fault.NotFound.Errorf("no such file")
 			}
 			return LookAnswer{Data: []byte(q.Path), Offset: q.Offset, Next: q.Offset + int64(len(q.Path)), EOF: true}, nil
 		})
 	}()
-	waitFor(t, func() bool {
-		sv.looks.mu.Lock()
-		defer sv.looks.mu.Unlock()
-		return sv.looks.peers["m1"] != nil
-	})
 	got := make(chan error, 50)
 	for i := range 50 {
 		go func() {
@@ -191,7 +193,7 @@ func TestLook(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	_, err := sv.looks.ask(t.Context(), "m1", Question{Task: id, What: Read, Path: "no", Max: 10})
+	_, err = sv.looks.ask(t.Context(), "m1", Question{Task: id, What: Read, Path: "no", Max: 10})
 	if fault.Of(err) != fault.NotFound || err.Error() != "no such file" {
 		t.Errorf("a file that is not there: %v (%v)", err, fault.Of(err))
 	}
@@ -301,7 +303,7 @@ func TestSessionLeaseFirst(t *testing.T) {
 	}
 	waitFor(t, func() bool { return b.said() == 1 })
 	b.mu.Lock()
-	b.sessions["m1"].orders <- Orders{UID: "uid-1", Leased: 1, Orders: []task.Order{{ID: task.ID{Job: "a/prod/b", Attempt: 1}, Verb: task.Stop}}}
+	b.sessions["m1"].put(Orders{UID: "uid-1", Leased: 1, Orders: []task.Order{{ID: task.ID{Job: "a/prod/b", Attempt: 1}, Verb: task.Stop}}})
 	b.mu.Unlock()
 	for {
 		o, err := s.Recv()

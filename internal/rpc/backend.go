@@ -40,8 +40,10 @@ type Backend interface {
 	Published() <-chan struct{}
 	// History returns ended tasks, newest first.
 	History(ctx context.Context, q state.HistoryQuery) ([]task.Task, error)
-	// Attach lets an agent in, or says why not.
-	Attach(ctx context.Context, h control.Hello) (AgentSession, error)
+	// Attach lets an agent in, or says why not. From then on news is called
+	// whenever Take of the session has something, also before Attach returns. It
+	// returns at once.
+	Attach(ctx context.Context, h control.Hello, news func()) (AgentSession, error)
 	// Evaluate works out which job a bundle of files describes, in a child
 	// process with limits. The first result is the cluster that its key names.
 	Evaluate(ctx context.Context, b Bundle) (string, job.Job, error)
@@ -70,9 +72,10 @@ type AgentSession interface {
 	// Hear takes in a message. It reports whether the message prolonged the
 	// machine's lease at a leader that surely leads. An error ends the session.
 	Hear(ctx context.Context, m control.Message) (leased bool, err error)
-	// Orders gives what the machine must be told. It is closed when the backend
-	// ends the session.
-	Orders() <-chan Orders
+	// Take returns what the machine must be told, all of it at once, if there is
+	// some. over is true when the backend has ended the session: then there will
+	// be no more.
+	Take() (o Orders, some, over bool)
 	// Close says that the connection is gone. It may be called again.
 	Close()
 }

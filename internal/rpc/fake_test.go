@@ -102,7 +102,7 @@ func (b *backend) turn(f func(*control.Turn) error) error {
 				o.Configs = map[job.Hash][]byte{x.Config: enc}
 			}
 		}
-		s.orders <- o
+		s.put(o)
 	}
 	close(b.commit)
 	b.commit = make(chan struct{})
@@ -167,8 +167,8 @@ func (b *backend) Usage(context.Context, ledger.By, unit.Tick, unit.Tick) ([]led
 	return b.bill.Rows, b.bill.Platform, nil
 }
 
-func (b *backend) Attach(_ context.Context, h control.Hello) (AgentSession, error) {
-	s := &session{b: b, machine: h.Machine.ID, orders: make(chan Orders, 100)}
+func (b *backend) Attach(_ context.Context, h control.Hello, news func()) (AgentSession, error) {
+	s := &session{b: b, machine: h.Machine.ID, news: news}
 	err := b.turn(func(t *control.Turn) error { return t.Hello(h) })
 	if err == nil {
 		b.mu.Lock()
@@ -182,7 +182,11 @@ func (b *backend) Attach(_ context.Context, h control.Hello) (AgentSession, erro
 type session struct {
 	b       *backend
 	machine machine.ID
-	orders  chan Orders
+	news    func()
+
+	mu     sync.Mutex
+	orders []Orders
+	over   bool
 }
 
 func (s *session) Hear(_ context.Context, m control.Message) (bool, error) {
@@ -193,8 +197,35 @@ func (s *session) Hear(_ context.Context, m control.Message) (bool, error) {
 	return err == nil && !s.b.doubts.Load(), err
 }
 
-func (s *session) Orders() <-chan Orders { return s.orders }
-func (s *session) Close()                {}
+func (s *session) put(o Orders) {
+	s.mu.Lock()
+	s.orders = append(s.orders, o)
+	s.mu.Unlock()
+	s.news()
+}
+
+// end lets the agent go.
+func (s *session) end() {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	s.news()
+}
+
+func (s *session) Take() (o Orders, some, over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.orders) == 0 {
+		return o, false, s.over
+	}
+	o, s.orders = s.orders[0], s.orders[1:]
+	if len(s.orders) > 0 || s.over {
+		go s.news()
+	}
+	return o, true, false
+}
+
+func (s *session) Close() {}
 
 // serve runs the API on a port of its own, with HTTP/1 and HTTP/2.
 func serve(t testing.TB, b Backend) string {

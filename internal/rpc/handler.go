@@ -125,11 +125,13 @@ func NewServer(h http.Handler) *http.Server {
 }
 
 // NewTLSServer returns a server like [NewServer] that shows p, for ServeTLS
-// without files: TLS 1.3 with HTTP/2 and nothing else.
+// without files: TLS 1.3 with HTTP/2 and sessions of agents, and nothing else.
 func NewTLSServer(h http.Handler, p *trust.Presenter) *http.Server {
 	s := NewServer(h)
 	s.TLSConfig, s.Protocols = p.Config(), new(http.Protocols)
 	s.Protocols.SetHTTP2(true)
+	s.TLSConfig.NextProtos = append(s.TLSConfig.NextProtos, directProtocol)
+	s.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){directProtocol: serveDirect}
 	return s
 }
 
@@ -203,6 +205,10 @@ func (s *services) door(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		if err := s.checkOrigin(r); err != nil {
 			refuse(w, err)
+			return
+		}
+		if wantsDirect(r) {
+			s.upgrade(w, r)
 			return
 		}
 		rc := http.NewResponseController(w)

@@ -53,7 +53,9 @@ func TestReadLog(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go func() { _ = dial(t, url, agentToken).Look(ctx, "m1", l.answer) }()
+	a := dial(t, url, agentToken)
+	a.hold(true) // there is no session that calls
+	go func() { _ = a.Look(ctx, "m1", l.answer) }()
 	waitFor(t, func() bool {
 		sv.looks.mu.Lock()
 		defer sv.looks.mu.Unlock()
@@ -121,7 +123,9 @@ func TestFollow(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	go func() { _ = dial(t, url, agentToken).Look(ctx, "m1", answer) }()
+	a := dial(t, url, agentToken)
+	a.hold(true) // as above
+	go func() { _ = a.Look(ctx, "m1", answer) }()
 	c := api.NewTaskServiceClient(as(adminToken), url)
 	s, err := c.ReadLog(ctx, connect.NewRequest(&pb.ReadLogRequest{Key: helloKey, Instance: -1, Follow: true}))
 	if err != nil {

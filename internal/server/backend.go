@@ -61,10 +61,10 @@ func (b *backend) History(ctx context.Context, q state.HistoryQuery) ([]task.Tas
 	return b.store.History(ctx, q)
 }
 
-func (b *backend) Attach(ctx context.Context, h control.Hello) (rpc.AgentSession, error) {
+func (b *backend) Attach(ctx context.Context, h control.Hello, news func()) (rpc.AgentSession, error) {
 	ctx, cancel := context.WithTimeout(ctx, doLimit)
 	defer cancel()
-	s, err := b.attach(ctx, h)
+	s, err := b.attach(ctx, h, news)
 	if err != nil {
 		return nil, err
 	}

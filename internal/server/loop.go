@@ -57,6 +57,7 @@ type looper struct {
 	name    string // of the cluster
 	holder  string // of the lease
 	inputs  chan input
+	ended   chan struct{} // closed when no more turns are taken
 	stats   *stats
 	steady0 time.Time
 
@@ -79,7 +80,7 @@ type looper struct {
 func newLooper(cluster clusterStore, name, holder string, st *stats, log *slog.Logger) *looper {
 	shared, _ := cluster.(sharedStore)
 	return &looper{
-		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), stats: st,
+		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), ended: make(chan struct{}), stats: st,
 		steady0: time.Now(), sessions: map[machine.ID]*session{}, published: make(chan struct{}),
 	}
 }
@@ -171,8 +172,13 @@ func (l *looper) endSessions() {
 	l.sessions = map[machine.ID]*session{}
 }
 
+// errEnded is the answer to who asks a loop that takes no more turns.
+var errEnded = fault.Unavailable.Errorf("the server ends; try again")
+
 // run takes turns until ctx ends, or follows who does.
 func (l *looper) run(ctx context.Context) error {
+	defer l.endSessions()
+	defer close(l.ended)
 	for ctx.Err() == nil {
 		step := l.follow
 		if l.leads {
@@ -424,12 +430,21 @@ func (l *looper) ask(ctx context.Context, do func(*control.Turn) error) error {
 	case l.inputs <- in:
 	case <-ctx.Done():
 		return fault.Unavailable.Errorf("the server has too much to do: %w; try again", context.Cause(ctx))
+	case <-l.ended:
+		return errEnded
 	}
 	select {
 	case err := <-answer:
 		return err
 	case <-ctx.Done():
 		return fault.Timeout.Errorf("no answer from the loop: %w; look whether it happened", context.Cause(ctx))
+	case <-l.ended:
+		select {
+		case err := <-answer: // from its last turn
+			return err
+		default:
+			return fault.Timeout.Errorf("the server ends; look whether it happened")
+		}
 	}
 }
 

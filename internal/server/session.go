@@ -26,15 +26,16 @@ type session struct {
 	l       *looper
 	machine machine.ID
 	name    string
-	orders  chan rpc.Orders // holds one: what comes while it waits is added to it
+	news    func() // the agent takes what waits
 
-	mu    sync.Mutex
-	ended bool
+	mu      sync.Mutex
+	waiting *rpc.Orders // what comes while it waits is added to it
+	ended   bool
 }
 
 // Attach lets an agent in; see [rpc.Backend].
-func (l *looper) attach(ctx context.Context, h control.Hello) (*session, error) {
-	s := &session{l: l, machine: h.Machine.ID, name: h.Session, orders: make(chan rpc.Orders, 1)}
+func (l *looper) attach(ctx context.Context, h control.Hello, news func()) (*session, error) {
+	s := &session{l: l, machine: h.Machine.ID, name: h.Session, news: news}
 	err := l.ask(ctx, func(t *control.Turn) error {
 		if err := t.Hello(h); err != nil {
 			return err
@@ -104,6 +105,8 @@ func (s *session) beat(ctx context.Context) (leased bool, err error) {
 	case s.l.inputs <- in:
 	case <-ctx.Done():
 		return false, fault.Unavailable.Errorf("the server has too much to do: %w", context.Cause(ctx))
+	case <-s.l.ended:
+		return false, errEnded
 	}
 	select {
 	case ok := <-alive:
@@ -113,11 +116,20 @@ func (s *session) beat(ctx context.Context) (leased bool, err error) {
 		return ok[1], nil
 	case <-ctx.Done():
 		return false, fault.Unavailable.Errorf("no answer from the loop: %w", context.Cause(ctx))
+	case <-s.l.ended:
+		return false, errEnded
 	}
 }
 
-// Orders gives what the machine must be told.
-func (s *session) Orders() <-chan rpc.Orders { return s.orders }
+// Take gives what the machine must be told; see [rpc.AgentSession].
+func (s *session) Take() (o rpc.Orders, some, over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting != nil {
+		o, some, s.waiting = *s.waiting, true, nil
+	}
+	return o, some, s.ended
+}
 
 // Close says that the connection is gone. The machine's lease runs on.
 func (s *session) Close() {
@@ -135,32 +147,36 @@ func (s *session) Close() {
 	}
 }
 
-// end closes the orders, once.
+// end has the agent told that the session is over, after what waits.
 func (s *session) end() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.ended {
-		s.ended = true
-		close(s.orders)
-	}
+	s.ended = true
+	s.mu.Unlock()
+	s.news()
 }
 
 // put hands orders on. It is false when the agent does not take them.
 func (s *session) put(o rpc.Orders) bool {
+	if !s.add(o) {
+		return false
+	}
+	s.news()
+	return true
+}
+
+func (s *session) add(o rpc.Orders) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
 		return true
 	}
-	select {
-	case waiting := <-s.orders:
-		o = after(waiting, o)
-	default:
+	if s.waiting != nil {
+		o = after(*s.waiting, o)
 	}
 	if len(o.Orders) > maxOrders {
 		return false
 	}
-	s.orders <- o // there is room: nobody else puts anything in
+	s.waiting = &o
 	return true
 }
 

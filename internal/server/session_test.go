@@ -19,7 +19,7 @@ func order(n int32, v task.Verb) task.Order {
 // TestOrdersWait: a slow agent gets everything that was said meanwhile in one
 // message, in order.
 func TestOrdersWait(t *testing.T) {
-	s := &session{orders: make(chan rpc.Orders, 1)}
+	s := &session{news: func() {}}
 	for i, o := range []rpc.Orders{
 		{Rev: 1, Orders: []task.Order{order(1, task.Run)}, Configs: map[job.Hash][]byte{{1}: []byte("a")}},
 		{Rev: 2, Acks: map[string]uint64{"m/1": 4, "m/2": 1}, Leased: 7},
@@ -29,7 +29,7 @@ func TestOrdersWait(t *testing.T) {
 			t.Fatalf("orders %d were not taken", i)
 		}
 	}
-	got := <-s.Orders()
+	got, _, _ := s.Take()
 	want := rpc.Orders{
 		Rev: 3, Orders: []task.Order{order(1, task.Run), order(2, task.Run), order(1, task.Stop)},
 		Configs: map[job.Hash][]byte{{1}: []byte("a"), {2}: []byte("b")}, Acks: map[string]uint64{"m/1": 5, "m/2": 1}, Leased: 7,
@@ -38,14 +38,14 @@ func TestOrdersWait(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	s.put(rpc.Orders{Rev: 4})
-	if got := <-s.Orders(); got.Rev != 4 || got.Orders != nil {
+	if got, _, _ := s.Take(); got.Rev != 4 || got.Orders != nil {
 		t.Errorf("got %+v; want what was said since", got)
 	}
 }
 
 // TestOrdersBounded: an agent that takes nothing costs no memory without end.
 func TestOrdersBounded(t *testing.T) {
-	s := &session{orders: make(chan rpc.Orders, 1)}
+	s := &session{news: func() {}}
 	many := make([]task.Order, maxOrders/4)
 	for i := range 4 {
 		if !s.put(rpc.Orders{Orders: many}) {
@@ -56,6 +56,9 @@ func TestOrdersBounded(t *testing.T) {
 		t.Errorf("more than %d orders wait; want the session to end", maxOrders)
 	}
 	s.end()
+	if _, some, over := s.Take(); !some || !over {
+		t.Errorf("some %v, over %v; want what was said before the end, and the end", some, over)
+	}
 	if !s.put(rpc.Orders{Orders: many}) {
 		t.Error("a session that has ended refuses orders; it should not care")
 	}

@@ -20,6 +20,7 @@ type ProblemError struct {
 	text    string
 	err     error
 	refused bool
+	no      bool // the protocol is not spoken
 }
 
 func (p *ProblemError) Error() string { return p.text }
@@ -27,6 +28,10 @@ func (p *ProblemError) Unwrap() error { return p.err }
 
 // Refused reports whether the server refused this end's certificate.
 func (p *ProblemError) Refused() bool { return p.refused }
+
+// Unspoken reports whether the server does not speak the protocol that was
+// asked for.
+func (p *ProblemError) Unspoken() bool { return p.no }
 
 // ProblemOf returns the problem in err, nil if it has none.
 func ProblemOf(err error) *ProblemError {
@@ -83,11 +88,13 @@ func explain(ctx context.Context, err error, scheme, host string) error {
 	}
 	for _, a := range alerts {
 		if strings.HasSuffix(err.Error(), "tls: "+a.name) {
-			return &ProblemError{text: fmt.Sprintf("the server at %s %s", host, a.text), err: err, refused: a.refused}
+			return &ProblemError{text: fmt.Sprintf("the server at %s %s", host, a.text), err: err, refused: a.refused, no: a.name == unspoken}
 		}
 	}
 	return err
 }
+
+const unspoken = "no application protocol"
 
 // alerts is what a server says that ends a connection by TLS. Their type is
 // crypto/tls's own, so that their text is all there is.
@@ -98,7 +105,7 @@ var alerts = [...]struct {
 	{"expired certificate", "says that this machine's certificate has ended; it is renewed with the machine's credential", true},
 	{"unknown certificate authority", "does not know the authority that signed this machine's certificate; join again with a new token", true},
 	{"bad certificate", "refuses this machine's certificate; join again with a new token", true},
-	{"no application protocol", "does not speak HTTP/2 over TLS; see that it is a covey server", false},
+	{unspoken, "does not speak HTTP/2 over TLS; see that it is a covey server", false},
 	{"protocol version not supported", "and this program have no version of TLS in common; want TLS 1.3", false},
 }
 

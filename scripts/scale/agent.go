@@ -9,6 +9,7 @@ import (
 
 	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/control"
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/ledger"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/rpc"
@@ -43,6 +44,19 @@ type simulated struct {
 	fact    uint64       // the number of the last one
 	unsent  int          // index in facts of the first that was not sent in this session
 	full    time.Time    // when it last said everything
+}
+
+// look is there for the server's questions, as the real agent is.
+func (a *simulated) look(ctx context.Context) {
+	for ctx.Err() == nil {
+		_ = a.client.Look(ctx, a.self.ID, func(context.Context, rpc.Question) (rpc.LookAnswer, error) {
+			return rpc.LookAnswer{}, fault.NotFound.Errorf("a simulated machine has no files")
+		})
+		select {
+		case <-ctx.Done():
+		case <-time.After(lastRetry/2 + rand.N(lastRetry/2)):
+		}
+	}
 }
 
 // run holds sessions with the server until ctx ends, as the real agent does.

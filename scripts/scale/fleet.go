@@ -152,6 +152,7 @@ func (f *fleet) live(ctx context.Context, out io.Writer) error {
 	defer agents.Wait()
 	for _, a := range f.machines {
 		agents.Go(func() { a.run(ctx) })
+		agents.Go(func() { a.look(ctx) })
 	}
 	say := json.NewEncoder(out)
 	tick := time.NewTicker(time.Second)

@@ -140,7 +140,7 @@ func (r *run1) join(ctx context.Context) error {
 	}
 	after, err := r.srv.memory(ctx)
 	r.out.HeapPerMachine = float64(after.Heap-before.Heap) / float64(r.out.Agents)
-	return err
+	return errors.Join(err, r.srv.profile(ctx, r.o.profiles, "joined-heap.pprof", "heap"), r.srv.profile(ctx, r.o.profiles, "joined-goroutines.txt", "goroutine?debug=1"))
 }
 
 // since is the server's CPU time since then, in seconds.

@@ -818,7 +818,12 @@ type SessionResponse struct {
 	Bye bool `protobuf:"varint,10,opt,name=bye,proto3" json:"bye,omitempty"`
 	// URLs of the cluster's servers, any of which knows the leader; in the first
 	// message.
-	Servers       []string `protobuf:"bytes,11,rep,name=servers,proto3" json:"servers,omitempty"`
+	Servers []string `protobuf:"bytes,11,rep,name=servers,proto3" json:"servers,omitempty"`
+	// This server says when it has questions, so that Look need not be open
+	// before; in the first message.
+	Calls bool `protobuf:"varint,12,opt,name=calls,proto3" json:"calls,omitempty"`
+	// The server has questions: open Look, unless it is open.
+	Look          bool `protobuf:"varint,13,opt,name=look,proto3" json:"look,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -930,6 +935,20 @@ func (x *SessionResponse) GetServers() []string {
 	return nil
 }
 
+func (x *SessionResponse) GetCalls() bool {
+	if x != nil {
+		return x.Calls
+	}
+	return false
+}
+
+func (x *SessionResponse) GetLook() bool {
+	if x != nil {
+		return x.Look
+	}
+	return false
+}
+
 // LookRequest is an answer of the agent; the first message has no id and says
 // for which machine it will answer.
 type LookRequest struct {
@@ -952,7 +971,10 @@ type LookRequest struct {
 	// a log was rotated meanwhile, and says where a negative one leads.
 	Offset int64 `protobuf:"varint,8,opt,name=offset,proto3" json:"offset,omitempty"`
 	// First message only: the machine.
-	Machine       string `protobuf:"bytes,9,opt,name=machine,proto3" json:"machine,omitempty"`
+	Machine string `protobuf:"bytes,9,opt,name=machine,proto3" json:"machine,omitempty"`
+	// First message only: the agent opens the stream whenever it is called, so
+	// that the server may end it when it has nothing to ask.
+	OnCall        bool `protobuf:"varint,10,opt,name=on_call,json=onCall,proto3" json:"on_call,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1048,6 +1070,13 @@ func (x *LookRequest) GetMachine() string {
 		return x.Machine
 	}
 	return ""
+}
+
+func (x *LookRequest) GetOnCall() bool {
+	if x != nil {
+		return x.OnCall
+	}
+	return false
 }
 
 // LookEntry is one entry of a folder, or one log file.
@@ -1291,7 +1320,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x04gpus\x18\a \x03(\rR\x04gpus\"3\n" +
 	"\aFactAck\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xab\x03\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xd5\x03\n" +
 	"\x0fSessionResponse\x12%\n" +
 	"\x05epoch\x18\x01 \x01(\v2\x0f.covey.v1.EpochR\x05epoch\x12\x10\n" +
 	"\x03rev\x18\x02 \x01(\x04R\x03rev\x12\x1f\n" +
@@ -1305,10 +1334,12 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x06leased\x18\t \x01(\x04R\x06leased\x12\x10\n" +
 	"\x03bye\x18\n" +
 	" \x01(\bR\x03bye\x12\x18\n" +
-	"\aservers\x18\v \x03(\tR\aservers\x1a:\n" +
+	"\aservers\x18\v \x03(\tR\aservers\x12\x14\n" +
+	"\x05calls\x18\f \x01(\bR\x05calls\x12\x12\n" +
+	"\x04look\x18\r \x01(\bR\x04look\x1a:\n" +
 	"\fConfigsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xed\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x86\x02\n" +
 	"\vLookRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12-\n" +
@@ -1319,7 +1350,9 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"error_kind\x18\a \x01(\tR\terrorKind\x12\x16\n" +
 	"\x06offset\x18\b \x01(\x03R\x06offset\x12\x18\n" +
-	"\amachine\x18\t \x01(\tR\amachine\"\x89\x01\n" +
+	"\amachine\x18\t \x01(\tR\amachine\x12\x17\n" +
+	"\aon_call\x18\n" +
+	" \x01(\bR\x06onCall\"\x89\x01\n" +
 	"\tLookEntry\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x10\n" +

@@ -49,10 +49,15 @@ type AgentServiceClient interface {
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	// Session is the life of an agent at the leader. The first message is a
 	// Hello; the stream ends when either side is gone, and a new one begins with
-	// everything that the agent sees.
+	// everything that the agent sees. Beside HTTP/2 it is to be had on a
+	// connection of its own, which costs the server a tenth: a request of HTTP/1.1
+	// with "Upgrade: covey-session", over TLS after the ALPN protocol
+	// covey-session. After 101 both sides send what the body of the stream in
+	// HTTP/2 has, without compression. Who is answered otherwise uses HTTP/2.
 	Session(context.Context) *connect.BidiStreamForClient[v1.SessionRequest, v1.SessionResponse]
 	// Look answers the server's questions about sandboxes and logs. The agent
-	// opens it with a message without an id; every question gets one answer.
+	// opens it, when the session calls for it, with a message without an id;
+	// every question gets one answer.
 	Look(context.Context) *connect.BidiStreamForClient[v1.LookRequest, v1.LookResponse]
 	// Renew makes a new certificate for the machine, over TLS. The machine proves
 	// itself by the certificate that it has, or by its credential when that one
@@ -132,10 +137,15 @@ type AgentServiceHandler interface {
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	// Session is the life of an agent at the leader. The first message is a
 	// Hello; the stream ends when either side is gone, and a new one begins with
-	// everything that the agent sees.
+	// everything that the agent sees. Beside HTTP/2 it is to be had on a
+	// connection of its own, which costs the server a tenth: a request of HTTP/1.1
+	// with "Upgrade: covey-session", over TLS after the ALPN protocol
+	// covey-session. After 101 both sides send what the body of the stream in
+	// HTTP/2 has, without compression. Who is answered otherwise uses HTTP/2.
 	Session(context.Context, *connect.BidiStream[v1.SessionRequest, v1.SessionResponse]) error
 	// Look answers the server's questions about sandboxes and logs. The agent
-	// opens it with a message without an id; every question gets one answer.
+	// opens it, when the session calls for it, with a message without an id;
+	// every question gets one answer.
 	Look(context.Context, *connect.BidiStream[v1.LookRequest, v1.LookResponse]) error
 	// Renew makes a new certificate for the machine, over TLS. The machine proves
 	// itself by the certificate that it has, or by its credential when that one

@@ -1,0 +1,208 @@
+package rpc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/covey-platform/covey/api/covey/v1"
+	api "github.com/covey-platform/covey/api/covey/v1/coveyv1connect"
+	"github.com/covey-platform/covey/internal/fault"
+)
+
+// directProtocol names sessions on a connection of their own: what the request
+// asks to upgrade to, and over TLS the protocol of the connection.
+//
+// A connection of HTTP/2 with one stream costs a server 50 KiB: three
+// goroutines, and buffers for what hardly ever comes. These cost a tenth, and
+// carry the same bytes.
+const directProtocol = "covey-session"
+
+const (
+	directHead   = 10 * time.Second // to send the head of the request
+	directBuffer = 512              // bytes read ahead: a sign of life has fewer
+	maxHead      = 64 << 10         // bytes of the head
+	lastWords    = 2 * time.Second  // to hear how the session ended
+)
+
+// wantsDirect reports whether a request asks for a session of its own.
+func wantsDirect(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.URL.Path == api.AgentServiceSessionProcedure && strings.EqualFold(r.Header.Get("Upgrade"), directProtocol)
+}
+
+// upgrade lets an agent in as the gate does, and leaves HTTP.
+func (s *services) upgrade(w http.ResponseWriter, r *http.Request) {
+	stays, held := w.(*headWriter)
+	ctx := r.Context()
+	if !held {
+		ctx = context.WithoutCancel(ctx) // it ends with the request
+	}
+	ctx = context.WithValue(ctx, connKey{}, r.TLS)
+	known, err := s.gate(ctx, connect.Spec{Procedure: api.AgentServiceSessionProcedure, StreamType: connect.StreamTypeBidi}, connect.Peer{}, r.Header)
+	if err != nil {
+		refuse(w, FromWire(err))
+		return
+	}
+	conn, rest, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		refuse(w, fault.Invalid.Errorf("this connection cannot leave HTTP: %w", err))
+		return
+	}
+	d := &direct{s: s, who: callerOf(known), conn: conn, lost: r.Header.Get(lostHeader)}
+	// What was read ahead comes first; then the large buffer is let go.
+	var ahead io.Reader = conn
+	if n := rest.Reader.Buffered(); n > 0 {
+		early, _ := rest.Peek(n)
+		ahead = io.MultiReader(bytes.NewReader(bytes.Clone(early)), conn)
+	}
+	d.in = bufio.NewReaderSize(ahead, directBuffer)
+	if held {
+		stays.then = func() { d.run(ctx) }
+		return
+	}
+	go d.run(ctx) // so that what HTTP holds for the request is let go
+}
+
+// direct is a session's connection, after HTTP. It is a [pipe].
+type direct struct {
+	s    *services
+	who  caller
+	conn net.Conn
+	in   *bufio.Reader
+	lost string
+}
+
+// run holds the session until it is over.
+func (d *direct) run(ctx context.Context) {
+	defer d.conn.Close() //nolint:errcheck // nothing is lost
+	defer func() {
+		if what := recover(); what != nil {
+			d.end(d.s.recovered(ctx, connect.Spec{Procedure: api.AgentServiceSessionProcedure}, nil, what))
+		}
+	}()
+	_ = d.conn.SetDeadline(time.Now().Add(sendLimit))
+	if _, err := io.WriteString(d.conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+directProtocol+"\r\n\r\n"); err != nil {
+		return
+	}
+	d.end(d.s.converse(ctx, d, d.lost))
+}
+
+// end tells the agent how the session ended, and waits a moment until it has
+// heard: a connection that is closed while the agent still speaks takes the
+// last words with it.
+func (d *direct) end(err error) {
+	_ = d.conn.SetWriteDeadline(time.Now().Add(sendLimit))
+	if _, lost := d.conn.Write(endEnvelope(err)); lost != nil {
+		return
+	}
+	if c, ok := d.conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
+		_ = d.conn.SetReadDeadline(time.Now().Add(lastWords))
+		_, _ = io.Copy(io.Discard, d.conn)
+	}
+}
+
+func (d *direct) Until(t time.Time) { _ = d.conn.SetReadDeadline(t) }
+
+// Receive reads a message and asks whether it is allowed.
+func (d *direct) Receive() (*pb.SessionRequest, error) {
+	m := &pb.SessionRequest{}
+	if err := readEnvelope(d.in, maxReport, m); err != nil {
+		return nil, err
+	}
+	if err := d.s.still(d.who); err != nil {
+		return nil, err
+	}
+	return m, allow(d.who, api.AgentServiceSessionProcedure, m)
+}
+
+// Send sends a message to who may still have it.
+func (d *direct) Send(m *pb.SessionResponse) error {
+	if err := d.s.still(d.who); err != nil {
+		return err
+	}
+	_ = d.conn.SetWriteDeadline(time.Now().Add(sendLimit))
+	return writeEnvelope(d.conn, m)
+}
+
+// serveDirect serves a connection by TLS whose client asked for a session of
+// its own: one request, and then what the handler makes of it.
+func serveDirect(s *http.Server, conn *tls.Conn, h http.Handler) {
+	defer conn.Close() //nolint:errcheck // nothing is lost
+	ctx := context.Background()
+	if b, ok := h.(interface{ BaseContext() context.Context }); ok {
+		ctx = b.BaseContext()
+	}
+	// A server that ends does not wait for sessions.
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	w := &headWriter{conn: conn, header: http.Header{}}
+	w.serve(ctx, s, h)
+	if w.then != nil {
+		w.then()
+	}
+}
+
+// headWriter answers the one request of a connection, unless that is taken
+// over.
+type headWriter struct {
+	conn   *tls.Conn
+	in     *bufio.Reader
+	header http.Header
+	wrote  bool
+	then   func() // who took it over
+}
+
+func (w *headWriter) serve(ctx context.Context, s *http.Server, h http.Handler) {
+	defer func() { w.in, w.header = nil, nil }()
+	_ = w.conn.SetDeadline(time.Now().Add(directHead))
+	w.in = bufio.NewReaderSize(io.LimitReader(w.conn, maxHead), directBuffer)
+	r, err := http.ReadRequest(w.in)
+	if err != nil {
+		return
+	}
+	state := w.conn.ConnectionState()
+	r.TLS, r.RemoteAddr, r.Body = &state, w.conn.RemoteAddr().String(), http.NoBody
+	if !wantsDirect(r) {
+		refuse(w, fault.Denied.Errorf("a connection of protocol %s is for sessions of agents; want h2 for all else", directProtocol))
+		return
+	}
+	defer func() {
+		if what := recover(); what != nil && s.ErrorLog != nil {
+			s.ErrorLog.Printf("a bug of the server ended a connection: %v", what)
+		}
+	}()
+	h.ServeHTTP(w, r.WithContext(ctx))
+}
+
+func (w *headWriter) Header() http.Header { return w.header }
+
+func (w *headWriter) WriteHeader(status int) {
+	if w.wrote {
+		return
+	}
+	w.wrote = true
+	w.header.Set("Connection", "close")
+	head := "HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n"
+	if _, err := io.WriteString(w.conn, head); err == nil {
+		_ = w.header.Write(w.conn)
+		_, _ = io.WriteString(w.conn, "\r\n")
+	}
+}
+
+func (w *headWriter) Write(b []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.conn.Write(b)
+}
+
+// Hijack hands the connection to its caller.
+func (w *headWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return w.conn, bufio.NewReadWriter(w.in, bufio.NewWriterSize(w.conn, 16)), nil
+}
