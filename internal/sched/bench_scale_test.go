@@ -76,10 +76,7 @@ func BenchmarkScale(b *testing.B) {
 			for b.Loop() {
 				placeAll(b, s, &all)
 			}
-			b.ReportMetric(float64(all.placed)/float64(b.N), "placed")
-			b.ReportMetric(all.engine.Seconds()/float64(b.N), "engine-s/op")
-			b.ReportMetric(float64(all.placed)/all.engine.Seconds(), "engine-tasks/s")
-			b.ReportMetric(float64(all.looked)/float64(all.placed), "looks/task")
+			all.report(b)
 		})
 	}
 }

@@ -27,6 +27,9 @@ type shape struct {
 	limits    []job.Constraint
 	spreads   []job.Constraint
 	nears     []job.Constraint // affinity and its opposite
+	counted   []string         // the attributes that machines must have because tasks are counted by them
+
+	valueTexts, nearTexts []string // how people write values and nears
 }
 
 func shapeOf(k job.Key, c *job.Config) *shape {
@@ -40,9 +43,16 @@ func shapeOf(k job.Key, c *job.Config) *shape {
 		case con.Spread > 0:
 			w.spreads = append(w.spreads, con)
 		case con.With != "":
-			w.nears = append(w.nears, con)
+			w.nears, w.nearTexts = append(w.nears, con), append(w.nearTexts, spell(con))
 		default:
-			w.values = append(w.values, con)
+			w.values, w.valueTexts = append(w.values, con), append(w.valueTexts, spell(con))
+		}
+	}
+	if len(w.limits)+len(w.spreads)+len(w.nears) > 0 {
+		for _, con := range slices.Concat(w.limits, w.spreads, w.nears) {
+			if !con.Negated {
+				w.counted = append(w.counted, con.Attribute)
+			}
 		}
 	}
 	return w
@@ -72,7 +82,7 @@ func (w *shape) classKey() string {
 			parts = append(parts, "role"+strconv.Quote(w.role))
 		}
 	}
-	for _, a := range w.counted() {
+	for _, a := range w.counted {
 		parts = append(parts, "limit"+strconv.Quote(a))
 	}
 	slices.Sort(parts)
@@ -86,32 +96,17 @@ func (w *shape) allows(m *machine.Machine) bool {
 	if !w.mayUse(m) {
 		return false
 	}
-	for _, c := range w.values {
-		if !matches(c, m) {
+	for i := range w.values {
+		if !matches(&w.values[i], m) {
 			return false
 		}
 	}
-	for _, a := range w.counted() {
+	for _, a := range w.counted {
 		if !hasAny(m, a) {
 			return false
 		}
 	}
 	return true
-}
-
-// counted returns the attributes that machines must have because tasks are
-// counted by them.
-func (w *shape) counted() []string {
-	if len(w.limits)+len(w.spreads)+len(w.nears) == 0 {
-		return nil
-	}
-	var out []string
-	for _, c := range slices.Concat(w.limits, w.spreads, w.nears) {
-		if !c.Negated {
-			out = append(out, c.Attribute)
-		}
-	}
-	return out
 }
 
 // mayUse is the dedicated rule: a machine with the attribute takes only tasks
@@ -136,7 +131,7 @@ func (w *shape) mayUse(m *machine.Machine) bool {
 
 // matches holds a machine to a value constraint. A missing attribute fails a
 // positive one and passes a negated one (Aurora S-10).
-func matches(c job.Constraint, m *machine.Machine) bool {
+func matches(c *job.Constraint, m *machine.Machine) bool {
 	for _, a := range m.Attributes {
 		if a.Name == c.Attribute && slices.Contains(c.Values, a.Value) {
 			return !c.Negated

@@ -256,3 +256,51 @@ func TestSpreadAndAffinity(t *testing.T) {
 		t.Errorf("far from a job that is everywhere: %q", text)
 	}
 }
+
+// TestReasonsTakeTurns: where reasons cost too much for one plan, each plan
+// looks into other groups, until all are told what is true now; then none does.
+func TestReasonsTakeTurns(t *testing.T) {
+	w := newWorld(t)
+	for i := range 10 {
+		w.add(machine.ID("m"+strconv.Itoa(i)), cpu(1000))
+	}
+	for i := range 5 {
+		w.submit(job.NewKey("r", "prod", "j"+strconv.Itoa(i)), 1, asks(cpu(int64(2000+i)), 0))
+	}
+	plan := func() (told int, w2 Waits) {
+		_, waits := Plan(w.s, w.x, w.now, Limits{Looks: 25})
+		for _, g := range waits.Groups {
+			if g.Text != tooMany {
+				told++
+			}
+		}
+		return told, waits
+	}
+	for round, want := range []int{2, 4, 5, 5} {
+		told, waits := plan()
+		if told != want {
+			t.Errorf("plan %d: %d of 5 groups are told why they wait; want %d", round, told, want)
+		}
+		if soon := waits.Next == w.now+second; soon != (want < 5) {
+			t.Errorf("plan %d is to be made again at %d; want that within a second: %t", round, waits.Next, want < 5)
+		}
+	}
+	w.edit("m3", func(m *machine.Machine) { m.Up = false })
+	fresh := func() (n int) {
+		_, waits := plan()
+		for _, g := range waits.Groups {
+			if strings.Contains(g.Text, "1 is down") || g.Reasons[len(g.Reasons)-1].Rule == Down {
+				n++
+			}
+		}
+		return n
+	}
+	for round, want := range []int{2, 4, 5, 5} {
+		if got := fresh(); got != want {
+			t.Errorf("plan %d after a machine is lost: %d of 5 groups are told of it; want %d", round, got, want)
+		}
+	}
+	if len(w.x.reasons) != 5 {
+		t.Errorf("%d reasons are kept; want those of the five that wait", len(w.x.reasons))
+	}
+}

@@ -46,6 +46,8 @@ type Index struct {
 	kinds   map[job.Hash]kind   // of configs
 	tenants map[task.ID]*tenant // the pending tasks for which room is being made
 
+	reasons map[reasonKey]reason // of the groups that the last plan left waiting
+
 	ranks   map[standing]map[int32]int32 // how many hosts have tasks of a priority that may be stopped
 	ladders map[ladderKey]*ladder
 

@@ -1,7 +1,6 @@
 package sched
 
 import (
-	"iter"
 	"slices"
 
 	"github.com/covey-platform/covey/internal/job"
@@ -28,37 +27,67 @@ type least struct {
 
 // passes reports whether one more task may go to m.
 func (v *moving) passes(m *machine.Machine) bool {
-	for range v.refusals(m) {
-		return false
+	for i := range v.shape.limits {
+		if _, full := v.full(i, m); full {
+			return false
+		}
+	}
+	for i := range v.shape.spreads {
+		if _, crowded := v.crowded(i, m); crowded {
+			return false
+		}
+	}
+	for i := range v.shape.nears {
+		if v.astray(i, m) {
+			return false
+		}
 	}
 	return true
 }
 
-// refusals says why one more task may not go to m, if so.
-func (v *moving) refusals(m *machine.Machine) iter.Seq[Lack] {
-	return func(yield func(Lack) bool) {
-		for _, c := range v.shape.limits {
-			have, full := v.own.reaches(c.Attribute, m, c.Limit)
-			if full && !yield(Lack{Rule: Limit, Detail: c.Attribute, Need: int64(c.Limit), Have: int64(have)}) {
-				return
-			}
-		}
-		for i, c := range v.shape.spreads {
-			have, full := v.own.reaches(c.Attribute, m, v.least[i].count+c.Spread)
-			if full && !yield(Lack{Rule: Spreading, Detail: c.Attribute, Need: int64(c.Spread), Have: int64(have)}) {
-				return
-			}
-		}
-		for i, c := range v.shape.nears {
-			by := v.near[i].by[c.Attribute]
-			if !c.Negated && len(by) == 0 && v.near[i] == v.own {
-				continue // the first of its own kind may go anywhere
-			}
-			if anyOf(by, m, c.Attribute) == c.Negated && !yield(Lack{Rule: Affinity, Detail: spell(c)}) {
-				return
-			}
+// refusals appends why one more task may not go to m, if so.
+func (v *moving) refusals(all []Lack, m *machine.Machine) []Lack {
+	for i := range v.shape.limits {
+		c := &v.shape.limits[i]
+		if have, full := v.full(i, m); full {
+			all = append(all, Lack{Rule: Limit, Detail: c.Attribute, Need: int64(c.Limit), Have: int64(have)})
 		}
 	}
+	for i := range v.shape.spreads {
+		c := &v.shape.spreads[i]
+		if have, crowded := v.crowded(i, m); crowded {
+			all = append(all, Lack{Rule: Spreading, Detail: c.Attribute, Need: int64(c.Spread), Have: int64(have)})
+		}
+	}
+	for i := range v.shape.nears {
+		if v.astray(i, m) {
+			all = append(all, Lack{Rule: Affinity, Detail: v.shape.nearTexts[i]})
+		}
+	}
+	return all
+}
+
+// full reports whether a value of m is at a limit.
+func (v *moving) full(limit int, m *machine.Machine) (have int32, full bool) {
+	c := &v.shape.limits[limit]
+	return v.own.reaches(c.Attribute, m, c.Limit)
+}
+
+// crowded reports whether a value of m has as many tasks as a spread allows.
+func (v *moving) crowded(spread int, m *machine.Machine) (have int32, crowded bool) {
+	c := &v.shape.spreads[spread]
+	return v.own.reaches(c.Attribute, m, v.least[spread].count+c.Spread)
+}
+
+// astray reports whether m is where an affinity does not allow it. The first
+// task of a job that is to be near itself may go anywhere.
+func (v *moving) astray(near int, m *machine.Machine) bool {
+	c := &v.shape.nears[near]
+	by := v.near[near].by[c.Attribute]
+	if !c.Negated && len(by) == 0 && v.near[near] == v.own {
+		return false
+	}
+	return anyOf(by, m, c.Attribute) == c.Negated
 }
 
 // reaches reports whether one of m's values of an attribute has n tasks or more.

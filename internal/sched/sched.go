@@ -24,7 +24,7 @@ import (
 // Limits bounds one [Plan]. Zero fields take their defaults.
 type Limits struct {
 	Placements int // tasks placed at most; 5,000
-	Looks      int // machines looked at at most to say why tasks wait; 200,000
+	Looks      int // machines looked at at most to say why tasks wait; 50,000, or all machines once
 	Evictions  int // tasks for which others are stopped at most; 1,000. Below 0: none
 
 	// HoldExclusive leaves tasks of exclusive jobs waiting: what runs of them is
@@ -34,7 +34,7 @@ type Limits struct {
 
 const (
 	defaultPlacements = 5_000
-	defaultLooks      = 200_000
+	defaultLooks      = 50_000
 	defaultEvictions  = 1_000
 )
 
@@ -135,7 +135,7 @@ type stuck struct {
 
 func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner {
 	lim.Placements = cmp.Or(lim.Placements, defaultPlacements)
-	lim.Looks = cmp.Or(lim.Looks, defaultLooks)
+	lim.Looks = cmp.Or(lim.Looks, max(defaultLooks, len(x.slots)))
 	lim.Evictions = cmp.Or(lim.Evictions, defaultEvictions)
 	return &planner{
 		evicted: evicted{tasks: map[task.ID]bool{}},
