@@ -64,6 +64,7 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 			if k := fault.Of(err); k == fault.Conflict || k == fault.Unauthenticated || k == fault.Denied {
 				wait = refusedRetry
 			}
+			wait = max(wait, 2*rpc.RetryAfter(err)) // half of it is by lot, below
 			return err
 		}
 		if last != "" {

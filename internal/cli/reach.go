@@ -323,7 +323,7 @@ func newClient(server, token, caFile string) (*client, error) {
 		ResponseHeaderTimeout: 2 * time.Minute,
 	}
 	servant := &several{servers: servers, next: trust.Explained{Next: t}, pulse: pulseWait, answer: answerWait}
-	h := &http.Client{Transport: bearer{token, servant}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	h := &http.Client{Transport: bearer{token, newPatient(servant)}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	base := baseOf(servers[0])
 	opt := connect.WithReadMaxBytes(64 << 20)
 	return &client{

@@ -265,7 +265,7 @@ func (a *Agent) Join(ctx context.Context, token string, m machine.ID) (Joined, e
 	}
 	call := connect.NewRequest(req)
 	call.Header().Set("Authorization", "Bearer "+token)
-	resp, err := w.client.Join(ctx, call)
+	resp, err := patiently(ctx, func() (*connect.Response[pb.JoinResponse], error) { return w.client.Join(ctx, call) })
 	if err != nil {
 		return Joined{}, a.judge(err)
 	}
@@ -310,7 +310,7 @@ func (a *Agent) Renew(ctx context.Context, m machine.ID) (*tls.Certificate, erro
 		defer w.conns.CloseIdleConnections()
 		call.Header().Set("Authorization", "Bearer "+a.cfg.Credential)
 	}
-	resp, err := w.client.Renew(ctx, call)
+	resp, err := patiently(ctx, func() (*connect.Response[pb.RenewResponse], error) { return w.client.Renew(ctx, call) })
 	if err != nil {
 		return nil, a.judge(err)
 	}

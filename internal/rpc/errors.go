@@ -68,6 +68,9 @@ func toWire(err error) error {
 	if e, ok := errors.AsType[*elsewhereError](err); ok {
 		return elsewhereToWire(e)
 	}
+	if e, ok := errors.AsType[*busyError](err); ok {
+		return busyToWire(e)
+	}
 	kind := fault.Of(err)
 	if kind == fault.Internal {
 		switch {
@@ -89,6 +92,9 @@ func FromWire(err error) error {
 	e, ok := errors.AsType[*connect.Error](err)
 	if !ok {
 		return err
+	}
+	if busy := busyFromWire(e); busy != nil {
+		return busy
 	}
 	return kindOf(e.Code()).Errorf("%s", e.Message())
 }

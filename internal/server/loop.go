@@ -22,12 +22,14 @@ import (
 
 // Bounds of the loop.
 const (
-	maxQueue  = 4096 // what may wait for a turn; who comes then waits in line
+	maxQueue  = 4096 // what may wait for a turn; who comes then waits in line for a moment
 	maxInputs = 2000 // taken into one turn
 	maxHeld   = 1000 // held tasks that are shown
 	leaseTTL  = 3 * time.Second
 	renewal   = time.Second
 	breath    = time.Second // after a commit that was refused
+	inLine    = 2 * time.Second
+	comeAgain = time.Second // after that
 	// A loop that was not awake for so long has not heard its agents either. It
 	// is well below the lease of an agent, and far above the pause between turns.
 	stall = 4 * time.Second
@@ -57,6 +59,7 @@ type looper struct {
 	name    string // of the cluster
 	holder  string // of the lease
 	inputs  chan input
+	inLine  time.Duration // how long a request waits when the queue is full
 	ended   chan struct{} // closed when no more turns are taken
 	stats   *stats
 	steady0 time.Time
@@ -80,7 +83,7 @@ type looper struct {
 func newLooper(cluster clusterStore, name, holder string, st *stats, log *slog.Logger) *looper {
 	shared, _ := cluster.(sharedStore)
 	return &looper{
-		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), ended: make(chan struct{}), stats: st,
+		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), inLine: inLine, ended: make(chan struct{}), stats: st,
 		steady0: time.Now(), sessions: map[machine.ID]*session{}, published: make(chan struct{}),
 	}
 }
@@ -422,12 +425,27 @@ func (l *looper) show(v *rpc.View) {
 
 func (l *looper) loopEpoch() machine.Epoch { return l.loop.Lease() }
 
-// ask gives something to the next turn and waits until it is durable.
+// ask gives something to the next turn and waits until it is durable. When the
+// queue is full it waits in line, for as long as its caller does.
 func (l *looper) ask(ctx context.Context, do func(*control.Turn) error) error {
+	return l.enter(ctx, do, nil)
+}
+
+// request is [looper.ask] for who can come again: a queue that stays full is an
+// error of kind Exhausted that says when, and nothing of it has happened.
+func (l *looper) request(ctx context.Context, do func(*control.Turn) error) error {
+	late := time.NewTimer(l.inLine)
+	defer late.Stop()
+	return l.enter(ctx, do, late.C)
+}
+
+func (l *looper) enter(ctx context.Context, do func(*control.Turn) error, late <-chan time.Time) error {
 	answer := make(chan error, 1)
 	in := input{do: do, done: func(err error) { answer <- err }}
 	select {
 	case l.inputs <- in:
+	case <-late:
+		return rpc.Busy(comeAgain, "the server has too much to do: %d acts wait for their turn, and nothing of this one has happened; try again in a moment", maxQueue)
 	case <-ctx.Done():
 		return fault.Unavailable.Errorf("the server has too much to do: %w; try again", context.Cause(ctx))
 	case <-l.ended:

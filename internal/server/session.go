@@ -36,7 +36,7 @@ type session struct {
 // Attach lets an agent in; see [rpc.Backend].
 func (l *looper) attach(ctx context.Context, h control.Hello, news func()) (*session, error) {
 	s := &session{l: l, machine: h.Machine.ID, name: h.Session, news: news}
-	err := l.ask(ctx, func(t *control.Turn) error {
+	err := l.request(ctx, func(t *control.Turn) error {
 		if err := t.Hello(h); err != nil {
 			return err
 		}
