@@ -6,14 +6,18 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
-// MaxPorts bounds the named ports of a task.
-const MaxPorts = 64
+// Bounds of one task that others keep to as well.
+const (
+	MaxPorts     = 64 // that it names
+	MaxArtifacts = 32
+)
 
 // Bounds of one job. They keep a row of it, and a look at it, small.
 const (
@@ -22,7 +26,6 @@ const (
 	maxMetadata   = 100
 	maxConstraint = 32
 	maxText       = 4 << 10 // bytes of any other text
-	maxArtifacts  = 32
 	maxSeconds    = 366 * 24 * 3600
 )
 
@@ -83,9 +86,12 @@ func (j Job) checkConstraints() error {
 	}
 	for _, c := range j.Config.Constraints {
 		at := "constraints[" + c.Attribute + "]"
+		if err := name.ValidLabel("the attribute of a constraint", c.Attribute); err != nil {
+			return bad(at, "%w", err)
+		}
 		switch {
-		case c.Attribute == "" || len(c.Attribute) > name.Max:
-			return bad(at, "a constraint names attribute %.40q; want 1 to %d bytes", c.Attribute, name.Max)
+		case slices.ContainsFunc(c.Values, func(v string) bool { return strings.ContainsFunc(v, unicode.IsControl) }):
+			return bad(at, "the constraint on %s holds a control character; leave it out", c.Attribute)
 		case c.Spread < 0 || forms(c) > 1:
 			return bad(at, "the constraint on %s says several things, or spreads over less than 1; want values, or a limit, or a spread, or a job", c.Attribute)
 		case c.With != "":
@@ -172,14 +178,24 @@ func (j Job) checkProcesses() error {
 	return nil
 }
 
-// reservedDirs are the directories of a sandbox that are the platform's: for
-// the logs, and for what is a task's /tmp.
-var reservedDirs = []string{".logs", ".tmp"}
+// Names at the top of a sandbox that are the platform's.
+const (
+	LogsDir     = ".logs"           // of the task's processes, which may read it
+	TmpDir      = ".tmp"            // the task's /tmp
+	PartialFile = ".covey-artifact" // an artifact that is being fetched
+)
+
+// Reserved reports whether a path in a sandbox is the platform's. No process
+// can be called so: names of processes do not begin with a period.
+func Reserved(p string) bool {
+	first, _, _ := strings.Cut(path.Clean(p), "/")
+	return first == LogsDir || first == TmpDir || first == PartialFile
+}
 
 func (j Job) checkArtifacts() error {
 	as := j.Config.Task.Artifacts
-	if len(as) > maxArtifacts {
-		return bad("task.artifacts", "its task has %d artifacts; want at most %d", len(as), maxArtifacts)
+	if len(as) > MaxArtifacts {
+		return bad("task.artifacts", "its task has %d artifacts; want at most %d", len(as), MaxArtifacts)
 	}
 	for i, a := range as {
 		at := "task.artifacts[" + strconv.Itoa(i) + "]"
@@ -190,8 +206,8 @@ func (j Job) checkArtifacts() error {
 			continue // named by its URI, or on the machine
 		}
 		to := path.Clean(a.Path)
-		if first, _, _ := strings.Cut(to, "/"); path.IsAbs(to) || first == ".." || slices.Contains(reservedDirs, first) {
-			return bad(at+".path", "artifact %.100q goes to %.100q; want a path below the sandbox, not in %s", a.URI, a.Path, strings.Join(reservedDirs, " or "))
+		if first, _, _ := strings.Cut(to, "/"); path.IsAbs(to) || first == ".." || Reserved(to) {
+			return bad(at+".path", "artifact %.100q goes to %.100q; want a path below the sandbox, not in %s or %s, and not %s", a.URI, a.Path, LogsDir, TmpDir, PartialFile)
 		}
 	}
 	return nil

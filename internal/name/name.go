@@ -6,6 +6,8 @@ package name
 import (
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Max bounds a name, in bytes: four of them with their separators must fit
@@ -28,6 +30,26 @@ func Valid(what, s string) error {
 	for i := range len(s) {
 		if !ok(s[i]) {
 			return fmt.Errorf("%s %q holds %q at byte %d; want only letters, digits, '_', '-' or '.'", what, s, s[i], i+1)
+		}
+	}
+	return nil
+}
+
+// ValidLabel reports what is wrong with the label s of a thing called what, if
+// anything: names that come from elsewhere, such as those of a machine's
+// attributes, may hold more than a name, but nothing that cannot be seen.
+func ValidLabel(what, s string) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("%s is empty; want 1 to %d bytes", what, Max)
+	case len(s) > Max:
+		return fmt.Errorf("%s %.20q... has %d bytes; want at most %d", what, s, len(s), Max)
+	case !utf8.ValidString(s):
+		return fmt.Errorf("%s %q is no UTF-8", what, s)
+	}
+	for _, r := range s {
+		if unicode.IsSpace(r) || !unicode.IsGraphic(r) {
+			return fmt.Errorf("%s %q holds %q; want no blanks and no control characters", what, s, r)
 		}
 	}
 	return nil

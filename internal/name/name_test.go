@@ -42,3 +42,21 @@ func FuzzEscape(f *testing.F) {
 		}
 	})
 }
+
+// TestValidLabel: what others call an attribute may hold more than a name, as
+// long as it can be seen and typed.
+func TestValidLabel(t *testing.T) {
+	for _, s := range []string{"rack", "topology.kubernetes.io/zone", "größe", "a:b=c", strings.Repeat("x", Max)} {
+		if err := ValidLabel("attribute", s); err != nil {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+	for s, want := range map[string]string{
+		"": "is empty", strings.Repeat("x", Max+1): "has 65 bytes", "a b": "no blanks", "a\tb": "no blanks", "rack\n": "no blanks", "a\u00a0b": "no blanks",
+		"\x1b[31m": "no control characters", "a\u200bb": "no control characters", "a\xff": "no UTF-8",
+	} {
+		if err := ValidLabel("attribute", s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v; want %q", s, err, want)
+		}
+	}
+}

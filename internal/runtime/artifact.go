@@ -32,14 +32,13 @@ const (
 	fetchWithin  = 10 * time.Minute // all artifacts of a task; Aurora's limit for a sandbox
 	maxRedirects = 5
 	fetchTries   = 3
-	maxArtifacts = 256
 )
 
 // checkArtifacts refuses what could never be fetched, or could change under
 // its name.
 func checkArtifacts(as []job.Artifact) error {
-	if len(as) > maxArtifacts {
-		return fault.Invalid.Errorf("%d artifacts; want at most %d", len(as), maxArtifacts)
+	if len(as) > job.MaxArtifacts {
+		return fault.Invalid.Errorf("%d artifacts; want at most %d", len(as), job.MaxArtifacts)
 	}
 	for _, a := range as {
 		u, err := url.Parse(a.URI)
@@ -55,8 +54,8 @@ func checkArtifacts(as []job.Artifact) error {
 		if _, err := digest(a.Digest); err != nil {
 			return fault.Invalid.Errorf("artifact %.200q: %w", a.URI, err)
 		}
-		if a.Path != "" && (!filepath.IsLocal(a.Path) || reserved(a.Path)) {
-			return fault.Invalid.Errorf("artifact %.200q goes to %.200q; want a path below the sandbox, not in %s or %s", a.URI, a.Path, inside.LogsDir, inside.TmpDir)
+		if a.Path != "" && (!filepath.IsLocal(a.Path) || job.Reserved(a.Path)) {
+			return fault.Invalid.Errorf("artifact %.200q goes to %.200q; want a path below the sandbox, not in %s or %s, and not %s", a.URI, a.Path, job.LogsDir, job.TmpDir, job.PartialFile)
 		}
 	}
 	return nil
@@ -69,12 +68,6 @@ func ending(uri string) string {
 		return uri
 	}
 	return "..." + strings.ToValidUTF8(uri[len(uri)-most+3:], "")
-}
-
-// reserved reports whether a path in a sandbox is the supervisor's.
-func reserved(p string) bool {
-	first, _, _ := strings.Cut(path.Clean(p), "/")
-	return first == inside.LogsDir || first == inside.TmpDir
 }
 
 // digest reads sha256:HEX; empty gives nil.
@@ -148,10 +141,10 @@ func (f *fetcher) fetch(a job.Artifact) error {
 	if at == "" {
 		at = path.Base(u.Path)
 	}
-	if !filepath.IsLocal(at) || reserved(at) {
+	if !filepath.IsLocal(at) || job.Reserved(at) {
 		return fault.Invalid.Errorf("its name %q is no place in a sandbox; give it a path", at)
 	}
-	const part = ".covey-artifact"
+	const part = job.PartialFile
 	for try := 1; ; try++ {
 		err = f.download(u, part, want)
 		if err == nil || try == fetchTries || fault.Of(err) == fault.Invalid || f.stopped() != nil {

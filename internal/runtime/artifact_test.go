@@ -239,6 +239,7 @@ func TestEvilArchives(t *testing.T) {
 		"logs":                  tarOf(t, reg(".logs/p0/1/stdout")),
 		"logs by a detour":      tarOf(t, reg("./x/../.logs/y")),
 		"logs as a link":        tarOf(t, sym(".logs", "x")),
+		"what is being fetched": tarOf(t, reg(".covey-artifact")),
 		"deep":                  tarOf(t, reg(strings.Repeat("a/", maxNesting)+"x")),
 		"file as directory":     tarOf(t, reg("a"), reg("a/b")),
 		"directory as file":     tarOf(t, reg("a/b"), reg("a")),

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
 )
 
 // What an archive may hold at most. Its unpacked size is held to the task's
@@ -181,8 +182,8 @@ func (x *extractor) place(name string) (string, error) {
 	if strings.Count(p, "/") >= maxNesting {
 		return "", fault.Invalid.Errorf("entry %.200q is nested deeper than %d", name, maxNesting)
 	}
-	if reserved(p) {
-		return "", fault.Invalid.Errorf("entry %.200q is the supervisor's", name)
+	if job.Reserved(p) {
+		return "", fault.Invalid.Errorf("entry %.200q is the platform's", name)
 	}
 	return p, nil
 }
@@ -248,7 +249,7 @@ func (x *extractor) symlink(p, to string) error {
 }
 
 func (x *extractor) link(p, to string) error {
-	if !filepath.IsLocal(to) || reserved(to) {
+	if !filepath.IsLocal(to) || job.Reserved(to) {
 		return fault.Invalid.Errorf("link %.200q to %.200q leaves the directory", p, to)
 	}
 	if err := x.clear(p); err != nil {

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/name"
-	"github.com/covey-platform/covey/internal/runtime/inside"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -186,7 +186,7 @@ func (r *Runtime) LogChunk(id task.ID, process string, run int, stream string, o
 		return Chunk{}, err
 	}
 	defer root.Close() //nolint:errcheck // only a directory
-	c, end, err := readStream(root, path.Join(inside.LogsDir, name.Escape(process), strconv.Itoa(run)), stream, offset, maxBytes)
+	c, end, err := readStream(root, path.Join(job.LogsDir, name.Escape(process), strconv.Itoa(run)), stream, offset, maxBytes)
 	c.EOF = err == nil && over && c.Next >= end
 	return c, err
 }

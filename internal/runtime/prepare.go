@@ -153,8 +153,8 @@ func (s *supervisor) makeSandbox() error {
 		own  bool
 	}{
 		{s.plan.Sandbox, 0o700, true},
-		{filepath.Join(s.plan.Sandbox, inside.LogsDir), 0o755, false},
-		{filepath.Join(s.plan.Sandbox, inside.TmpDir), 0o777 | os.ModeSticky, true},
+		{filepath.Join(s.plan.Sandbox, job.LogsDir), 0o755, false},
+		{filepath.Join(s.plan.Sandbox, job.TmpDir), 0o777 | os.ModeSticky, true},
 	} {
 		err := os.Mkdir(d.path, 0o700)
 		if errors.Is(err, os.ErrExist) {
@@ -171,7 +171,7 @@ func (s *supervisor) makeSandbox() error {
 		}
 	}
 	var err error
-	if s.logs, err = os.OpenRoot(filepath.Join(s.plan.Sandbox, inside.LogsDir)); err != nil {
+	if s.logs, err = os.OpenRoot(filepath.Join(s.plan.Sandbox, job.LogsDir)); err != nil {
 		return fault.Unavailable.Errorf("sandbox: %w", err)
 	}
 	return nil

@@ -216,7 +216,7 @@ func (w *world) running(id task.ID) Status {
 
 func (w *world) output(id task.ID, process string) string {
 	w.t.Helper()
-	b, err := os.ReadFile(filepath.Join(w.r.liveDir(id), sandboxDir, inside.LogsDir, process, "1", Stdout))
+	b, err := os.ReadFile(filepath.Join(w.r.liveDir(id), sandboxDir, job.LogsDir, process, "1", Stdout))
 	if err != nil {
 		w.t.Fatal(err)
 	}

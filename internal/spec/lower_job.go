@@ -130,6 +130,9 @@ func (l *lowering) constraints() ([]job.Constraint, error) {
 		if attr == "" {
 			return nil, fail("constraints", p.key.at, "names no attribute; want an attribute such as host or rack")
 		}
+		if err := name.ValidLabel("attribute", attr); err != nil {
+			return nil, fail("constraints", p.key.at, "is wrong: %s", err)
+		}
 		if lim, ok := strings.CutPrefix(text, "limit:"); ok {
 			n, err := strconv.ParseInt(strings.TrimSpace(lim), 10, 32)
 			if err != nil || n < 1 {

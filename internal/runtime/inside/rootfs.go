@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covey-platform/covey/internal/fault"
+	"github.com/covey-platform/covey/internal/job"
 )
 
 // hostTrees are the directories of the machine that a task sees, read-only.
@@ -221,10 +222,10 @@ func bindSandbox(p *Plan) error {
 	if err := bindDir(p.Sandbox, at, 0, attr); err != nil {
 		return err
 	}
-	if err := bind(path.Join(p.Sandbox, LogsDir), path.Join(at, LogsDir), 0, attr|unix.MOUNT_ATTR_RDONLY); err != nil {
+	if err := bind(path.Join(p.Sandbox, job.LogsDir), path.Join(at, job.LogsDir), 0, attr|unix.MOUNT_ATTR_RDONLY); err != nil {
 		return err
 	}
-	if err := bindDir(path.Join(p.Sandbox, TmpDir), path.Join(p.Root, "tmp"), 0, attr); err != nil {
+	if err := bindDir(path.Join(p.Sandbox, job.TmpDir), path.Join(p.Root, "tmp"), 0, attr); err != nil {
 		return err
 	}
 	if err := os.Mkdir(path.Join(p.Root, "var"), 0o755); err != nil { //nolint:gosec // seen by the task

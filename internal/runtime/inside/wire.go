@@ -43,12 +43,6 @@ type Command struct {
 	Cmdline string `json:"cmdline"`
 }
 
-// What lies in a sandbox beside the task's own files.
-const (
-	LogsDir = ".logs" // the supervisor's; the task may read it
-	TmpDir  = ".tmp"  // the task's /tmp
-)
-
 // Sandbox is the sandbox as the task sees it when it is isolated.
 const Sandbox = "/sandbox"
 
