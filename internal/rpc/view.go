@@ -34,7 +34,7 @@ func jobToWire(s *state.Snapshot, j state.Job) (*pb.Job, error) {
 	}
 	cfg, ok := s.Config(j.Config)
 	if !ok {
-		return nil, fault.Internal.Errorf("the config of job %s is not stored; restore the database from a backup", j.Key)
+		return nil, fault.Internal.Errorf("the config of job %s is not stored; restore the database from a backup", fullKey(s, j.Key))
 	}
 	var err error
 	p.ConfigJson, err = cfg.Encode()

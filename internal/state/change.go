@@ -176,7 +176,7 @@ func (c NewTask) apply(d *Draft) error {
 	}
 	cfg, ok := d.snap.Config(j.Config)
 	if !ok {
-		return lostConfig(j.Key)
+		return lostConfig(d.snap.Cluster.Name, j.Key)
 	}
 	in.Attempt = max(in.Attempt+1, d.snap.Cluster.FirstAttempt())
 	if fault.Planted("reused-id") && in.Last.State == task.Lost {
@@ -207,7 +207,7 @@ func (c StepTask) apply(d *Draft) error {
 	}
 	cfg, ok := d.snap.Config(t.Config)
 	if !ok {
-		return lostConfig(c.ID.Job)
+		return lostConfig(d.snap.Cluster.Name, c.ID.Job)
 	}
 	c.Event.At = d.snap.At
 	before := t.State
@@ -257,7 +257,7 @@ func (c AdoptTask) apply(d *Draft) error {
 		return conflict("slot", at.String())
 	}
 	if _, ok := d.snap.Config(c.Task.Config); !ok {
-		return lostConfig(c.Task.ID.Job)
+		return lostConfig(d.snap.Cluster.Name, c.Task.ID.Job)
 	}
 	defer d.snap.slotMoves(at)()
 	in.Slot, in.Live, in.Open = at, true, false

@@ -332,8 +332,8 @@ func conflict(what, name string) error {
 	return fault.Conflict.Errorf("%s %s has changed meanwhile; look again", what, name)
 }
 
-func lostConfig(k job.Key) error {
-	return fault.Internal.Errorf("job %s: its config is not stored; restore the database from a backup", k)
+func lostConfig(cluster string, k job.Key) error {
+	return fault.Internal.Errorf("job %s/%s: its config is not stored; restore the database from a backup", cluster, k)
 }
 
 func throttled(in Instance, now unit.Tick) string {

@@ -99,11 +99,11 @@ func walk(d *state.Draft, id task.ID, why string, through []task.State) error {
 func (w *World) Grow(k job.Key, n int32) error {
 	row, ok := w.s.Job(k)
 	if !ok {
-		return fault.NotFound.Errorf("there is no job %s", k)
+		return fault.NotFound.Errorf("there is no job %s", w.full(k))
 	}
 	cfg, ok := w.s.Config(row.Config)
 	if !ok {
-		return fault.Internal.Errorf("the config of job %s is not there", k)
+		return fault.Internal.Errorf("the config of job %s is not there", w.full(k))
 	}
 	j := job.Job{Key: k, Instances: job.FirstN(n), Config: *cfg}
 	if err := w.s.Admit(j); err != nil {
@@ -114,6 +114,16 @@ func (w *World) Grow(k job.Key, n int32) error {
 		return err
 	}
 	return w.settle(made)
+}
+
+// full is a key with its cluster, as users write it, or the id of a file's job.
+func (w *World) full(k job.Key) string { return fullKey(w.s, k) }
+
+func fullKey(s *state.Snapshot, k job.Key) string {
+	if id := IDOf(k); id != string(k) {
+		return id
+	}
+	return s.Cluster.Name + "/" + string(k)
 }
 
 // put writes a job and opens those of its slots in which nothing lives.

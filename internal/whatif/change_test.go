@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/sched"
@@ -139,4 +140,18 @@ func sound(w *World) error {
 		}
 	}
 	return nil
+}
+
+// TestWholeKeys: an error names a cluster's job by its whole key, and a file's
+// job by its id.
+func TestWholeKeys(t *testing.T) {
+	w := New(nil, sched.NewIndex)
+	for k, want := range map[job.Key]string{
+		KeyOf("j1"):          "there is no job j1",
+		"www-data/prod/blog": "there is no job " + w.Snapshot().Cluster.Name + "/www-data/prod/blog",
+	} {
+		if err := w.Grow(k, 1); err == nil || fault.Of(err) != fault.NotFound || err.Error() != want {
+			t.Errorf("Grow(%s): %v; want %q", k, err, want)
+		}
+	}
 }

@@ -49,7 +49,7 @@ func CellOf(s *state.Snapshot) (machines []machine.Machine, jobs []job.Job, err 
 	for j := range s.Jobs("") {
 		cfg, ok := s.Config(j.Config)
 		if !ok {
-			return nil, nil, fault.Invalid.Errorf("the config of job %s is not there", j.Key)
+			return nil, nil, fault.Invalid.Errorf("the config of job %s is not there", fullKey(s, j.Key))
 		}
 		jobs = append(jobs, job.Job{Key: j.Key, Instances: j.Instances, Config: *cfg})
 	}

@@ -129,7 +129,7 @@ func (w *World) Submit(jobs ...job.Job) error {
 	made, err := w.edit(func(d *state.Draft) error {
 		for _, j := range jobs {
 			if _, exists := d.Snapshot().Job(j.Key); exists {
-				return fault.Conflict.Errorf("job %s is there already; give the new one another name", j.Key)
+				return fault.Conflict.Errorf("job %s is there already; give the new one another name", w.full(j.Key))
 			}
 			if err := put(d, j); err != nil {
 				return err
