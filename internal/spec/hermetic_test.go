@@ -220,3 +220,27 @@ jobs = [j(name = 'a'), j(name = 'b'), j(name = 'b'), j(name = 'bad', instances =
 		t.Errorf("with the cluster east: got %v, %v; want only the second refused", es[0].Err, es[1].Err)
 	}
 }
+
+// TestFileLimit: every file of a configuration may have as much as any other,
+// whoever reads it.
+func TestFileLimit(t *testing.T) {
+	l := spec.DefaultLimits()
+	for name, files := range map[string]map[string]string{
+		"main":  {"a.aurora": "x = 1 # " + strings.Repeat("x", l.Program.FileBytes)},
+		"other": {"a.aurora": "x = open('data.txt').read()\njobs = []", "data.txt": strings.Repeat("x", l.Program.FileBytes+1)},
+	} {
+		b := spec.Bundle{Main: "a.aurora", Files: map[string][]byte{}}
+		for n, text := range files {
+			b.Files[n] = []byte(text)
+		}
+		load := func(n string) ([]byte, error) { return b.Files[n], nil }
+		const want = "it has more than 1 MiB; a file of a configuration may have at most so much"
+		_, _, here := spec.Collect("a.aurora", "me", nil, load, l)
+		_, there := spec.Eval(b, l)
+		for where, err := range map[string]error{"here": here, "there": there} {
+			if fault.Of(err) != fault.Invalid || err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %s: %v; want kind invalid and %q", name, where, err, want)
+			}
+		}
+	}
+}

@@ -9,6 +9,7 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ type Bundle struct {
 // Limits bounds one evaluation. Each field must be positive.
 type Limits struct {
 	Program     pyx.Limits
-	BundleBytes int // of all files together
+	BundleBytes int // of all files together; one file: Program.FileBytes
 	Files       int
 	Jobs        int
 }
@@ -76,6 +77,9 @@ func Collect(main, user string, binds []string, load Loader, limits Limits) (Bun
 		if err != nil {
 			return nil, err
 		}
+		if len(data) > limits.Program.FileBytes {
+			return nil, tooLong(limits)
+		}
 		if total += len(data); total > limits.BundleBytes || len(b.Files) >= limits.Files {
 			return nil, tooBig(limits)
 		}
@@ -86,6 +90,10 @@ func Collect(main, user string, binds []string, load Loader, limits Limits) (Bun
 	return b, f, err
 }
 
+func tooLong(limits Limits) error {
+	return fmt.Errorf("it has more than %d MiB; a file of a configuration may have at most so much", limits.Program.FileBytes>>20)
+}
+
 func tooBig(limits Limits) error {
 	return fmt.Errorf("the files of this configuration are too many or too large; want at most %d with %d MiB together", limits.Files, limits.BundleBytes>>20)
 }
@@ -93,11 +101,10 @@ func tooBig(limits Limits) error {
 // Eval evaluates a bundle.
 func Eval(b Bundle, limits Limits) (*File, error) {
 	total := 0
-	for _, data := range b.Files {
-		total += len(data)
-	}
-	if n := len(b.Files[b.Main]); n > limits.Program.FileBytes {
-		return nil, fault.Invalid.Errorf("%s has %d bytes; a configuration file may have at most %d", b.Main, n, limits.Program.FileBytes)
+	for _, n := range slices.Sorted(maps.Keys(b.Files)) {
+		if total += len(b.Files[n]); len(b.Files[n]) > limits.Program.FileBytes {
+			return nil, fault.Invalid.Errorf("cannot read %s: %w", n, tooLong(limits))
+		}
 	}
 	if total > limits.BundleBytes || len(b.Files) > limits.Files {
 		return nil, fault.Invalid.Errorf("%w", tooBig(limits))

@@ -33,7 +33,6 @@ const (
 	limit   = 30 * time.Second // by the wall
 	maxIn   = 64 << 20         // bytes of a request
 	maxOut  = 64 << 20         // bytes of an answer
-	maxFile = 4 << 20          // bytes of one file that is collected
 )
 
 // A Request is one evaluation.
@@ -234,7 +233,7 @@ func Evaluate(r Request) (Result, error) {
 	var err error
 	if r.Files == nil {
 		var b spec.Bundle
-		b, f, err = spec.Collect(r.Main, r.User, r.Binds, loader(r.Dir, r.Main), limits)
+		b, f, err = spec.Collect(r.Main, r.User, r.Binds, loader(r.Dir, r.Main, limits.Program.FileBytes), limits)
 		res.Files = b.Files
 		if err == nil && r.Cluster != "" {
 			b.Cluster = r.Cluster
@@ -271,8 +270,9 @@ func jobOf(e spec.Entry) Job {
 
 // loader reads the files that a configuration names: relative ones from where
 // the user stands, absolute ones only beside the main file, so that a file
-// from a stranger carries no other file of this machine to a server.
-func loader(dir, main string) spec.Loader {
+// from a stranger carries no other file of this machine to a server. Of a file
+// with more than most bytes it reads one more, and spec refuses it.
+func loader(dir, main string, most int) spec.Loader {
 	return func(name string) ([]byte, error) {
 		full := filepath.FromSlash(name)
 		if filepath.IsAbs(full) {
@@ -283,12 +283,12 @@ func loader(dir, main string) spec.Loader {
 		} else {
 			full = filepath.Join(dir, full)
 		}
-		return readSmall(full)
+		return readSmall(full, most+1)
 	}
 }
 
-// readSmall reads a regular file up to maxFile bytes.
-func readSmall(name string) ([]byte, error) {
+// readSmall reads the first bytes of a regular file, at most so many.
+func readSmall(name string, most int) ([]byte, error) {
 	// Without NONBLOCK a pipe that nobody writes to would wait for ever.
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the user names the file
 	if err != nil {
@@ -304,10 +304,7 @@ func readSmall(name string) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, errors.New("it is no regular file")
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = errors.New("it has more than 4 MiB; a configuration file is smaller")
-	}
+	b, err := io.ReadAll(io.LimitReader(f, int64(most)))
 	return b, reason(err)
 }
 
