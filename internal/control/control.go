@@ -87,6 +87,8 @@ type Loop struct {
 	lone     unit.Tick // no slot of an exclusive job is filled before, by the steady clock; 0: it is over
 	auditing *Audit    // of the indexes; nil: none is under way
 	surplus  surplus
+	steady   unit.Tick // of the turn that was committed last
+	told     unit.Tick // the same moment by the time of the records; 0: none was
 	proved   unit.Tick // when it was certain last that this leader leads, by the steady clock; 0: never
 }
 

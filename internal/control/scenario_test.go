@@ -378,7 +378,16 @@ func (w *world) held() {
 }
 
 func (w *world) waits() {
+	h := w.loop.Holds()
+	for _, x := range []control.Hold{h.All, h.Exclusive} {
+		if x.Why != "" {
+			w.printf("%s, until %s", x.Why, stamp(x.Until))
+		}
+	}
 	for x := range w.loop.Snapshot().Tasks() {
+		if x.State == task.Partitioned {
+			w.printf("%v %s", x.ID, h.Partitioned(w.loop.Snapshot(), x))
+		}
 		if y, waits := w.loop.Waits().Of(x.Task); waits {
 			w.printf("%v %s", x.ID, y.Text)
 		}

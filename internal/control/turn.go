@@ -217,7 +217,7 @@ type Result struct {
 // Commit makes a turn whose batch is durable the loop's present, and returns
 // what goes out.
 func (l *Loop) Commit(t *Turn) Result {
-	l.snap = t.snap
+	l.snap, l.steady, l.told = t.snap, t.steady, t.draft.Snapshot().At
 	if l.auditing != nil {
 		l.auditing.since.Merge(t.delta)
 	}

@@ -123,6 +123,10 @@ func dueAt(s *state.Snapshot, t state.Task) (unit.Tick, bool) {
 	}
 }
 
+// GivenUp returns when a partitioned task counts as lost, so that another may
+// take its place; false: it waits for its machine for ever.
+func GivenUp(s *state.Snapshot, t state.Task) (unit.Tick, bool) { return dueAt(s, t) }
+
 func partitionWait(cfg *job.Config) unit.Tick {
 	if cfg.Exclusive {
 		return max(exclusiveWait, seconds(cfg.Partition.DelayS))

@@ -61,6 +61,7 @@ type View struct {
 	Waits    sched.Waits // why tasks wait
 	Epoch    machine.Epoch
 	Paused   string         // why rescheduling is paused; empty: it is not
+	Holds    control.Holds  // what is not started yet
 	Held     []control.Held // tasks that nobody knows and that are left alone; at most 1000
 	// Servers are those of the cluster when several share its database.
 	Servers   []Server

@@ -113,7 +113,7 @@ func (b *backend) View() View {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return View{
-		Snapshot: b.loop.Snapshot(), Waits: b.loop.Waits(), Epoch: b.loop.Epoch(), Paused: b.loop.Paused(), Held: b.loop.Held(1000),
+		Snapshot: b.loop.Snapshot(), Waits: b.loop.Waits(), Epoch: b.loop.Epoch(), Paused: b.loop.Paused(), Held: b.loop.Held(1000), Holds: b.loop.Holds(),
 	}
 }
 

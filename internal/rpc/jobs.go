@@ -127,10 +127,11 @@ func (s *services) GetJob(ctx context.Context, req *connect.Request[pb.GetJobReq
 		}
 		in, _ := v.Snapshot.Instance(at)
 		if t, ok := lastOf(in, past); ok {
-			resp.Tasks = append(resp.Tasks, taskToWire(v, t))
+			resp.Tasks = append(resp.Tasks, taskToWire(v, v.delayed(at, t)))
 			continue
 		}
-		resp.Tasks = append(resp.Tasks, &pb.Task{Instance: n, Status: task.Init.String(), Reason: "it has had no task yet"})
+		none := v.delayed(at, task.Task{Reason: noTask})
+		resp.Tasks = append(resp.Tasks, &pb.Task{Instance: n, Status: task.Init.String(), Reason: text(none.Reason)})
 	}
 	for t := range v.Snapshot.TasksOf(key) {
 		if !j.Instances.Has(t.ID.Instance) { // its instance was killed, and it is still ending
@@ -308,7 +309,7 @@ func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.Expla
 		x := &pb.InstanceExplanation{TaskId: t.ID.String(), Instance: n, Status: t.State.String()}
 		resp.Instances = append(resp.Instances, x)
 		if t.State != task.Pending {
-			x.Text = text(explainPlaced(throttled(v.Snapshot, t)))
+			x.Text = text(explainPlaced(v.partitioned(throttled(v.Snapshot, t))))
 			continue
 		}
 		w, again := asked[t.Config]
@@ -319,6 +320,9 @@ func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.Expla
 			asked[t.Config] = w
 		}
 		fillExplanation(x, w, !again)
+		if why := v.heldBack(at, t.Config); why != "" {
+			x.Text = text(why)
+		}
 	}
 	slices.SortStableFunc(resp.Instances, func(a, b *pb.InstanceExplanation) int { return int(a.GetInstance() - b.GetInstance()) })
 	return connect.NewResponse(resp), nil
@@ -358,12 +362,15 @@ func explainPlaced(t task.Task) string {
 	return where
 }
 
+const noTask = "it has had no task yet"
+
 func explainEnded(v View, at state.Slot) *pb.InstanceExplanation {
 	in, _ := v.Snapshot.Instance(at)
 	t, ok := lastOf(in, nil)
 	if !ok {
-		return &pb.InstanceExplanation{Instance: at.N, Status: task.Init.String(), Text: "it has had no task yet"}
+		return &pb.InstanceExplanation{Instance: at.N, Status: task.Init.String(), Text: text(v.delayed(at, task.Task{Reason: noTask}).Reason)}
 	}
+	t = v.delayed(at, t)
 	return &pb.InstanceExplanation{
 		TaskId: t.ID.String(), Instance: at.N, Status: t.State.String(), Text: text("its last task is " + explainPlaced(t)),
 	}

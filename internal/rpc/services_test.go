@@ -140,6 +140,43 @@ func TestGetJobEnded(t *testing.T) {
 	}
 }
 
+// TestHeldBack: while a new leader hears what machines run, whatever waits for
+// that says so, and until when: a task that waits and an instance without one.
+func TestHeldBack(t *testing.T) {
+	b := withMachine(t, 9) // 8 fit
+	b.loop = control.New(b.loop.Snapshot(), b.loop.Lease(), 0, control.Defaults())
+	c := api.NewJobServiceClient(as(adminToken), serve(t, b))
+	next := aJob(1)
+	next.Key = "www-data/prod/next"
+	if _, _, err := b.Do(t.Context(), control.CreateJob{Job: next}); err != nil {
+		t.Fatal(err)
+	}
+	const why = "a leader has just begun, and first hears from the machines what they run, until "
+	until := b.tick.Add(20*time.Second).Time().Format("15:04:05 UTC") + " at the latest"
+	for key, want := range map[string]struct {
+		n    int
+		text string
+	}{
+		helloKey:                 {8, why + until},
+		"dev/www-data/prod/next": {0, "it has had no task yet; the next task waits: " + why + until},
+	} {
+		r, err := c.GetJob(t.Context(), connect.NewRequest(&pb.GetJobRequest{Key: key}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := c.ExplainJob(t.Context(), connect.NewRequest(&pb.ExplainJobRequest{Key: key}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Msg.GetTasks()[want.n].GetReason(); got != want.text {
+			t.Errorf("%s: status says %q; want %q", key, got, want.text)
+		}
+		if got := x.Msg.GetInstances()[want.n].GetText(); got != want.text {
+			t.Errorf("%s: explain says %q; want %q", key, got, want.text)
+		}
+	}
+}
+
 // TestWaits shows why a task waits, in its status and in full.
 func TestWaits(t *testing.T) {
 	b := withMachine(t, 9) // 8 fit

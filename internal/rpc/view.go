@@ -3,6 +3,7 @@ package rpc
 import (
 	"cmp"
 	"context"
+	"strings"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	"github.com/covey-platform/covey/internal/fault"
@@ -64,14 +65,50 @@ func taskToWire(v View, t task.Task) *pb.Task {
 	}
 	switch t.State {
 	case task.Pending:
-		if w, ok := v.Waits.Of(t); ok {
+		if why := v.heldBack(slotOf(t), t.Config); why != "" {
+			p.Reason = text(why)
+		} else if w, ok := v.Waits.Of(t); ok {
 			p.Reason = text(w.Text)
 		}
+	case task.Partitioned:
+		p.Reason = text(v.partitioned(t).Reason)
 	case task.Throttled:
 		p.Reason = text(throttled(v.Snapshot, t).Reason)
 	default:
 	}
 	return p
+}
+
+func slotOf(t task.Task) state.Slot { return state.Slot{Job: t.ID.Job, N: t.ID.Instance} }
+
+// heldBack says why no task is numbered or placed in a slot; empty: none is
+// held back.
+func (v View) heldBack(at state.Slot, h job.Hash) string {
+	cfg, _ := v.Snapshot.Config(h)
+	return v.Holds.Of(at, cfg)
+}
+
+// delayed is an ended task with the reason why no other takes its place yet,
+// if one is to: its slot is open, or not numbered yet.
+func (v View) delayed(at state.Slot, t task.Task) task.Task {
+	j, ok := v.Snapshot.Job(at.Job)
+	in, numbered := v.Snapshot.Instance(at)
+	if !ok || !j.Instances.Has(at.N) || in.Live || numbered && !in.Open {
+		return t
+	}
+	if why := v.heldBack(at, j.Config); why != "" {
+		t.Reason = strings.TrimPrefix(t.Reason+"; the next task waits: "+why, "; ")
+	}
+	return t
+}
+
+// partitioned is a task with how long it waits for its machine. A task in
+// another state is as it was.
+func (v View) partitioned(t task.Task) task.Task {
+	if row, ok := v.Snapshot.Task(t.ID); ok && t.State == task.Partitioned {
+		t.Reason = strings.TrimPrefix(t.Reason+"; "+v.Holds.Partitioned(v.Snapshot, row), "; ")
+	}
+	return t
 }
 
 // throttled is a task with the reason why it waits out a delay: how often its

@@ -152,7 +152,7 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.ExplainTaskResponse{TaskId: t.ID.String(), Status: t.State.String(), Text: text(explainPlaced(throttled(v.Snapshot, t)))}
+	resp := &pb.ExplainTaskResponse{TaskId: t.ID.String(), Status: t.State.String(), Text: text(explainPlaced(v.partitioned(throttled(v.Snapshot, t))))}
 	if t.State == task.Pending {
 		w, failed := sched.Explain(v.Snapshot, t.ID, maxVerdicts)
 		if failed != nil {
@@ -161,6 +161,9 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 		resp.Text = text(w.Text)
 		resp.Waits = &pb.InstanceExplanation{TaskId: resp.GetTaskId(), Instance: t.ID.Instance, Status: resp.GetStatus()}
 		fillExplanation(resp.Waits, w, true)
+		if why := v.heldBack(slotOf(t), t.Config); why != "" {
+			resp.Text, resp.Waits.Text = text(why), text(why)
+		}
 	}
 	if t.State.Placed() {
 		a, failed := sched.Elsewhere(v.Snapshot, t.ID, maxScores)

@@ -410,7 +410,7 @@ func (l *looper) pause() time.Duration { return max(time.Until(l.due), time.Mill
 // publish shows the committed state to readers.
 func (l *looper) publish() {
 	l.show(&rpc.View{
-		Snapshot: l.loop.Snapshot(), Waits: l.loop.Waits(), Epoch: l.loop.Epoch(), Paused: l.loop.Paused(), Held: l.loop.Held(maxHeld),
+		Snapshot: l.loop.Snapshot(), Waits: l.loop.Waits(), Epoch: l.loop.Epoch(), Paused: l.loop.Paused(), Held: l.loop.Held(maxHeld), Holds: l.loop.Holds(),
 		Servers: l.ring.servers(l.holder),
 	})
 }
