@@ -165,6 +165,7 @@ func TestFromFlags(t *testing.T) {
 		"--cpu -1":          {CPU: "-1"},
 		"--cpu -0.5":        {CPU: "-0.5"},
 		"--ram":             {RAM: "4GB"},
+		"--attribute":       {Attributes: map[string][]string{"ra ck": {"a"}}},
 		"--disk":            {Disk: "9223372036854775807TiB"},
 		"--overhead-cpu":    {OverheadCPU: "x"},
 		"--ports low":       {Ports: "80-90"},

@@ -17,6 +17,7 @@ import (
 	"github.com/covey-platform/covey/internal/cli"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
+	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -69,6 +70,9 @@ func fromFlags(f cli.AgentFlags) (Config, error) {
 	servers := strings.Split(f.Server, ",")
 	c := Config{Server: servers[0], Servers: servers[1:], CAFile: f.CAFile, DataDir: f.DataDir, Machine: f.Machine, Host: f.Host, Hide: f.Hide}
 	for _, n := range slices.Sorted(maps.Keys(f.Attributes)) {
+		if err := name.ValidLabel("name", n); err != nil {
+			return c, fault.Invalid.Errorf("--attribute: %w", err)
+		}
 		for _, v := range f.Attributes[n] {
 			c.Attributes = append(c.Attributes, machine.Attribute{Name: n, Value: v})
 		}

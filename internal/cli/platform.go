@@ -18,7 +18,6 @@ import (
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	"github.com/covey-platform/covey/internal/cli/evaluate"
 	"github.com/covey-platform/covey/internal/job"
-	"github.com/covey-platform/covey/internal/name"
 )
 
 // ServerFlags is what covey server is told.
@@ -199,9 +198,6 @@ func (a *app) agentCommand() *cobra.Command {
 				n, v, ok := strings.Cut(s, "=")
 				if !ok || n == "" || v == "" {
 					return badParameter("--attribute %.80q; want NAME=VALUE, such as rack=a1", s)
-				}
-				if err := name.ValidLabel("its name", n); err != nil {
-					return badParameter("--attribute %.80q: %s", s, err)
 				}
 				f.Attributes[n] = append(f.Attributes[n], v)
 			}

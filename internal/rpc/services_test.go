@@ -152,7 +152,7 @@ func TestHeldBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	const why = "a leader has just begun, and first hears from the machines what they run, until "
-	until := b.tick.Add(20*time.Second).Time().Format("15:04:05 UTC") + " at the latest"
+	until := b.tick.Add(21*time.Second-1).Time().Format("15:04:05 UTC") + " at the latest"
 	for key, want := range map[string]struct {
 		n    int
 		text string
