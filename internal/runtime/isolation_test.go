@@ -222,8 +222,16 @@ func TestReduced(t *testing.T) {
 		t.Errorf("got %q; want to be in %s", out, sandbox)
 	}
 	// Daemons are found although no namespace holds them.
-	id = w.start(w.spec("(setsid nohup sleep 4712 >/dev/null 2>&1 &); exec sleep 1000"))
+	id = w.start(w.spec("(setsid nohup sh -c 'touch up; exec sleep 4712' >/dev/null 2>&1 &); exec sleep 1000"))
 	st := w.running(id)
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(w.r.liveDir(id), sandboxDir, "up")); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the daemon does not come up")
+		}
+	}
 	if err := w.r.Stop(t.Context(), id, "x"); err != nil {
 		t.Fatal(err)
 	}
