@@ -62,6 +62,7 @@ type machineJSON struct {
 	Up         bool                `json:"up"`
 	Leaving    bool                `json:"leaving,omitempty"`
 	Mode       string              `json:"mode"`
+	Avoid      string              `json:"avoid,omitempty"` // why it is avoided, if it is
 	Since      string              `json:"since,omitempty"`
 	Tasks      int32               `json:"tasks"`
 	Attributes map[string][]string `json:"attributes"`
@@ -77,7 +78,7 @@ type machineJSON struct {
 
 func machineOf(m *pb.Machine) machineJSON {
 	out := machineJSON{
-		ID: m.GetId(), Host: m.GetHost(), Up: m.GetUp(), Leaving: m.GetLeaving(), Mode: m.GetMode(), Since: moment(m.GetSinceUnixNanos()),
+		ID: m.GetId(), Host: m.GetHost(), Up: m.GetUp(), Leaving: m.GetLeaving(), Mode: m.GetMode(), Avoid: m.GetAvoid(), Since: moment(m.GetSinceUnixNanos()),
 		Tasks: m.GetTasks(), Attributes: map[string][]string{}, Capacity: resourcesOf(m.GetCapacity()),
 		Overhead: resourcesOf(m.GetOverhead()), Foreign: resourcesOf(m.GetForeign()), Free: resourcesOf(m.GetFree()),
 		PortFrom: m.GetPortFrom(), PortTo: m.GetPortTo(), Limits: append([]string{}, m.GetLimits()...), Boot: m.GetBoot(),
@@ -107,6 +108,9 @@ func upOrDown(m *pb.Machine) string {
 	}
 	if m.GetMode() != "" && m.GetMode() != "NONE" {
 		s += " " + m.GetMode()
+	}
+	if m.GetAvoid() != "" {
+		s += " avoided"
 	}
 	return s
 }

@@ -60,7 +60,8 @@ the columns:
   machines  id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,gen
   jobs      id,prio,prod,count,cpu_milli,mem_mib,gpu,net_mbps,gen,max_per_host
 
-and, if you like, disk_mib; for jobs also placement (best-fit or spread),
+and, if you like, disk_mib; for machines also mode (NONE, SCHEDULED, DRAINING or
+DRAINED) and avoid (0 or 1); for jobs also placement (best-fit or spread),
 arrive_s and run_s.
 
 With --state it begins with a copy of a live cluster. --kill, --remove, --add

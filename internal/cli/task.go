@@ -287,12 +287,13 @@ type scoreJSON struct {
 	Tasks   int32  `json:"tasks,omitempty"` // others of the job that are there, if it spreads
 	Last    bool   `json:"last"`            // maintenance is scheduled: those without come first
 	GPUs    bool   `json:"gpus,omitempty"`  // it has GPUs, which the task does not want: those without come first
+	Avoided bool   `json:"avoided,omitempty"`
 	Here    bool   `json:"here"`
 }
 
 func scoresOf(list []*pb.MachineScore) (out []scoreJSON) {
 	for _, x := range list {
-		out = append(out, scoreJSON{x.GetMachine(), thousandths(x.GetThousandths()), x.GetTasks(), x.GetLast(), x.GetGpus(), x.GetHere()})
+		out = append(out, scoreJSON{x.GetMachine(), thousandths(x.GetThousandths()), x.GetTasks(), x.GetLast(), x.GetGpus(), x.GetAvoided(), x.GetHere()})
 	}
 	return out
 }
@@ -332,6 +333,9 @@ func noteOf(x *pb.MachineScore) string {
 	}
 	if x.GetLast() {
 		notes = append(notes, "maintenance is scheduled")
+	}
+	if x.GetAvoided() {
+		notes = append(notes, "it is avoided")
 	}
 	if x.GetGpus() {
 		notes = append(notes, "it has GPUs")

@@ -49,6 +49,7 @@ type Machine struct {
 	Mode       Mode
 	Up         bool   // its agent's lease holds
 	Leaving    bool   // its agent stops its tasks and takes no new ones; when it is not up, it has ended so
+	Avoid      string // why tasks are put on it only when no other machine takes them; empty: it is not avoided
 	Boot       string // the computer's boot id, new at every boot
 
 	Limits []string // guarantees that its agent cannot give, for people

@@ -63,7 +63,7 @@ func epochFromWire(p *pb.Epoch) machine.Epoch {
 func machineToWire(m machine.Machine) *pb.Machine {
 	p := &pb.Machine{
 		Id: string(m.ID), Host: text(m.Host), Capacity: resourcesToWire(m.Capacity), Overhead: resourcesToWire(m.Overhead),
-		Foreign: resourcesToWire(m.Foreign), Mode: m.Mode.String(), Up: m.Up, Leaving: m.Leaving, Limits: texts(m.Limits),
+		Foreign: resourcesToWire(m.Foreign), Mode: m.Mode.String(), Up: m.Up, Leaving: m.Leaving, Avoid: text(m.Avoid), Limits: texts(m.Limits),
 		PortFrom: uint32(m.Ports.From), PortTo: uint32(m.Ports.To), Boot: text(m.Boot),
 	}
 	for _, a := range m.Attributes {
@@ -83,9 +83,9 @@ func machineFromWire(p *pb.Machine) (machine.Machine, error) {
 	m := machine.Machine{
 		ID: machine.ID(p.GetId()), Host: p.GetHost(), Capacity: resourcesFromWire(p.GetCapacity()),
 		Overhead: resourcesFromWire(p.GetOverhead()), Foreign: resourcesFromWire(p.GetForeign()),
-		Up: p.GetUp(), Leaving: p.GetLeaving(), Boot: p.GetBoot(), Limits: p.GetLimits(),
+		Up: p.GetUp(), Leaving: p.GetLeaving(), Avoid: p.GetAvoid(), Boot: p.GetBoot(), Limits: p.GetLimits(),
 	}
-	if len(p.GetAttributes()) > maxAttributes || len(m.Limits) > maxLimits || len(m.Host) > maxText || len(m.Boot) > maxText {
+	if len(p.GetAttributes()) > maxAttributes || len(m.Limits) > maxLimits || len(m.Host) > maxText || len(m.Boot) > maxText || len(m.Avoid) > maxText {
 		return m, fault.Invalid.Errorf("machine %.80s has %d attributes and %d limits; want at most %d and %d, and no text beyond %d bytes",
 			m.ID, len(p.GetAttributes()), len(m.Limits), maxAttributes, maxLimits, maxText)
 	}

@@ -166,7 +166,7 @@ func TestComplete(t *testing.T) {
 	x.Ran, x.Failures, x.ID.Instance = x.Since, 3, 1
 	complete(t, taskToWire(v, x))
 	mrow, _ := v.Snapshot.Machine("m1")
-	mrow.Leaving = true
+	mrow.Leaving, mrow.Avoid = true, "it is old"
 	complete(t, rowToWire(v.Snapshot, mrow))
 	var rec state.Record
 	rec.Seq, rec.At, rec.By, rec.Task = 1, 1, "ann", &state.TaskChange{Before: task.Pending, After: x}

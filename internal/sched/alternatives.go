@@ -32,6 +32,7 @@ type Score struct {
 	Thousandths int64
 	Tasks       int32 // others of its job that are there, if it spreads
 	Last        bool  // maintenance is scheduled: those without come first
+	Avoided     bool  // it is avoided: all others come first
 	GPUs        bool  // it has GPUs: those without come first; among those with, what of them comes to waste decides
 	Here        bool  // the task is on it, and what it has counts as free
 }
@@ -68,7 +69,7 @@ func Elsewhere(s *state.Snapshot, id task.ID, scores int) (Alternatives, error) 
 			if here {
 				free = free.Add(t.Resources)
 			}
-			f := fit{machine: row.ID, tree: treeOf(row.Machine), gpus: row.Allocatable().GPU > 0, left: leftover(free, v.largest), here: here}
+			f := fit{machine: row.ID, tree: treeOf(row.Machine), last: row.Mode == machine.Scheduled, gpus: row.Allocatable().GPU > 0, left: leftover(free, v.largest), here: here}
 			if a.Spread = v.shape.spreadsOut(); a.Spread {
 				f.own, f.rank = h.tasksOf(id.Job, here), -f.left
 			} else {
@@ -99,6 +100,7 @@ func (h *host) tasksOf(k job.Key, less bool) int32 {
 type fit struct {
 	machine machine.ID
 	tree    int8
+	last    bool
 	gpus    bool
 	own     int32
 	left    int64
@@ -114,7 +116,7 @@ func scored(fits []fit, most int) (out []Score) {
 	})
 	for i, f := range fits {
 		if i < most || f.here {
-			out = append(out, Score{Machine: f.machine, Thousandths: f.left * 1000 / scale, Tasks: f.own, Last: f.tree == lastly, GPUs: f.gpus, Here: f.here})
+			out = append(out, Score{Machine: f.machine, Thousandths: f.left * 1000 / scale, Tasks: f.own, Last: f.last, Avoided: f.tree == avoided, GPUs: f.gpus, Here: f.here})
 		}
 	}
 	return out

@@ -58,6 +58,9 @@ func TestScores(t *testing.T) {
 				CPU: rapid.Int64Range(500, 4000).Draw(rt, "cpu"), RAM: rapid.Int64Range(1, 8).Draw(rt, "ram") * unit.MiB, Disk: rapid.Int64Range(1, 8).Draw(rt, "disk") * unit.MiB,
 				GPU: 1000 * int64(i/7), // of one machine: among several, other things than the score decide
 			})
+			if rapid.IntRange(0, 3).Draw(rt, "avoided") == 0 {
+				w.edit(id, func(m *machine.Machine) { m.Avoid = "it is old" })
+			}
 			if rapid.IntRange(0, 3).Draw(rt, "maintenance") == 0 {
 				w.edit(id, func(m *machine.Machine) { m.Mode = machine.Scheduled })
 			}
@@ -92,7 +95,7 @@ func TestScoresKeepHere(t *testing.T) {
 	for i, id := range []machine.ID{"a", "b", "c", "d"} {
 		fits = append(fits, fit{machine: id, tree: preferred, left: int64(4-i) * scale, rank: int64(4 - i), here: id == "a"})
 	}
-	fits = append(fits, fit{machine: "e", tree: lastly})
+	fits = append(fits, fit{machine: "e", tree: lastly, last: true})
 	want := []Score{{Machine: "d", Thousandths: 1000}, {Machine: "c", Thousandths: 2000}, {Machine: "a", Thousandths: 4000, Here: true}}
 	if d := cmp.Diff(want, scored(fits, 2)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

@@ -34,6 +34,7 @@ type host struct {
 const (
 	preferred int8 = iota // up, and no maintenance
 	lastly                // up, and maintenance is scheduled
+	avoided               // up, and tasks are put there only when no other machine takes them
 	trees
 	allTrees      = 2 * trees // from trees on: hosts with GPUs, in the same order; they are on boards too
 	nowhere  int8 = -1        // takes no task
@@ -44,13 +45,22 @@ func treeOf(m machine.Machine) int8 {
 	switch {
 	case !m.Up, m.Leaving:
 		return nowhere
-	case m.Mode == machine.None:
-		return preferred
+	case m.Mode != machine.None && m.Mode != machine.Scheduled:
+		return nowhere
+	case m.Avoid != "":
+		return avoided
 	case m.Mode == machine.Scheduled:
 		return lastly
 	default:
-		return nowhere
+		return preferred
 	}
+}
+
+// spreadOver reports whether the values of a machine's attributes are among
+// those over which tasks are spread. To be avoided changes nothing of that: it
+// ranks a machine and has nothing wait.
+func spreadOver(m machine.Machine) bool {
+	return treeOf(m) != nowhere && m.Mode == machine.None
 }
 
 // yield is what a host would have free if every task left that a preferred one

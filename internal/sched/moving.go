@@ -193,7 +193,7 @@ func (x *Index) domain(c *class, attribute string) []string {
 	var values []string
 	for n := 1; n < len(x.hosts); n++ {
 		m := &x.hosts[n].row.Machine
-		if !c.allowed[n] || treeOf(*m) != preferred {
+		if !c.allowed[n] || !spreadOver(*m) {
 			continue
 		}
 		for _, a := range m.Attributes {
@@ -252,7 +252,7 @@ func movingFrom(s *state.Snapshot, w *shape, k job.Key) *moving {
 	for _, c := range w.spreads {
 		l := least{count: -1}
 		for m := range s.Machines() {
-			if treeOf(m.Machine) != preferred || !w.allows(&m.Machine) {
+			if !spreadOver(m.Machine) || !w.allows(&m.Machine) {
 				continue
 			}
 			for _, value := range m.Values(c.Attribute) {

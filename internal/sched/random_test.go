@@ -18,6 +18,7 @@ func randomMachine(t *rapid.T, w *world) {
 	if rapid.IntRange(0, 3).Draw(t, "maintenance") == 0 {
 		m.Mode = rapid.SampledFrom([]machine.Mode{machine.Scheduled, machine.Draining, machine.Drained}).Draw(t, "mode")
 	}
+	m.Avoid = rapid.SampledFrom([]string{"", "", "it is old"}).Draw(t, "avoid")
 	m.Capacity = randomResources(t, 8)
 	m.Foreign = unit.Resources{CPU: rapid.SampledFrom([]int64{0, 0, 500, 1000}).Draw(t, "foreign")}
 	m.Ports = machine.PortRange{From: 31000, To: 31000 + rapid.Uint16Range(0, 6).Draw(t, "ports")}

@@ -258,7 +258,7 @@ func avoid(s *state.Snapshot, id task.ID) machine.ID {
 
 // best returns the slot of the machine that a task of g gets, 0 if none takes
 // it: the best fit; but a machine scheduled for maintenance only if no other
-// fits, and the one to avoid last of all.
+// fits, then one that is avoided, and the one where the task failed last of all.
 func (p *planner) best(g *group, avoid int32) int32 {
 	if p.again(g, avoid) {
 		return p.hand.slot

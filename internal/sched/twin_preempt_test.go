@@ -48,7 +48,7 @@ func (w *twin) room(t state.Task) (choice, bool) {
 			if looked == 8 {
 				return
 			}
-			if !m.Up || m.Mode != machine.None || !w.constrained(t, m) {
+			if !m.Up || m.Mode != machine.None || m.Avoid != "" || !w.constrained(t, m) {
 				continue
 			}
 			if !strong && !slices.ContainsFunc(w.held[m.ID], func(o state.Task) bool { return w.rule(t, o) }) {
@@ -259,6 +259,7 @@ func TestTwinPreempts(t *testing.T) {
 				w.edit(machine.ID(fmt.Sprintf("m%02d", rapid.IntRange(0, 1).Draw(rt, "machine"))), func(m *machine.Machine) {
 					m.Up = rapid.Bool().Draw(rt, "up")
 					m.Mode = rapid.SampledFrom([]machine.Mode{machine.None, machine.Scheduled, machine.Draining}).Draw(rt, "mode")
+					m.Avoid = rapid.SampledFrom([]string{"", "it is old"}).Draw(rt, "avoid")
 				})
 			case 5:
 				w.now += unit.Hour / 60 * unit.Tick(rapid.IntRange(0, 6).Draw(rt, "minutes"))

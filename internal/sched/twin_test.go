@@ -113,8 +113,8 @@ func (w *twin) on(m machine.ID) []state.Task {
 	return slices.Concat(w.held[m], w.extra[m])
 }
 
-// best ranks every machine that fits: the one failed on last, maintenance
-// last but that, then those with GPUs, then for a job that spreads those with
+// best ranks every machine that fits: the one failed on last, those avoided
+// last but that, then those with maintenance scheduled, those with GPUs, then for a job that spreads those with
 // more of its tasks; then the least left over, or the most; then the id.
 func (w *twin) best(t state.Task) machine.ID {
 	in, _ := w.s.Instance(state.Slot{Job: t.ID.Job, N: t.ID.Instance})
@@ -130,6 +130,9 @@ func (w *twin) best(t state.Task) machine.ID {
 			s[0] = 1
 		}
 		s[1] = int64(m.Mode)
+		if m.Avoid != "" {
+			s[1] = 9
+		}
 		free := w.free(m)
 		for _, x := range unit.Measures() {
 			if f := free.Of(x); f > 0 && top.Of(x) > 0 {

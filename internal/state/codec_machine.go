@@ -41,6 +41,7 @@ func (w *writer) machine(m *machine.Machine) {
 		w.must(11, l)
 	}
 	w.flag(12, m.Leaving)
+	w.str(13, m.Avoid)
 }
 
 // DecodeMachine reads what [EncodeMachine] returned.
@@ -90,6 +91,8 @@ func (r *reader) machine(m *machine.Machine) {
 		m.Limits = append(m.Limits, r.str())
 	case 12:
 		m.Leaving = r.flag()
+	case 13:
+		m.Avoid = r.str()
 	default:
 		r.keep()
 	}

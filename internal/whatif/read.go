@@ -212,10 +212,13 @@ var (
 	timeColumns    = []string{"arrive_s", "run_s"}
 )
 
-// Columns that a file may have beside the others: both files, and that of jobs.
+// Columns that a file may have beside the others: both files, that of jobs, and
+// that of machines.
 const (
 	disk      = "disk_mib"
 	placement = "placement"
+	mode      = "mode"
+	avoid     = "avoid"
 )
 
 // ReadMachines reads a file of machines. Notes say what of it is ignored.
@@ -224,7 +227,7 @@ func ReadMachines(file string, r io.Reader) (all []machine.Machine, notes []stri
 	if err != nil {
 		return nil, nil, err
 	}
-	notes = t.note(append([]string{disk}, machineColumns...)...)
+	notes = t.note(append([]string{disk, mode, avoid}, machineColumns...)...)
 	seen := map[machine.ID]int{}
 	for {
 		ok, err := t.Next()
@@ -276,12 +279,38 @@ func (t *Table) machine() (machine.Machine, error) {
 	}
 	r.GPU = gpu * 1000
 	m := machine.Machine{ID: machine.ID(id), Host: id, Up: true, Capacity: r, Ports: machine.PortRange{From: 31000, To: 31999}}
+	if m.Mode, err = t.mode(); err != nil {
+		return machine.Machine{}, err
+	}
+	shunned, err := t.Number(avoid, 0, 1)
+	if err != nil {
+		return machine.Machine{}, err
+	}
+	if shunned == 1 {
+		m.Avoid = "the file says so"
+	}
 	for _, a := range []machine.Attribute{{Name: "gen", Value: t.Text("gen")}, {Name: "host", Value: id}, {Name: "rack", Value: t.Text("rack")}, {Name: "zone", Value: t.Text("zone")}} {
 		if a.Value != "" && a.Value != "-" {
 			m.Attributes = append(m.Attributes, a)
 		}
 	}
 	return m, nil
+}
+
+// mode reads what an operator wants of a machine.
+func (t *Table) mode() (machine.Mode, error) {
+	text := t.Text(mode)
+	if text == "" || text == "-" {
+		return machine.None, nil
+	}
+	modes := []machine.Mode{machine.None, machine.Scheduled, machine.Draining, machine.Drained}
+	names := make([]string, 0, len(modes))
+	for _, m := range modes {
+		if names = append(names, m.String()); m.String() == strings.ToUpper(text) {
+			return m, nil
+		}
+	}
+	return machine.None, t.Errorf("%s is %.40q; want NONE, SCHEDULED, DRAINING or DRAINED%s", mode, text, meant(strings.ToUpper(text), names))
 }
 
 // amounts reads the measures that machines and tasks share.
@@ -387,7 +416,7 @@ func (t *Table) ask() (Ask, error) {
 	case job.Spread:
 		c.Placement = at
 	default:
-		return Ask{}, t.Errorf("%s is %.40q; want %s or %s%s", placement, at, job.BestFit, job.Spread, meant(at))
+		return Ask{}, t.Errorf("%s is %.40q; want %s or %s%s", placement, at, job.BestFit, job.Spread, meant(at, []string{job.BestFit, job.Spread}))
 	}
 	if gen := t.Text("gen"); gen != "" && gen != "-" {
 		c.Constraints = append(c.Constraints, job.Constraint{Attribute: "gen", Values: []string{gen}})
@@ -400,9 +429,9 @@ func (t *Table) ask() (Ask, error) {
 	return a, nil
 }
 
-// meant returns the placement that a misspelt one stands for, as a question.
-func meant(wrong string) string {
-	if near := name.Nearest(wrong, []string{job.BestFit, job.Spread}); near != "" {
+// meant returns what a misspelt word stands for, as a question.
+func meant(wrong string, words []string) string {
+	if near := name.Nearest(wrong, words); near != "" {
 		return "; did you mean " + near + "?"
 	}
 	return ""

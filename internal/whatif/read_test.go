@@ -77,6 +77,23 @@ func TestReadPlacement(t *testing.T) {
 	}
 }
 
+// TestReadMode reads columns that a file of machines may have.
+func TestReadMode(t *testing.T) {
+	const head = "id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,gen,mode,avoid\n"
+	got, notes, err := ReadMachines("f", strings.NewReader(head+"a,1,1,0,1,r,z,g,Drained,0\nb,1,1,0,1,r,z,g,,1\n"))
+	if err != nil || len(notes) > 0 || got[0].Mode != machine.Drained || got[0].Avoid != "" || got[1].Mode != machine.None || got[1].Avoid == "" {
+		t.Errorf("%+v, %v, %v; want the first drained and the second avoided", got, notes, err)
+	}
+	for text, want := range map[string]string{
+		"DRAINNED,0": `f:2: mode is "DRAINNED"; want NONE, SCHEDULED, DRAINING or DRAINED; did you mean DRAINED?`,
+		"NONE,yes":   `f:2: avoid is "yes"; want a whole number from 0 to 1`,
+	} {
+		if _, _, err = ReadMachines("f", strings.NewReader(head+"a,1,1,0,1,r,z,g,"+text+"\n")); err == nil || err.Error() != want {
+			t.Errorf("%s: error %v; want %s", text, err, want)
+		}
+	}
+}
+
 // FuzzRead holds both readers to an answer or an error that names the file.
 func FuzzRead(f *testing.F) {
 	f.Add("id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,gen\na,1,1,0,1,r,z,g\n")

@@ -2307,7 +2307,9 @@ type MachineScore struct {
 	// Other tasks of the job that are on it, if the job spreads.
 	Tasks int32 `protobuf:"varint,5,opt,name=tasks,proto3" json:"tasks,omitempty"`
 	// It has GPUs, and the task asks for none: those without come first.
-	Gpus          bool `protobuf:"varint,6,opt,name=gpus,proto3" json:"gpus,omitempty"`
+	Gpus bool `protobuf:"varint,6,opt,name=gpus,proto3" json:"gpus,omitempty"`
+	// It is avoided: all others come first.
+	Avoided       bool `protobuf:"varint,7,opt,name=avoided,proto3" json:"avoided,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2380,6 +2382,13 @@ func (x *MachineScore) GetTasks() int32 {
 func (x *MachineScore) GetGpus() bool {
 	if x != nil {
 		return x.Gpus
+	}
+	return false
+}
+
+func (x *MachineScore) GetAvoided() bool {
+	if x != nil {
+		return x.Avoided
 	}
 	return false
 }
@@ -4881,14 +4890,15 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x04room\x18\t \x01(\x05R\x04room\x12.\n" +
 	"\x06scores\x18\n" +
 	" \x03(\v2\x16.covey.v1.MachineScoreR\x06scores\x12\x1c\n" +
-	"\tplacement\x18\v \x01(\tR\tplacement\"\x9c\x01\n" +
+	"\tplacement\x18\v \x01(\tR\tplacement\"\xb6\x01\n" +
 	"\fMachineScore\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12 \n" +
 	"\vthousandths\x18\x02 \x01(\x03R\vthousandths\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\bR\x04last\x12\x12\n" +
 	"\x04here\x18\x04 \x01(\bR\x04here\x12\x14\n" +
 	"\x05tasks\x18\x05 \x01(\x05R\x05tasks\x12\x12\n" +
-	"\x04gpus\x18\x06 \x01(\bR\x04gpus\"\xe5\x01\n" +
+	"\x04gpus\x18\x06 \x01(\bR\x04gpus\x12\x18\n" +
+	"\aavoided\x18\a \x01(\bR\aavoided\"\xe5\x01\n" +
 	"\x0eReadLogRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +

@@ -622,7 +622,10 @@ type Machine struct {
 	// The computer's boot id.
 	Boot string `protobuf:"bytes,15,opt,name=boot,proto3" json:"boot,omitempty"`
 	// Its agent stops its tasks and takes no new ones, or has done so and ended.
-	Leaving       bool `protobuf:"varint,16,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Leaving bool `protobuf:"varint,16,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// Why tasks are put on it only when no other machine takes them; empty: it is
+	// not avoided. What an agent says here is not used.
+	Avoid         string `protobuf:"bytes,17,opt,name=avoid,proto3" json:"avoid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,6 +772,13 @@ func (x *Machine) GetLeaving() bool {
 	return false
 }
 
+func (x *Machine) GetAvoid() string {
+	if x != nil {
+		return x.Avoid
+	}
+	return ""
+}
+
 var File_covey_v1_types_proto protoreflect.FileDescriptor
 
 const file_covey_v1_types_proto_rawDesc = "" +
@@ -826,7 +836,7 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\x04left\x18\t \x01(\v2\x13.covey.v1.ResourcesR\x04left\"5\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xfc\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x92\x04\n" +
 	"\aMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x123\n" +
@@ -846,7 +856,8 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\tport_from\x18\r \x01(\rR\bportFrom\x12\x17\n" +
 	"\aport_to\x18\x0e \x01(\rR\x06portTo\x12\x12\n" +
 	"\x04boot\x18\x0f \x01(\tR\x04boot\x12\x18\n" +
-	"\aleaving\x18\x10 \x01(\bR\aleavingB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
+	"\aleaving\x18\x10 \x01(\bR\aleaving\x12\x14\n" +
+	"\x05avoid\x18\x11 \x01(\tR\x05avoidB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
 
 var (
 	file_covey_v1_types_proto_rawDescOnce sync.Once

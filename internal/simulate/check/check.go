@@ -26,6 +26,7 @@ const (
 	Generation  Kind = "gen"             // a machine is not of the gen that the job wants
 	PerHost     Kind = "max_per_host"    // a machine holds more tasks of a job than it may
 	Spread      Kind = "spread"          // a machine holds more tasks of a job than one with room, and the job spreads
+	Maintenance Kind = "maintenance"     // a machine is being drained, or has been
 	Duplicate   Kind = "duplicate"       // a task is placed twice
 	NoTask      Kind = "unknown task"    // nobody asked for the task
 	NoMachine   Kind = "unknown machine" // there is no such machine
@@ -72,7 +73,9 @@ type node struct {
 	whole  int64          // GPUs that are given out whole
 	gpus   int64          // in all
 	tasks  map[string]int // by job
-	over   bool           // told of
+	mode   string
+	avoid  bool
+	over   bool // told of
 }
 
 type work struct {
@@ -89,7 +92,7 @@ func Files(placements, machines, jobs string) (*Report, error) {
 	nodes, works := map[string]*node{}, map[string]*work{}
 	r := &Report{Wrong: map[Kind]int{}, Findings: []Finding{}}
 	err := read(machines, func(_ int, f map[string]string) (err error) {
-		n := &node{gen: f["gen"], shares: map[int64]int{}, tasks: map[string]int{}}
+		n := &node{gen: f["gen"], mode: strings.ToUpper(f["mode"]), avoid: f["avoid"] == "1", shares: map[int64]int{}, tasks: map[string]int{}}
 		if nodes[f["id"]] != nil {
 			return fmt.Errorf("machine %s stands there twice", f["id"])
 		}
@@ -162,6 +165,9 @@ func (r *Report) place(line int, f map[string]string, nodes map[string]*node, wo
 		r.Placed++
 	}
 	n.tasks[id[:at]]++
+	if n.mode == "DRAINING" || n.mode == "DRAINED" {
+		r.add(Maintenance, line, "task %s is on machine %s, which is %s", id, found, n.mode)
+	}
 	if w.gen != "" && w.gen != "-" && w.gen != n.gen {
 		r.add(Generation, line, "task %s wants gen %s, machine %s is %q", id, w.gen, found, n.gen)
 	}

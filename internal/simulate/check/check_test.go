@@ -47,11 +47,12 @@ func TestRandom(t *testing.T) {
 func randomFiles(t *testing.T, r *rand.Rand, f cli.SimulateFlags) []string {
 	t.Helper()
 	var m, j strings.Builder
-	m.WriteString("id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,gen\n")
+	m.WriteString("id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,gen,mode,avoid\n")
 	var nodes []string
 	for i := range 3 + r.IntN(10) {
 		nodes = append(nodes, fmt.Sprintf("m%d", i))
-		fmt.Fprintf(&m, "m%d,%d,%d,%d,1000,r%d,z,g%d\n", i, 1000*(1+r.IntN(8)), 1024*(1+r.IntN(8)), r.IntN(3), i/3, r.IntN(2))
+		fmt.Fprintf(&m, "m%d,%d,%d,%d,1000,r%d,z,g%d,%s,%d\n", i, 1000*(1+r.IntN(8)), 1024*(1+r.IntN(8)), r.IntN(3), i/3, r.IntN(2),
+			[]string{"", "-", "NONE", "NONE", "SCHEDULED", "DRAINED"}[r.IntN(6)], r.IntN(4)/3)
 	}
 	alike := r.IntN(2) == 0 // nobody is stopped for another: the check knows more
 	j.WriteString("id,prio,prod,count,cpu_milli,mem_mib,gpu,net_mbps,gen,max_per_host,placement\n")

@@ -10,7 +10,7 @@ import (
 // two tasks of the job more than one that has room for another. It is known
 // only of placements for which nobody was stopped, since room that was made
 // later tells nothing; so all jobs of the file must be equally urgent. Machines
-// with GPUs, and tasks that ask for some, go by other rules first.
+// with GPUs, those that come last, and tasks that ask for GPUs go by other rules first.
 func (r *Report) spread(nodes map[string]*node, works map[string]*work) {
 	urgency := ""
 	for _, w := range works {
@@ -22,7 +22,7 @@ func (r *Report) spread(nodes map[string]*node, works map[string]*work) {
 	on := map[string]map[string]int{} // tasks by job and machine
 	for machine, n := range nodes {
 		for job, tasks := range n.tasks {
-			if works[job].spread && n.gpus == 0 {
+			if works[job].spread && n.gpus == 0 && !n.last() {
 				if on[job] == nil {
 					on[job] = map[string]int{}
 				}
@@ -51,10 +51,13 @@ func (r *Report) spread(nodes map[string]*node, works map[string]*work) {
 	}
 }
 
+// last reports whether a machine gets a task only if no other takes it, or none.
+func (n *node) last() bool { return n.avoid || n.mode != "" && n.mode != "-" && n.mode != "NONE" }
+
 // takes reports whether a machine without GPUs has room for another task of a
 // job of which it has some.
 func (n *node) takes(w *work, have int) bool {
-	if n.gpus > 0 || w.perHost > 0 && int64(have) >= w.perHost || w.gen != "" && w.gen != "-" && w.gen != n.gen {
+	if n.gpus > 0 || n.last() || w.perHost > 0 && int64(have) >= w.perHost || w.gen != "" && w.gen != "-" && w.gen != n.gen {
 		return false
 	}
 	for m := range measures {
