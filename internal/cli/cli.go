@@ -70,6 +70,7 @@ type app struct {
 }
 
 func (a *app) root() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "covey",
 		Short: "Run, meter and bill work on a pool of machines",
@@ -79,7 +80,13 @@ every team what it used and what it cost.
 A job key is cluster/role/environment/name. Its first part chooses the server:
 --server or COVEY_SERVER, else the cluster as covey cluster add stored it, else
 the covey dev that runs here.`,
-		SilenceErrors: true, SilenceUsage: true, Args: noVerb, RunE: help,
+		SilenceErrors: true, SilenceUsage: true, Args: noVerb,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if version {
+				return a.printVersion(cmd)
+			}
+			return help(cmd, args)
+		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if a.output != "table" && a.output != "json" {
 				return badParameter("-o %.40q; want table or json", a.output)
@@ -91,6 +98,7 @@ the covey dev that runs here.`,
 	root.SetErr(a.env.Stderr)
 	root.SetIn(a.env.Stdin)
 	root.SetFlagErrorFunc(flagError)
+	root.Flags().BoolVar(&version, "version", false, "print what covey version prints")
 	f := root.PersistentFlags()
 	f.StringVarP(&a.output, "output", "o", "table", "table or json")
 	f.StringVar(&a.server, "server", "", "URL of the server (COVEY_SERVER)")
@@ -165,10 +173,12 @@ func timeout(f *pflag.FlagSet, into *time.Duration, otherwise time.Duration) {
 func (a *app) version() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of this program", Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.print(cmd, map[string]string{"version": a.env.Version}, func(w io.Writer) {
-				_, _ = fmt.Fprintln(w, "covey "+a.env.Version)
-			})
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.printVersion(cmd) },
 	}
+}
+
+func (a *app) printVersion(cmd *cobra.Command) error {
+	return a.print(cmd, map[string]string{"version": a.env.Version}, func(w io.Writer) {
+		_, _ = fmt.Fprintln(w, "covey "+a.env.Version)
+	})
 }

@@ -80,10 +80,11 @@ func (a *app) kill(cmd *cobra.Command, key, instances string, f endFlags) error 
 			return err
 		}
 	}
-	return a.print(cmd, struct {
-		Job   string `json:"job"`
-		Tasks int32  `json:"tasks"`
-	}{key, r.GetTasks()}, func(w io.Writer) {
+	err = a.print(cmd, struct {
+		Job     string `json:"job"`
+		Tasks   int32  `json:"tasks"`
+		Missing string `json:"missing,omitempty"`
+	}{key, r.GetTasks(), r.GetMissing()}, func(w io.Writer) {
 		how, one := "are ending", r.GetTasks() == 1
 		switch {
 		case f.wait && one:
@@ -95,6 +96,10 @@ func (a *app) kill(cmd *cobra.Command, key, instances string, f endFlags) error 
 		}
 		_, _ = fmt.Fprintf(w, "%s: %s %s\n", key, many(int(r.GetTasks()), "task"), how)
 	})
+	if m := r.GetMissing(); err == nil && m != "" {
+		err = exitf(CommandFailed, "job %s has no instance %s; the others that were named are killed", key, m)
+	}
+	return err
 }
 
 // ending counts the tasks of some instances that are being ended, if the

@@ -49,7 +49,8 @@ func (a *app) machines() *cobra.Command {
 			return a.print(cmd, struct {
 				Machine machineJSON `json:"machine"`
 				Tasks   []taskJSON  `json:"tasks"`
-			}{machineOf(r.GetMachine()), tasksOf(r.GetTasks())}, func(w io.Writer) { machineTable(w, r) })
+				Strays  []strayJSON `json:"strays"`
+			}{machineOf(r.GetMachine()), tasksOf(r.GetTasks()), straysOf(r.GetStrays())}, func(w io.Writer) { machineTable(w, r) })
 		},
 	}
 	return group("pool", "machine", "Show the machines of the pool", list, show)
@@ -172,4 +173,28 @@ func machineTable(w io.Writer, r *pb.GetMachineResponse) {
 	if len(r.GetTasks()) > 0 {
 		tasksTable(w, r.GetTasks())
 	}
+	if len(r.GetStrays()) > 0 {
+		var rows [][]string
+		for _, x := range r.GetStrays() {
+			rows = append(rows, []string{printable(x.GetTaskId()), ago(x.GetSinceUnixNanos()), amounts(x.GetResources())})
+		}
+		_, _ = fmt.Fprintln(w, "run here though nothing says so; covey cluster show names those that are held:")
+		table(w, []string{"STRAY", "FOR", "HOLDS"}, rows)
+	}
+}
+
+// strayJSON is a task that runs where none has its place.
+type strayJSON struct {
+	ID        string         `json:"id"`
+	Resources *resourcesJSON `json:"resources"`
+	Ports     []uint32       `json:"ports,omitempty"`
+	Since     string         `json:"since"`
+}
+
+func straysOf(xs []*pb.Stray) []strayJSON {
+	out := []strayJSON{}
+	for _, x := range xs {
+		out = append(out, strayJSON{x.GetTaskId(), resourcesOf(x.GetResources()), x.GetPorts(), moment(x.GetSinceUnixNanos())})
+	}
+	return out
 }

@@ -20,9 +20,10 @@ type Command interface {
 
 // An Answer is what became of a command.
 type Answer struct {
-	Tasks int        // tasks that it touched
-	Job   *state.Job // the job that it wrote
-	Text  string     // for people
+	Tasks   int        // tasks that it touched
+	Missing job.Ranges // instances that it was asked for and that the job does not have
+	Job     *state.Job // the job that it wrote
+	Text    string     // for people
 }
 
 // CreateJob asks for a new job. One of the same name makes way if it is [Over].
@@ -31,7 +32,9 @@ type CreateJob struct {
 	By  string
 }
 
-// KillJob ends instances of a job, or the whole job when Instances is empty.
+// KillJob ends instances of a job, or the whole job when Instances is empty. It
+// is refused when the job has none of them; those that it does not have are in
+// the answer.
 type KillJob struct {
 	Key       job.Key
 	Instances job.Ranges
@@ -151,7 +154,7 @@ func (c KillJob) do(t *Turn) (Answer, error) {
 	if !ok {
 		return Answer{}, fault.Internal.Errorf("job %s: its config is not stored", t.full(c.Key))
 	}
-	var ans Answer
+	ans := Answer{Missing: c.Instances.Without(j.Instances)}
 	for _, x := range slices.Collect(t.draft.Snapshot().TasksOf(c.Key)) {
 		if x.State == task.Killing || fault.Planted("kill-forgotten") || len(c.Instances) > 0 && !c.Instances.Has(x.ID.Instance) {
 			continue

@@ -168,6 +168,7 @@ func TestComplete(t *testing.T) {
 	mrow, _ := v.Snapshot.Machine("m1")
 	mrow.Leaving, mrow.Avoid = true, "it is old"
 	complete(t, rowToWire(v.Snapshot, mrow))
+	complete(t, strayToWire(state.Stray{ID: x.ID, Resources: x.Resources, Ports: x.Ports, Since: 1}))
 	var rec state.Record
 	rec.Seq, rec.At, rec.By, rec.Task = 1, 1, "ann", &state.TaskChange{Before: task.Pending, After: x}
 	complete(t, eventToWire(rec))

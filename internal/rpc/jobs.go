@@ -227,7 +227,7 @@ func (s *services) KillJob(ctx context.Context, req *connect.Request[pb.KillJobR
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&pb.KillJobResponse{Tasks: count(ans.Tasks), Seq: uint64(seq)}), nil
+	return connect.NewResponse(&pb.KillJobResponse{Tasks: count(ans.Tasks), Seq: uint64(seq), Missing: ans.Missing.String()}), nil
 }
 
 // RestartJob replaces running tasks.

@@ -63,6 +63,9 @@ func (s *services) GetMachine(_ context.Context, req *connect.Request[pb.GetMach
 		return nil, fault.NotFound.Errorf("there is no machine %s; covey machine list shows those there are", req.Msg.GetId())
 	}
 	resp := &pb.GetMachineResponse{Machine: rowToWire(v.Snapshot, m)}
+	for _, x := range m.Strays[:min(len(m.Strays), maxEntries)] {
+		resp.Strays = append(resp.Strays, strayToWire(x))
+	}
 	for t := range v.Snapshot.TasksOn(m.ID) {
 		if len(resp.Tasks) == maxEntries {
 			break
@@ -70,6 +73,14 @@ func (s *services) GetMachine(_ context.Context, req *connect.Request[pb.GetMach
 		resp.Tasks = append(resp.Tasks, taskToWire(v, t.Task))
 	}
 	return connect.NewResponse(resp), nil
+}
+
+func strayToWire(x state.Stray) *pb.Stray {
+	p := &pb.Stray{TaskId: x.ID.String(), Resources: resourcesToWire(x.Resources), SinceUnixNanos: nanos(x.Since)}
+	for _, port := range x.Ports {
+		p.Ports = append(p.Ports, uint32(port))
+	}
+	return p
 }
 
 // GetCluster describes the cluster.

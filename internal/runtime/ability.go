@@ -26,6 +26,7 @@ func probeAbilities(reduced bool) ability {
 			"cpu, memory and pids limits: cgroups need root; memory is sampled and a task over its amount is ended",
 			"own process, mount, ipc and host name namespaces: they need root; tasks see the machine's files and processes",
 			"an own user per role: tasks run as the agent's user and can reach its files",
+			"the end of every process with its task: when a supervisor is killed, processes in sessions of their own (setsid) live on",
 		}
 		return a
 	}

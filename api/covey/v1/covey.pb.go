@@ -539,7 +539,10 @@ type KillJobResponse struct {
 	// Tasks that are being ended.
 	Tasks int32 `protobuf:"varint,1,opt,name=tasks,proto3" json:"tasks,omitempty"`
 	// Number of the last record.
-	Seq           uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Instances that were asked for and that the job does not have, such as
+	// "4,7-9"; empty: it has them all.
+	Missing       string `protobuf:"bytes,3,opt,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -586,6 +589,13 @@ func (x *KillJobResponse) GetSeq() uint64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *KillJobResponse) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
 }
 
 // RestartJobRequest says what to replace.
@@ -3122,7 +3132,10 @@ type GetMachineResponse struct {
 	// The machine.
 	Machine *Machine `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
 	// Tasks that hold a place on it.
-	Tasks         []*Task `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Tasks []*Task `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// Tasks that run on it though no row says so: surplus ones until they are
+	// stopped, and those that are held (see GetCluster).
+	Strays        []*Stray `protobuf:"bytes,3,rep,name=strays,proto3" json:"strays,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3171,6 +3184,86 @@ func (x *GetMachineResponse) GetTasks() []*Task {
 	return nil
 }
 
+func (x *GetMachineResponse) GetStrays() []*Stray {
+	if x != nil {
+		return x.Strays
+	}
+	return nil
+}
+
+// Stray is a task that runs where none has its place.
+type Stray struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// role/env/name/instance.attempt.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// What it holds of the machine.
+	Resources *Resources `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`
+	// Ports that it holds.
+	Ports []uint32 `protobuf:"varint,3,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	// Since when the cluster knows of it.
+	SinceUnixNanos int64 `protobuf:"varint,4,opt,name=since_unix_nanos,json=sinceUnixNanos,proto3" json:"since_unix_nanos,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Stray) Reset() {
+	*x = Stray{}
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stray) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stray) ProtoMessage() {}
+
+func (x *Stray) ProtoReflect() protoreflect.Message {
+	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stray.ProtoReflect.Descriptor instead.
+func (*Stray) Descriptor() ([]byte, []int) {
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Stray) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *Stray) GetResources() *Resources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *Stray) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Stray) GetSinceUnixNanos() int64 {
+	if x != nil {
+		return x.SinceUnixNanos
+	}
+	return 0
+}
+
 // GetBillRequest asks for the bill of a span.
 type GetBillRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3186,7 +3279,7 @@ type GetBillRequest struct {
 
 func (x *GetBillRequest) Reset() {
 	*x = GetBillRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3198,7 +3291,7 @@ func (x *GetBillRequest) String() string {
 func (*GetBillRequest) ProtoMessage() {}
 
 func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[48]
+	mi := &file_covey_v1_covey_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3211,7 +3304,7 @@ func (x *GetBillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillRequest.ProtoReflect.Descriptor instead.
 func (*GetBillRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{48}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetBillRequest) GetBy() string {
@@ -3256,7 +3349,7 @@ type BillHour struct {
 
 func (x *BillHour) Reset() {
 	*x = BillHour{}
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +3361,7 @@ func (x *BillHour) String() string {
 func (*BillHour) ProtoMessage() {}
 
 func (x *BillHour) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[49]
+	mi := &file_covey_v1_covey_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +3374,7 @@ func (x *BillHour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillHour.ProtoReflect.Descriptor instead.
 func (*BillHour) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{49}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *BillHour) GetHour() string {
@@ -3343,7 +3436,7 @@ type Amounts struct {
 
 func (x *Amounts) Reset() {
 	*x = Amounts{}
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3355,7 +3448,7 @@ func (x *Amounts) String() string {
 func (*Amounts) ProtoMessage() {}
 
 func (x *Amounts) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[50]
+	mi := &file_covey_v1_covey_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3368,7 +3461,7 @@ func (x *Amounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amounts.ProtoReflect.Descriptor instead.
 func (*Amounts) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{50}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Amounts) GetCpuCoreHours() string {
@@ -3416,7 +3509,7 @@ type BillRow struct {
 
 func (x *BillRow) Reset() {
 	*x = BillRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3521,7 @@ func (x *BillRow) String() string {
 func (*BillRow) ProtoMessage() {}
 
 func (x *BillRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[51]
+	mi := &file_covey_v1_covey_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3534,7 @@ func (x *BillRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BillRow.ProtoReflect.Descriptor instead.
 func (*BillRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{51}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *BillRow) GetOwner() string {
@@ -3493,7 +3586,7 @@ type GetBillResponse struct {
 
 func (x *GetBillResponse) Reset() {
 	*x = GetBillResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3598,7 @@ func (x *GetBillResponse) String() string {
 func (*GetBillResponse) ProtoMessage() {}
 
 func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[52]
+	mi := &file_covey_v1_covey_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3611,7 @@ func (x *GetBillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBillResponse.ProtoReflect.Descriptor instead.
 func (*GetBillResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{52}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetBillResponse) GetHours() []*BillHour {
@@ -3578,7 +3671,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3590,7 +3683,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[53]
+	mi := &file_covey_v1_covey_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3603,7 +3696,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{53}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetUsageRequest) GetBy() string {
@@ -3642,7 +3735,7 @@ type UsageRow struct {
 
 func (x *UsageRow) Reset() {
 	*x = UsageRow{}
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3654,7 +3747,7 @@ func (x *UsageRow) String() string {
 func (*UsageRow) ProtoMessage() {}
 
 func (x *UsageRow) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[54]
+	mi := &file_covey_v1_covey_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3667,7 +3760,7 @@ func (x *UsageRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRow.ProtoReflect.Descriptor instead.
 func (*UsageRow) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{54}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UsageRow) GetOwner() string {
@@ -3709,7 +3802,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +3814,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[55]
+	mi := &file_covey_v1_covey_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +3827,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{55}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetUsageResponse) GetRows() []*UsageRow {
@@ -3774,7 +3867,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3786,7 +3879,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[56]
+	mi := &file_covey_v1_covey_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3799,7 +3892,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{56}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
 }
 
 // HeldTask is a task that runs though the cluster does not know it.
@@ -3817,7 +3910,7 @@ type HeldTask struct {
 
 func (x *HeldTask) Reset() {
 	*x = HeldTask{}
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3829,7 +3922,7 @@ func (x *HeldTask) String() string {
 func (*HeldTask) ProtoMessage() {}
 
 func (x *HeldTask) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[57]
+	mi := &file_covey_v1_covey_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3842,7 +3935,7 @@ func (x *HeldTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldTask.ProtoReflect.Descriptor instead.
 func (*HeldTask) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{57}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *HeldTask) GetId() string {
@@ -3905,7 +3998,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3917,7 +4010,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[58]
+	mi := &file_covey_v1_covey_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3930,7 +4023,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{58}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GetClusterResponse) GetName() string {
@@ -4053,7 +4146,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4065,7 +4158,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[59]
+	mi := &file_covey_v1_covey_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4078,7 +4171,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{59}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Server) GetName() string {
@@ -4117,7 +4210,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4129,7 +4222,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[60]
+	mi := &file_covey_v1_covey_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4142,7 +4235,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{60}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CreateTokenRequest) GetKind() string {
@@ -4179,7 +4272,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[61]
+	mi := &file_covey_v1_covey_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4191,7 +4284,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[61]
+	mi := &file_covey_v1_covey_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4204,7 +4297,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{61}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -4230,7 +4323,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[62]
+	mi := &file_covey_v1_covey_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4242,7 +4335,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[62]
+	mi := &file_covey_v1_covey_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4255,7 +4348,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{62}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{63}
 }
 
 // Token is a token without its secret.
@@ -4277,7 +4370,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_covey_v1_covey_proto_msgTypes[63]
+	mi := &file_covey_v1_covey_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4289,7 +4382,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[63]
+	mi := &file_covey_v1_covey_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4302,7 +4395,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{63}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Token) GetId() string {
@@ -4351,7 +4444,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[64]
+	mi := &file_covey_v1_covey_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4363,7 +4456,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[64]
+	mi := &file_covey_v1_covey_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4376,7 +4469,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{64}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -4397,7 +4490,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[65]
+	mi := &file_covey_v1_covey_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4409,7 +4502,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[65]
+	mi := &file_covey_v1_covey_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4422,7 +4515,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{65}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -4441,7 +4534,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[66]
+	mi := &file_covey_v1_covey_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4453,7 +4546,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[66]
+	mi := &file_covey_v1_covey_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4466,7 +4559,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{66}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{67}
 }
 
 // EndRecoveryRequest ends a recovery.
@@ -4478,7 +4571,7 @@ type EndRecoveryRequest struct {
 
 func (x *EndRecoveryRequest) Reset() {
 	*x = EndRecoveryRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[67]
+	mi := &file_covey_v1_covey_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4490,7 +4583,7 @@ func (x *EndRecoveryRequest) String() string {
 func (*EndRecoveryRequest) ProtoMessage() {}
 
 func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[67]
+	mi := &file_covey_v1_covey_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4503,7 +4596,7 @@ func (x *EndRecoveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryRequest.ProtoReflect.Descriptor instead.
 func (*EndRecoveryRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{67}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{68}
 }
 
 // EndRecoveryResponse says what is ending.
@@ -4517,7 +4610,7 @@ type EndRecoveryResponse struct {
 
 func (x *EndRecoveryResponse) Reset() {
 	*x = EndRecoveryResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[68]
+	mi := &file_covey_v1_covey_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4529,7 +4622,7 @@ func (x *EndRecoveryResponse) String() string {
 func (*EndRecoveryResponse) ProtoMessage() {}
 
 func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[68]
+	mi := &file_covey_v1_covey_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4542,7 +4635,7 @@ func (x *EndRecoveryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndRecoveryResponse.ProtoReflect.Descriptor instead.
 func (*EndRecoveryResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{68}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *EndRecoveryResponse) GetTasks() int32 {
@@ -4561,7 +4654,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[69]
+	mi := &file_covey_v1_covey_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4573,7 +4666,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[69]
+	mi := &file_covey_v1_covey_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4586,7 +4679,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{69}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{70}
 }
 
 // ResumeResponse says what was done.
@@ -4602,7 +4695,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[70]
+	mi := &file_covey_v1_covey_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4614,7 +4707,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[70]
+	mi := &file_covey_v1_covey_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4627,7 +4720,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{70}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ResumeResponse) GetText() string {
@@ -4653,7 +4746,7 @@ type ExportStateRequest struct {
 
 func (x *ExportStateRequest) Reset() {
 	*x = ExportStateRequest{}
-	mi := &file_covey_v1_covey_proto_msgTypes[71]
+	mi := &file_covey_v1_covey_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4665,7 +4758,7 @@ func (x *ExportStateRequest) String() string {
 func (*ExportStateRequest) ProtoMessage() {}
 
 func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[71]
+	mi := &file_covey_v1_covey_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4678,7 +4771,7 @@ func (x *ExportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateRequest.ProtoReflect.Descriptor instead.
 func (*ExportStateRequest) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{71}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{72}
 }
 
 // ExportStateResponse is a piece of the file, in order. The file is whole when
@@ -4693,7 +4786,7 @@ type ExportStateResponse struct {
 
 func (x *ExportStateResponse) Reset() {
 	*x = ExportStateResponse{}
-	mi := &file_covey_v1_covey_proto_msgTypes[72]
+	mi := &file_covey_v1_covey_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4705,7 +4798,7 @@ func (x *ExportStateResponse) String() string {
 func (*ExportStateResponse) ProtoMessage() {}
 
 func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_covey_v1_covey_proto_msgTypes[72]
+	mi := &file_covey_v1_covey_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4718,7 +4811,7 @@ func (x *ExportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportStateResponse.ProtoReflect.Descriptor instead.
 func (*ExportStateResponse) Descriptor() ([]byte, []int) {
-	return file_covey_v1_covey_proto_rawDescGZIP(), []int{72}
+	return file_covey_v1_covey_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ExportStateResponse) GetData() []byte {
@@ -4773,10 +4866,11 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x0eKillJobRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1c\n" +
 	"\tinstances\x18\x02 \x01(\tR\tinstances\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"9\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"S\n" +
 	"\x0fKillJobResponse\x12\x14\n" +
 	"\x05tasks\x18\x01 \x01(\x05R\x05tasks\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"]\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
+	"\amissing\x18\x03 \x01(\tR\amissing\"]\n" +
 	"\x11RestartJobRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1c\n" +
 	"\tinstances\x18\x02 \x01(\tR\tinstances\x12\x18\n" +
@@ -4944,10 +5038,16 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\bmachines\x18\x01 \x03(\v2\x11.covey.v1.MachineR\bmachines\x12\x1b\n" +
 	"\tnext_page\x18\x02 \x01(\tR\bnextPage\"#\n" +
 	"\x11GetMachineRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"g\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x90\x01\n" +
 	"\x12GetMachineResponse\x12+\n" +
 	"\amachine\x18\x01 \x01(\v2\x11.covey.v1.MachineR\amachine\x12$\n" +
-	"\x05tasks\x18\x02 \x03(\v2\x0e.covey.v1.TaskR\x05tasks\"D\n" +
+	"\x05tasks\x18\x02 \x03(\v2\x0e.covey.v1.TaskR\x05tasks\x12'\n" +
+	"\x06strays\x18\x03 \x03(\v2\x0f.covey.v1.StrayR\x06strays\"\x93\x01\n" +
+	"\x05Stray\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x121\n" +
+	"\tresources\x18\x02 \x01(\v2\x13.covey.v1.ResourcesR\tresources\x12\x14\n" +
+	"\x05ports\x18\x03 \x03(\rR\x05ports\x12(\n" +
+	"\x10since_unix_nanos\x18\x04 \x01(\x03R\x0esinceUnixNanos\"D\n" +
 	"\x0eGetBillRequest\x12\x0e\n" +
 	"\x02by\x18\x01 \x01(\tR\x02by\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -5101,7 +5201,7 @@ func file_covey_v1_covey_proto_rawDescGZIP() []byte {
 	return file_covey_v1_covey_proto_rawDescData
 }
 
-var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_covey_v1_covey_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_covey_v1_covey_proto_goTypes = []any{
 	(*CreateJobRequest)(nil),       // 0: covey.v1.CreateJobRequest
 	(*CreateJobResponse)(nil),      // 1: covey.v1.CreateJobResponse
@@ -5151,146 +5251,149 @@ var file_covey_v1_covey_proto_goTypes = []any{
 	(*ListMachinesResponse)(nil),   // 45: covey.v1.ListMachinesResponse
 	(*GetMachineRequest)(nil),      // 46: covey.v1.GetMachineRequest
 	(*GetMachineResponse)(nil),     // 47: covey.v1.GetMachineResponse
-	(*GetBillRequest)(nil),         // 48: covey.v1.GetBillRequest
-	(*BillHour)(nil),               // 49: covey.v1.BillHour
-	(*Amounts)(nil),                // 50: covey.v1.Amounts
-	(*BillRow)(nil),                // 51: covey.v1.BillRow
-	(*GetBillResponse)(nil),        // 52: covey.v1.GetBillResponse
-	(*GetUsageRequest)(nil),        // 53: covey.v1.GetUsageRequest
-	(*UsageRow)(nil),               // 54: covey.v1.UsageRow
-	(*GetUsageResponse)(nil),       // 55: covey.v1.GetUsageResponse
-	(*GetClusterRequest)(nil),      // 56: covey.v1.GetClusterRequest
-	(*HeldTask)(nil),               // 57: covey.v1.HeldTask
-	(*GetClusterResponse)(nil),     // 58: covey.v1.GetClusterResponse
-	(*Server)(nil),                 // 59: covey.v1.Server
-	(*CreateTokenRequest)(nil),     // 60: covey.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 61: covey.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),      // 62: covey.v1.ListTokensRequest
-	(*Token)(nil),                  // 63: covey.v1.Token
-	(*ListTokensResponse)(nil),     // 64: covey.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),     // 65: covey.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 66: covey.v1.RevokeTokenResponse
-	(*EndRecoveryRequest)(nil),     // 67: covey.v1.EndRecoveryRequest
-	(*EndRecoveryResponse)(nil),    // 68: covey.v1.EndRecoveryResponse
-	(*ResumeRequest)(nil),          // 69: covey.v1.ResumeRequest
-	(*ResumeResponse)(nil),         // 70: covey.v1.ResumeResponse
-	(*ExportStateRequest)(nil),     // 71: covey.v1.ExportStateRequest
-	(*ExportStateResponse)(nil),    // 72: covey.v1.ExportStateResponse
-	nil,                            // 73: covey.v1.CreateJobRequest.FilesEntry
-	nil,                            // 74: covey.v1.JobSummary.TasksEntry
-	nil,                            // 75: covey.v1.FitJobRequest.FilesEntry
-	(*Job)(nil),                    // 76: covey.v1.Job
-	(*Task)(nil),                   // 77: covey.v1.Task
-	(*Resources)(nil),              // 78: covey.v1.Resources
-	(*TaskEvent)(nil),              // 79: covey.v1.TaskEvent
-	(*Machine)(nil),                // 80: covey.v1.Machine
-	(*Epoch)(nil),                  // 81: covey.v1.Epoch
+	(*Stray)(nil),                  // 48: covey.v1.Stray
+	(*GetBillRequest)(nil),         // 49: covey.v1.GetBillRequest
+	(*BillHour)(nil),               // 50: covey.v1.BillHour
+	(*Amounts)(nil),                // 51: covey.v1.Amounts
+	(*BillRow)(nil),                // 52: covey.v1.BillRow
+	(*GetBillResponse)(nil),        // 53: covey.v1.GetBillResponse
+	(*GetUsageRequest)(nil),        // 54: covey.v1.GetUsageRequest
+	(*UsageRow)(nil),               // 55: covey.v1.UsageRow
+	(*GetUsageResponse)(nil),       // 56: covey.v1.GetUsageResponse
+	(*GetClusterRequest)(nil),      // 57: covey.v1.GetClusterRequest
+	(*HeldTask)(nil),               // 58: covey.v1.HeldTask
+	(*GetClusterResponse)(nil),     // 59: covey.v1.GetClusterResponse
+	(*Server)(nil),                 // 60: covey.v1.Server
+	(*CreateTokenRequest)(nil),     // 61: covey.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 62: covey.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),      // 63: covey.v1.ListTokensRequest
+	(*Token)(nil),                  // 64: covey.v1.Token
+	(*ListTokensResponse)(nil),     // 65: covey.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),     // 66: covey.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 67: covey.v1.RevokeTokenResponse
+	(*EndRecoveryRequest)(nil),     // 68: covey.v1.EndRecoveryRequest
+	(*EndRecoveryResponse)(nil),    // 69: covey.v1.EndRecoveryResponse
+	(*ResumeRequest)(nil),          // 70: covey.v1.ResumeRequest
+	(*ResumeResponse)(nil),         // 71: covey.v1.ResumeResponse
+	(*ExportStateRequest)(nil),     // 72: covey.v1.ExportStateRequest
+	(*ExportStateResponse)(nil),    // 73: covey.v1.ExportStateResponse
+	nil,                            // 74: covey.v1.CreateJobRequest.FilesEntry
+	nil,                            // 75: covey.v1.JobSummary.TasksEntry
+	nil,                            // 76: covey.v1.FitJobRequest.FilesEntry
+	(*Job)(nil),                    // 77: covey.v1.Job
+	(*Task)(nil),                   // 78: covey.v1.Task
+	(*Resources)(nil),              // 79: covey.v1.Resources
+	(*TaskEvent)(nil),              // 80: covey.v1.TaskEvent
+	(*Machine)(nil),                // 81: covey.v1.Machine
+	(*Epoch)(nil),                  // 82: covey.v1.Epoch
 }
 var file_covey_v1_covey_proto_depIdxs = []int32{
-	73, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
-	76, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
-	76, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
-	77, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
-	74, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
+	74, // 0: covey.v1.CreateJobRequest.files:type_name -> covey.v1.CreateJobRequest.FilesEntry
+	77, // 1: covey.v1.CreateJobResponse.job:type_name -> covey.v1.Job
+	77, // 2: covey.v1.GetJobResponse.job:type_name -> covey.v1.Job
+	78, // 3: covey.v1.GetJobResponse.tasks:type_name -> covey.v1.Task
+	75, // 4: covey.v1.JobSummary.tasks:type_name -> covey.v1.JobSummary.TasksEntry
 	5,  // 5: covey.v1.ListJobsResponse.jobs:type_name -> covey.v1.JobSummary
 	12, // 6: covey.v1.InstanceExplanation.verdicts:type_name -> covey.v1.Verdict
 	13, // 7: covey.v1.InstanceExplanation.machines:type_name -> covey.v1.MachineVerdict
 	14, // 8: covey.v1.ExplainJobResponse.instances:type_name -> covey.v1.InstanceExplanation
-	75, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
+	76, // 9: covey.v1.FitJobRequest.files:type_name -> covey.v1.FitJobRequest.FilesEntry
 	14, // 10: covey.v1.FitJobResponse.waits:type_name -> covey.v1.InstanceExplanation
 	18, // 11: covey.v1.FitJobResponse.machines:type_name -> covey.v1.MachineCount
 	19, // 12: covey.v1.FitJobResponse.stopped:type_name -> covey.v1.StoppedTask
-	78, // 13: covey.v1.Quota.quota:type_name -> covey.v1.Resources
-	78, // 14: covey.v1.Quota.prod_shared:type_name -> covey.v1.Resources
-	78, // 15: covey.v1.Quota.prod_dedicated:type_name -> covey.v1.Resources
-	78, // 16: covey.v1.Quota.non_prod_shared:type_name -> covey.v1.Resources
-	78, // 17: covey.v1.Quota.non_prod_dedicated:type_name -> covey.v1.Resources
+	79, // 13: covey.v1.Quota.quota:type_name -> covey.v1.Resources
+	79, // 14: covey.v1.Quota.prod_shared:type_name -> covey.v1.Resources
+	79, // 15: covey.v1.Quota.prod_dedicated:type_name -> covey.v1.Resources
+	79, // 16: covey.v1.Quota.non_prod_shared:type_name -> covey.v1.Resources
+	79, // 17: covey.v1.Quota.non_prod_dedicated:type_name -> covey.v1.Resources
 	20, // 18: covey.v1.GetQuotaResponse.quota:type_name -> covey.v1.Quota
 	20, // 19: covey.v1.ListQuotasResponse.quotas:type_name -> covey.v1.Quota
-	78, // 20: covey.v1.SetQuotaRequest.quota:type_name -> covey.v1.Resources
-	79, // 21: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
-	79, // 22: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
+	79, // 20: covey.v1.SetQuotaRequest.quota:type_name -> covey.v1.Resources
+	80, // 21: covey.v1.WatchJobResponse.event:type_name -> covey.v1.TaskEvent
+	80, // 22: covey.v1.ListTaskEventsResponse.events:type_name -> covey.v1.TaskEvent
 	14, // 23: covey.v1.ExplainTaskResponse.waits:type_name -> covey.v1.InstanceExplanation
-	79, // 24: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
+	80, // 24: covey.v1.ExplainTaskResponse.events:type_name -> covey.v1.TaskEvent
 	35, // 25: covey.v1.ExplainTaskResponse.scores:type_name -> covey.v1.MachineScore
 	37, // 26: covey.v1.ReadLogRequest.after:type_name -> covey.v1.LogPosition
 	40, // 27: covey.v1.ListFilesResponse.files:type_name -> covey.v1.File
-	80, // 28: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
-	80, // 29: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
-	77, // 30: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
-	50, // 31: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
-	50, // 32: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
-	49, // 33: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
-	51, // 34: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
-	50, // 35: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
-	50, // 36: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
-	54, // 37: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
-	50, // 38: covey.v1.GetUsageResponse.platform:type_name -> covey.v1.Amounts
-	81, // 39: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
-	57, // 40: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
-	59, // 41: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
-	63, // 42: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
-	0,  // 43: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
-	2,  // 44: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
-	4,  // 45: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
-	7,  // 46: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
-	9,  // 47: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
-	11, // 48: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
-	16, // 49: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
-	29, // 50: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
-	31, // 51: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
-	33, // 52: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
-	36, // 53: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
-	39, // 54: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
-	42, // 55: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
-	44, // 56: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
-	46, // 57: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
-	48, // 58: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
-	53, // 59: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
-	21, // 60: covey.v1.QuotaService.GetQuota:input_type -> covey.v1.GetQuotaRequest
-	23, // 61: covey.v1.QuotaService.ListQuotas:input_type -> covey.v1.ListQuotasRequest
-	25, // 62: covey.v1.QuotaService.SetQuota:input_type -> covey.v1.SetQuotaRequest
-	27, // 63: covey.v1.QuotaService.RemoveQuota:input_type -> covey.v1.RemoveQuotaRequest
-	56, // 64: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
-	60, // 65: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
-	62, // 66: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
-	65, // 67: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
-	67, // 68: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
-	69, // 69: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
-	71, // 70: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
-	1,  // 71: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
-	3,  // 72: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
-	6,  // 73: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
-	8,  // 74: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
-	10, // 75: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
-	15, // 76: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
-	17, // 77: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
-	30, // 78: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
-	32, // 79: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
-	34, // 80: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
-	38, // 81: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
-	41, // 82: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
-	43, // 83: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
-	45, // 84: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
-	47, // 85: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
-	52, // 86: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
-	55, // 87: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
-	22, // 88: covey.v1.QuotaService.GetQuota:output_type -> covey.v1.GetQuotaResponse
-	24, // 89: covey.v1.QuotaService.ListQuotas:output_type -> covey.v1.ListQuotasResponse
-	26, // 90: covey.v1.QuotaService.SetQuota:output_type -> covey.v1.SetQuotaResponse
-	28, // 91: covey.v1.QuotaService.RemoveQuota:output_type -> covey.v1.RemoveQuotaResponse
-	58, // 92: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
-	61, // 93: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
-	64, // 94: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
-	66, // 95: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
-	68, // 96: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
-	70, // 97: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
-	72, // 98: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
-	71, // [71:99] is the sub-list for method output_type
-	43, // [43:71] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	81, // 28: covey.v1.ListMachinesResponse.machines:type_name -> covey.v1.Machine
+	81, // 29: covey.v1.GetMachineResponse.machine:type_name -> covey.v1.Machine
+	78, // 30: covey.v1.GetMachineResponse.tasks:type_name -> covey.v1.Task
+	48, // 31: covey.v1.GetMachineResponse.strays:type_name -> covey.v1.Stray
+	79, // 32: covey.v1.Stray.resources:type_name -> covey.v1.Resources
+	51, // 33: covey.v1.BillRow.reserved:type_name -> covey.v1.Amounts
+	51, // 34: covey.v1.BillRow.used:type_name -> covey.v1.Amounts
+	50, // 35: covey.v1.GetBillResponse.hours:type_name -> covey.v1.BillHour
+	52, // 36: covey.v1.GetBillResponse.rows:type_name -> covey.v1.BillRow
+	51, // 37: covey.v1.UsageRow.reserved:type_name -> covey.v1.Amounts
+	51, // 38: covey.v1.UsageRow.used:type_name -> covey.v1.Amounts
+	55, // 39: covey.v1.GetUsageResponse.rows:type_name -> covey.v1.UsageRow
+	51, // 40: covey.v1.GetUsageResponse.platform:type_name -> covey.v1.Amounts
+	82, // 41: covey.v1.GetClusterResponse.epoch:type_name -> covey.v1.Epoch
+	58, // 42: covey.v1.GetClusterResponse.held:type_name -> covey.v1.HeldTask
+	60, // 43: covey.v1.GetClusterResponse.servers:type_name -> covey.v1.Server
+	64, // 44: covey.v1.ListTokensResponse.tokens:type_name -> covey.v1.Token
+	0,  // 45: covey.v1.JobService.CreateJob:input_type -> covey.v1.CreateJobRequest
+	2,  // 46: covey.v1.JobService.GetJob:input_type -> covey.v1.GetJobRequest
+	4,  // 47: covey.v1.JobService.ListJobs:input_type -> covey.v1.ListJobsRequest
+	7,  // 48: covey.v1.JobService.KillJob:input_type -> covey.v1.KillJobRequest
+	9,  // 49: covey.v1.JobService.RestartJob:input_type -> covey.v1.RestartJobRequest
+	11, // 50: covey.v1.JobService.ExplainJob:input_type -> covey.v1.ExplainJobRequest
+	16, // 51: covey.v1.JobService.FitJob:input_type -> covey.v1.FitJobRequest
+	29, // 52: covey.v1.JobService.WatchJob:input_type -> covey.v1.WatchJobRequest
+	31, // 53: covey.v1.TaskService.ListTaskEvents:input_type -> covey.v1.ListTaskEventsRequest
+	33, // 54: covey.v1.TaskService.ExplainTask:input_type -> covey.v1.ExplainTaskRequest
+	36, // 55: covey.v1.TaskService.ReadLog:input_type -> covey.v1.ReadLogRequest
+	39, // 56: covey.v1.TaskService.ListFiles:input_type -> covey.v1.ListFilesRequest
+	42, // 57: covey.v1.TaskService.ReadFile:input_type -> covey.v1.ReadFileRequest
+	44, // 58: covey.v1.MachineService.ListMachines:input_type -> covey.v1.ListMachinesRequest
+	46, // 59: covey.v1.MachineService.GetMachine:input_type -> covey.v1.GetMachineRequest
+	49, // 60: covey.v1.UsageService.GetBill:input_type -> covey.v1.GetBillRequest
+	54, // 61: covey.v1.UsageService.GetUsage:input_type -> covey.v1.GetUsageRequest
+	21, // 62: covey.v1.QuotaService.GetQuota:input_type -> covey.v1.GetQuotaRequest
+	23, // 63: covey.v1.QuotaService.ListQuotas:input_type -> covey.v1.ListQuotasRequest
+	25, // 64: covey.v1.QuotaService.SetQuota:input_type -> covey.v1.SetQuotaRequest
+	27, // 65: covey.v1.QuotaService.RemoveQuota:input_type -> covey.v1.RemoveQuotaRequest
+	57, // 66: covey.v1.ClusterService.GetCluster:input_type -> covey.v1.GetClusterRequest
+	61, // 67: covey.v1.ClusterService.CreateToken:input_type -> covey.v1.CreateTokenRequest
+	63, // 68: covey.v1.ClusterService.ListTokens:input_type -> covey.v1.ListTokensRequest
+	66, // 69: covey.v1.ClusterService.RevokeToken:input_type -> covey.v1.RevokeTokenRequest
+	68, // 70: covey.v1.ClusterService.EndRecovery:input_type -> covey.v1.EndRecoveryRequest
+	70, // 71: covey.v1.ClusterService.Resume:input_type -> covey.v1.ResumeRequest
+	72, // 72: covey.v1.ClusterService.ExportState:input_type -> covey.v1.ExportStateRequest
+	1,  // 73: covey.v1.JobService.CreateJob:output_type -> covey.v1.CreateJobResponse
+	3,  // 74: covey.v1.JobService.GetJob:output_type -> covey.v1.GetJobResponse
+	6,  // 75: covey.v1.JobService.ListJobs:output_type -> covey.v1.ListJobsResponse
+	8,  // 76: covey.v1.JobService.KillJob:output_type -> covey.v1.KillJobResponse
+	10, // 77: covey.v1.JobService.RestartJob:output_type -> covey.v1.RestartJobResponse
+	15, // 78: covey.v1.JobService.ExplainJob:output_type -> covey.v1.ExplainJobResponse
+	17, // 79: covey.v1.JobService.FitJob:output_type -> covey.v1.FitJobResponse
+	30, // 80: covey.v1.JobService.WatchJob:output_type -> covey.v1.WatchJobResponse
+	32, // 81: covey.v1.TaskService.ListTaskEvents:output_type -> covey.v1.ListTaskEventsResponse
+	34, // 82: covey.v1.TaskService.ExplainTask:output_type -> covey.v1.ExplainTaskResponse
+	38, // 83: covey.v1.TaskService.ReadLog:output_type -> covey.v1.ReadLogResponse
+	41, // 84: covey.v1.TaskService.ListFiles:output_type -> covey.v1.ListFilesResponse
+	43, // 85: covey.v1.TaskService.ReadFile:output_type -> covey.v1.ReadFileResponse
+	45, // 86: covey.v1.MachineService.ListMachines:output_type -> covey.v1.ListMachinesResponse
+	47, // 87: covey.v1.MachineService.GetMachine:output_type -> covey.v1.GetMachineResponse
+	53, // 88: covey.v1.UsageService.GetBill:output_type -> covey.v1.GetBillResponse
+	56, // 89: covey.v1.UsageService.GetUsage:output_type -> covey.v1.GetUsageResponse
+	22, // 90: covey.v1.QuotaService.GetQuota:output_type -> covey.v1.GetQuotaResponse
+	24, // 91: covey.v1.QuotaService.ListQuotas:output_type -> covey.v1.ListQuotasResponse
+	26, // 92: covey.v1.QuotaService.SetQuota:output_type -> covey.v1.SetQuotaResponse
+	28, // 93: covey.v1.QuotaService.RemoveQuota:output_type -> covey.v1.RemoveQuotaResponse
+	59, // 94: covey.v1.ClusterService.GetCluster:output_type -> covey.v1.GetClusterResponse
+	62, // 95: covey.v1.ClusterService.CreateToken:output_type -> covey.v1.CreateTokenResponse
+	65, // 96: covey.v1.ClusterService.ListTokens:output_type -> covey.v1.ListTokensResponse
+	67, // 97: covey.v1.ClusterService.RevokeToken:output_type -> covey.v1.RevokeTokenResponse
+	69, // 98: covey.v1.ClusterService.EndRecovery:output_type -> covey.v1.EndRecoveryResponse
+	71, // 99: covey.v1.ClusterService.Resume:output_type -> covey.v1.ResumeResponse
+	73, // 100: covey.v1.ClusterService.ExportState:output_type -> covey.v1.ExportStateResponse
+	73, // [73:101] is the sub-list for method output_type
+	45, // [45:73] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_covey_proto_init() }
@@ -5305,7 +5408,7 @@ func file_covey_v1_covey_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_covey_v1_covey_proto_rawDesc), len(file_covey_v1_covey_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   76,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   6,
 		},
