@@ -76,7 +76,7 @@ func (a *app) kill(cmd *cobra.Command, key, instances string, f endFlags) error 
 		return err
 	}
 	if f.wait {
-		if err := a.awaitEnd(cmd, c, key, instances, f.limit); err != nil {
+		if err = a.awaitEnd(cmd, c, key, instances, f.limit); err != nil {
 			return err
 		}
 	}
