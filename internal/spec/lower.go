@@ -205,7 +205,7 @@ func (l *lowering) wholeValue(o *object, path string, at pyx.Pos) error {
 		}
 		if !runtime(c.ref) {
 			if path == "task.name" && c.ref.String() == "processes[0].name" { // as every task is called that says nothing else
-				return fail("task.processes", at, "is empty; a task wants at least one Process")
+				return l.nameless(at)
 			}
 			hint := l.meant(c.ref)
 			if hint == "" {
@@ -218,6 +218,17 @@ func (l *lowering) wholeValue(o *object, path string, at pyx.Pos) error {
 		}
 	}
 	return nil
+}
+
+// nameless says why a task has no first process to be called after.
+func (l *lowering) nameless(at pyx.Pos) error {
+	t := l.j.get("task")
+	if ps := t.get("processes"); ps != nil && len(ps.items) > 0 {
+		if err := l.whole(ps, "task.processes", t.where("processes")); err != nil {
+			return err
+		}
+	}
+	return fail("task.processes", at, "is empty; a task wants at least one Process")
 }
 
 // meant guesses which name an unbound reference meant.
