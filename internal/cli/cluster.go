@@ -24,7 +24,7 @@ func (a *app) clusters() *cobra.Command {
 // clusterName checks the name of a cluster as the first part of a key.
 func clusterName(s string) error {
 	if strings.Contains(s, "/") {
-		return badParameter("the cluster's name %.80q holds '/'; want only letters, digits, '_', '-' or '.'", s)
+		return badParameter("the cluster's name %.80q holds '/'; want only letters a-z and A-Z, digits, '_', '-' or '.'", s)
 	}
 	_, _, err := job.ParseKey(s + "/role/prod/name")
 	return err

@@ -5,6 +5,7 @@ package name
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -27,9 +28,9 @@ func Valid(what, s string) error {
 	case s == "." || s == "..":
 		return fmt.Errorf("%s %q is a path, not a name; choose another", what, s)
 	}
-	for i := range len(s) {
-		if !ok(s[i]) {
-			return fmt.Errorf("%s %q holds %q at byte %d; want only letters, digits, '_', '-' or '.'", what, s, s[i], i+1)
+	for i, r := range s {
+		if r >= utf8.RuneSelf || !ok(byte(r)) {
+			return fmt.Errorf("%s %q holds %s at byte %d; want only letters a-z and A-Z, digits, '_', '-' or '.'", what, s, shown(s[i:]), i+1)
 		}
 	}
 	return nil
@@ -53,6 +54,16 @@ func ValidLabel(what, s string) error {
 		}
 	}
 	return nil
+}
+
+// shown is the first character of s, as people read it; of what is no text, the
+// byte.
+func shown(s string) string {
+	r, size := utf8.DecodeRuneInString(s)
+	if r == utf8.RuneError && size == 1 {
+		return fmt.Sprintf("the byte %#x", s[0])
+	}
+	return strconv.QuoteRune(r)
 }
 
 func ok(c byte) bool {

@@ -24,6 +24,22 @@ func TestValid(t *testing.T) {
 	}
 }
 
+// What a name may not hold is shown as people read it, not as a byte of it.
+func TestValidShows(t *testing.T) {
+	for _, c := range []struct{ s, want string }{
+		{"aü", `name "aü" holds 'ü' at byte 2; want only letters a-z`},
+		{"日本", `holds '日' at byte 1;`},
+		{"a b", `holds ' ' at byte 2;`},
+		{"a\x00", `holds '\x00' at byte 2;`},
+		{"a\xc3", `holds the byte 0xc3 at byte 2;`},
+		{"\ufffd", "holds '\ufffd' at byte 1;"},
+	} {
+		if err := Valid("name", c.s); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("Valid(%q): %v; want %q", c.s, err, c.want)
+		}
+	}
+}
+
 // FuzzEscape holds that an escaped name is one path element, and that no two
 // names have the same.
 func FuzzEscape(f *testing.F) {
