@@ -38,6 +38,26 @@ func (a *app) collect(cmd *cobra.Command, run evaluator, file, key string, binds
 	return res, err
 }
 
+// keyOf returns what is wrong with the key of a job of a file. Where the file
+// has that very job, with a part missing or wrong, it is what is wrong with the
+// file, which shows the line.
+func (a *app) keyOf(cmd *cobra.Command, run evaluator, file, key string, binds []string) error {
+	_, _, err := job.ParseKey(key)
+	if err == nil {
+		return nil
+	}
+	res, other := a.collect(cmd, run, file, "", binds)
+	if other != nil {
+		return err
+	}
+	for _, j := range res.Jobs {
+		if j.Error != "" && j.Cluster+"/"+j.Key == key {
+			return exitf(InvalidConfig, "%s", j.Error)
+		}
+	}
+	return err
+}
+
 // An evaluator works out what a configuration says.
 type evaluator func(context.Context, evaluate.Request) (evaluate.Result, error)
 
@@ -90,7 +110,7 @@ shows the last lines of the log and exits with code 4.`,
 var waitStates = []string{"PENDING", "RUNNING", "FINISHED"}
 
 func (a *app) create(cmd *cobra.Command, key, file string, binds []string, until string, limit time.Duration) error {
-	if _, _, err := job.ParseKey(key); err != nil {
+	if err := a.keyOf(cmd, here, file, key, binds); err != nil {
 		return err
 	}
 	c, err := a.dialKey(key)
@@ -151,7 +171,7 @@ func (a *app) jobInspect() *cobra.Command {
 	c := &cobra.Command{
 		Use: "inspect KEY FILE", Short: "Show what a configuration file says of a job; asks no server", Args: exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, _, err := job.ParseKey(args[0]); err != nil {
+			if err := a.keyOf(cmd, a.child, args[1], args[0], binds); err != nil {
 				return err
 			}
 			res, err := a.collect(cmd, a.child, args[1], args[0], binds)

@@ -30,7 +30,7 @@ KEY says which job of the file is meant, if it has more than one.`,
 			key := ""
 			if len(args) == 2 {
 				key = args[1]
-				if _, _, err := job.ParseKey(key); err != nil {
+				if err := a.keyOf(cmd, here, args[0], key, binds); err != nil {
 					return err
 				}
 			}
@@ -46,7 +46,9 @@ KEY says which job of the file is meant, if it has more than one.`,
 				if len(keys) != 1 {
 					return badParameter("%s has %s; say which one after the file: %s", args[0], many(len(keys), "job"), strings.Join(keys, ", "))
 				}
-				key = keys[0]
+				if key = keys[0]; res.Jobs[0].Error != "" {
+					return exitf(InvalidConfig, "%s", res.Jobs[0].Error)
+				}
 			}
 			c, err := a.dialKey(key)
 			if err != nil {

@@ -188,7 +188,10 @@ jobs = [Job(cluster = 'c', role = 'r', environment = '{{env}}', name = 'n', inst
 func TestSelect(t *testing.T) {
 	f, err := spec.Eval(one(`
 j = Job(cluster = 'c', role = 'r', environment = 'prod', task = SimpleTask('t', 'x'))
-jobs = [j(name = 'a'), j(name = 'b'), j(name = 'b'), j(name = 'bad', instances = 0)]
+k = Job(cluster = 'c', role = 'r', task = SimpleTask('t', 'x'))
+jobs = [j(name = 'a'), j(name = 'b'), j(name = 'b'), j(name = 'bad', instances = 0), k(name = 'a'), k(name = 'k'), k(name = 'k'),
+  Job(role = 'r', environment = 'test', name = 'm', task = SimpleTask('t', 'x')),
+  j(name = 'o', role = 'r', environment = 'production')]
 `), spec.DefaultLimits())
 	if err != nil {
 		t.Fatal(err)
@@ -199,7 +202,14 @@ jobs = [j(name = 'a'), j(name = 'b'), j(name = 'b'), j(name = 'bad', instances =
 	}{
 		{"c/r/prod/a", "", fault.Internal},
 		{"c/r/prod/aa", "did you mean c/r/prod/a?", fault.NotFound},
-		{"c/r/prod/b", "2 times (a.aurora:3:", fault.Invalid},
+		{"c/r/prod/b", "2 times (a.aurora:4:", fault.Invalid},
+		{"c/r/prod/k", "a.aurora:4:101: job c/r/?/k: environment is missing", fault.Invalid}, // it may be meant
+		{"c/r/?/k", "a.aurora:4:101: job c/r/?/k: environment is missing", fault.Invalid},    // as a list shows it
+		{"c/r/?/a", "environment is missing", fault.Invalid},
+		{"c/r/test/m", "a.aurora:5:3: job ?/r/test/m: cluster is missing", fault.Invalid},
+		{"c/r/production/o", "a.aurora:6:29: job c/r/production/o: environment is wrong", fault.Invalid},
+		{"c/r/prod/o", "a.aurora:6:29: job c/r/production/o: environment is wrong", fault.Invalid},
+		{"c/s/prod/k", "the file has no job", fault.NotFound},
 		{"c/r/prod/bad", "instances is 0", fault.Invalid},
 	} {
 		e, err := f.Select(tc.key)

@@ -29,7 +29,7 @@ func (l *lowering) run(e *Entry) error {
 	}
 	for _, f := range []string{"cluster", "role", "environment", "task"} {
 		if bound.get(f) == nil {
-			return fail(f, bound.where(f), "is missing; want %s", example(f))
+			return fail(f, bound.at, "is missing; want %s", example(f))
 		}
 	}
 	j, err := newBinder(l.in, true).interpolate(bound)

@@ -171,22 +171,28 @@ func (f *File) Jobs() []Entry {
 	return out
 }
 
-// Select returns the job that a key (cluster/role/environment/name) names. A
-// job that cannot run is returned with its error.
+// Select returns the job that a key (cluster/role/environment/name) names, or
+// else the first that may be meant by it and can have no key as it is. A job that
+// cannot run is returned with its error.
 func (f *File) Select(key string) (Entry, error) {
-	var found []Entry
+	var found, partly []Entry
 	names := make([]string, 0, len(f.entries))
 	for _, e := range f.entries {
 		k := e.Cluster + "/" + e.Key
-		if k == key {
+		switch {
+		case e.Err != nil && couldBe(k, key):
+			partly = append(partly, e)
+		case k == key:
 			found = append(found, e)
 		}
 		names = append(names, k)
 	}
-	switch len(found) {
-	case 1:
+	switch {
+	case len(found) == 1:
 		return found[0], found[0].Err
-	case 0:
+	case len(found) == 0 && len(partly) > 0:
+		return partly[0], partly[0].Err
+	case len(found) == 0:
 		list := strings.Join(names[:min(len(names), 10)], ", ")
 		if len(names) > 10 {
 			list += fmt.Sprintf(" and %d more", len(names)-10)
@@ -194,6 +200,25 @@ func (f *File) Select(key string) (Entry, error) {
 		return Entry{}, fault.NotFound.Errorf("the file has no job %.200q%s; it has %s", key, pyx.Suggest(key, names), list)
 	}
 	return Entry{}, ambiguous(key, found)
+}
+
+// couldBe reports whether a job of a file that can have no key yet, since the
+// file leaves parts of it out, each of them "?", or names an environment that
+// nobody has, is like a key in all its other parts.
+func couldBe(parts, key string) bool {
+	have, want := strings.Split(parts, "/"), strings.Split(key, "/")
+	if len(have) != 4 || len(want) != 4 {
+		return false
+	}
+	open := false
+	for i, p := range have {
+		free := p == "?" || i == 2 && job.NewKey("role", p, "name").Validate() != nil
+		if !free && p != want[i] {
+			return false
+		}
+		open = open || free
+	}
+	return open
 }
 
 // ambiguous says that one key names several jobs.
