@@ -25,6 +25,7 @@ type figures struct {
 	Agents          int     `json:"agents"`
 	Tasks           int     `json:"tasks"`
 	Shared          bool    `json:"shared_connections"`
+	TLS             bool    `json:"tls"`
 	Cores           int     `json:"cores"`
 	Load            string  `json:"load_average"`
 	JoinSeconds     float64 `json:"join_seconds"`
@@ -42,6 +43,11 @@ type figures struct {
 	DiskPerReplaced float64 `json:"disk_bytes_per_replaced_task"`
 	ReadySeconds    float64 `json:"ready_seconds"`
 	PlacedSeconds   float64 `json:"placed_seconds"`
+}
+
+// alike reports whether two measurements differ by nothing but their size.
+func (f figures) alike(g figures) bool {
+	return f.Shared == g.Shared && f.TLS == g.TLS && f.Tasks/f.Agents == g.Tasks/g.Agents
 }
 
 func main() {
@@ -135,6 +141,9 @@ func page(command string, all []figures) []byte {
 		if f.Shared {
 			way = ", shared connections"
 		}
+		if f.TLS {
+			way += ", TLS"
+		}
 		fmt.Fprintf(&b, " %d machines%s |", f.Agents, way)
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---:|", len(all)) + "\n")
@@ -166,7 +175,7 @@ func plots(all []figures) ([]byte, error) {
 		p.Y.Min = 0
 		var points plotter.XYs
 		for _, f := range all {
-			if f.Shared == all[0].Shared {
+			if f.alike(all[0]) {
 				points = append(points, plotter.XY{X: float64(f.Agents), Y: c.value(f)})
 			}
 		}

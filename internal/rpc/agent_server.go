@@ -80,8 +80,11 @@ type pipe interface {
 	Receive() (*pb.SessionRequest, error)
 	// Send gives up after sendLimit.
 	Send(m *pb.SessionResponse) error
-	// Until bounds how long Receive waits; a time that has passed wakes it up.
+	// Until bounds how long Await and Receive wait; a time that has passed wakes
+	// them up.
 	Until(t time.Time)
+	// Await may wait until there is something to receive.
+	Await()
 }
 
 // bidi is a stream of Connect.
@@ -91,6 +94,7 @@ type bidi struct {
 }
 
 func (b bidi) Until(t time.Time) { b.deadlines.read(t) }
+func (b bidi) Await()            {}
 
 func (b bidi) Send(m *pb.SessionResponse) error {
 	b.deadlines.write(time.Now().Add(sendLimit))
@@ -98,29 +102,37 @@ func (b bidi) Send(m *pb.SessionResponse) error {
 }
 
 // converse holds a session with who is at the other end of a pipe; lost is the
-// server that it has not reached before.
+// server that it has not reached before. What is needed only to begin is done by
+// functions of its own: the stack of a session lives as long as it does.
 func (s *services) converse(ctx context.Context, p pipe, lost string) error {
-	p.Until(time.Now().Add(Silence))
-	first, err := p.Receive()
+	t, first, err := s.meet(ctx, p, lost)
 	if err != nil {
 		return ended(err)
 	}
+	defer t.agent.Close()
+	return t.run(ctx, first)
+}
+
+// meet hears the agent's first message, and lets it in.
+func (s *services) meet(ctx context.Context, p pipe, lost string) (*talk, *pb.SessionRequest, error) {
+	p.Until(time.Now().Add(Silence))
+	first, err := p.Receive()
+	if err != nil {
+		return nil, nil, err
+	}
 	if err = checkHello(first.GetHello()); err != nil {
-		return err
+		return nil, nil, err
 	}
 	hello, err := helloFromWire(first.GetHello())
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if err = s.awaitLeading(ctx, lost, hello.Seen.Epoch); err != nil {
-		return err
+		return nil, nil, err
 	}
 	t := newTalk(s, p, hello)
-	if t.agent, err = s.b.Attach(ctx, hello, func() { t.want(func(w *words) { w.orders = true }) }); err != nil {
-		return err
-	}
-	defer t.agent.Close()
-	return t.run(ctx, first)
+	t.agent, err = s.b.Attach(ctx, hello, func() { t.want(func(w *words) { w.orders = true }) })
+	return t, first, err
 }
 
 // checkHello holds a peer to a version that this one understands.

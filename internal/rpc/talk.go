@@ -48,13 +48,9 @@ func newTalk(s *services, p pipe, h control.Hello) *talk {
 // run welcomes the agent, whose words begin with first, and returns when the
 // session is over.
 func (t *talk) run(ctx context.Context, first *pb.SessionRequest) error {
-	v := t.s.b.View()
-	welcome := ordersToWire(Orders{Epoch: v.Epoch, Rev: v.Snapshot.Rev, UID: v.Snapshot.Cluster.UID})
-	welcome.Wire, welcome.Version, welcome.Servers, welcome.Calls = Wire, text(t.s.opt.Version), v.urls(), true
-	addNext(welcome)
 	call := func() { t.want(func(w *words) { w.look = true }) }
 	defer t.s.looks.reachable(t.machine, &call)()
-	if err := t.pipe.Send(welcome); err != nil {
+	if err := t.welcome(); err != nil {
 		return err
 	}
 	t.beat = time.AfterFunc(Heartbeat, func() { t.want(func(w *words) { w.beat = true }) })
@@ -63,34 +59,51 @@ func (t *talk) run(ctx context.Context, first *pb.SessionRequest) error {
 	return t.finish(t.hear(ctx, first))
 }
 
+// welcome says who leads.
+func (t *talk) welcome() error {
+	v := t.s.b.View()
+	m := ordersToWire(Orders{Epoch: v.Epoch, Rev: v.Snapshot.Rev, UID: v.Snapshot.Cluster.UID})
+	m.Wire, m.Version, m.Servers, m.Calls = Wire, text(t.s.opt.Version), v.urls(), true
+	addNext(m)
+	return t.pipe.Send(m)
+}
+
 // hear takes in what the agent says until the session is over.
 func (t *talk) hear(ctx context.Context, m *pb.SessionRequest) error {
 	for {
-		if m.GetN() != 0 {
-			msg, err := messageFromWire(m)
-			if err == nil {
-				err = t.check(msg)
-			}
-			leased := false
-			if err == nil {
-				leased, err = t.agent.Hear(ctx, msg)
-			}
-			if err != nil {
-				return err
-			}
-			if leased && t.note(func(w *words) { w.leased = msg.N }) {
-				t.tell()
-			}
+		if err := t.take(ctx, m); err != nil {
+			return err
 		}
 		t.pipe.Until(time.Now().Add(Silence))
 		if t.isOver() { // after the deadline was set: stop wakes up who has not looked
 			return nil
 		}
+		t.pipe.Await()
 		var err error
 		if m, err = t.pipe.Receive(); err != nil {
 			return ended(err)
 		}
 	}
+}
+
+// take takes one message in.
+func (t *talk) take(ctx context.Context, m *pb.SessionRequest) error {
+	n := m.GetN()
+	if n == 0 {
+		return nil
+	}
+	msg, err := messageFromWire(m)
+	if err == nil {
+		err = t.check(msg)
+	}
+	if err != nil {
+		return err
+	}
+	leased, err := t.agent.Hear(ctx, msg)
+	if err == nil && leased && t.note(func(w *words) { w.leased = n }) {
+		t.tell()
+	}
+	return err
 }
 
 // check holds a message to its session and its machine.

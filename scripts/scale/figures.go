@@ -12,12 +12,15 @@ type figures struct {
 	Agents int    `json:"agents"`
 	Tasks  int    `json:"tasks"`
 	Shared bool   `json:"shared_connections"`
+	TLS    bool   `json:"tls,omitempty"`
 	Cores  int    `json:"cores"`
 	Load   string `json:"load_average"`
 
 	JoinSeconds    float64 `json:"join_seconds"`     // until every agent had joined and said hello
 	JoinCPU        float64 `json:"join_cpu_seconds"` // of the server
 	HeapPerMachine float64 `json:"bytes_per_machine"`
+	// The part of it that is stacks of goroutines.
+	StackPerMachine float64 `json:"stack_bytes_per_machine"`
 
 	IdleCores   float64 `json:"idle_cores"` // of the server: all agents connected, no task
 	IdleCommits float64 `json:"idle_commits_per_second"`
@@ -46,10 +49,13 @@ func (f *figures) print(out io.Writer) {
 	if f.Shared {
 		way = fmt.Sprintf("%d to a connection", perConnection)
 	}
+	if f.TLS {
+		way += ", by TLS"
+	}
 	line("agents", "%d, %s", f.Agents, way)
 	line("tasks", "%d", f.Tasks)
 	line("joined and connected", "%.1f s, %.1f s of the server's CPU", f.JoinSeconds, f.JoinCPU)
-	line("memory of a machine", "%.1f KiB", f.HeapPerMachine/1024)
+	line("memory of a machine", "%.1f KiB, %.1f of it stacks", f.HeapPerMachine/1024, f.StackPerMachine/1024)
 	line("at rest, no task", "%.3f cores, %.1f commits/s", f.IdleCores, f.IdleCommits)
 	line("submit to RUNNING", "%.1f s, %.0f tasks/s", f.RunSeconds, float64(f.Tasks)/f.RunSeconds)
 	line("server's CPU for 1,000 tasks", "%.3f s", f.RunCPU*1000/float64(f.Tasks))

@@ -40,12 +40,13 @@ const joiners = 32
 
 // fleetConfig is what a process of agents is told, as its only argument.
 type fleetConfig struct {
-	Server   string
-	Token    string // an admin's, to make join tokens
-	First    int    // number of its first machine
-	Count    int
-	Shared   bool
-	Capacity unit.Resources
+	Server    string
+	Authority string // file with who signs for the server; empty: it speaks no TLS
+	Token     string // an admin's, to make join tokens
+	First     int    // number of its first machine
+	Count     int
+	Shared    bool
+	Capacity  unit.Resources
 }
 
 // fleetState is what a process of agents says, once a second and after each
@@ -100,12 +101,15 @@ func (f *fleet) command(in io.Reader) {
 
 // join lets every machine join with a token of its own.
 func (f *fleet) join(ctx context.Context) error {
+	roots, err := believe(f.cfg.Authority)
+	if err != nil {
+		return err
+	}
 	admin := api.NewClusterServiceClient(http.DefaultClient, f.cfg.Server)
 	f.machines = make([]*simulated, f.cfg.Count)
 	shared := make([]*rpc.Agent, f.cfg.Count/perConnection+1)
 	for i := range shared {
-		var err error
-		if shared[i], err = rpc.DialAgent(rpc.AgentConfig{URL: f.cfg.Server}); err != nil {
+		if shared[i], err = rpc.DialAgent(rpc.AgentConfig{URL: f.cfg.Server, Roots: roots}); err != nil {
 			return err
 		}
 	}
@@ -125,7 +129,7 @@ func (f *fleet) join(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			cfg := rpc.AgentConfig{URL: f.cfg.Server, Credential: j.Credential, Version: "simulated"}
+			cfg := rpc.AgentConfig{URL: f.cfg.Server, Credential: j.Credential, Version: "simulated", Roots: roots, Cert: j.Cert}
 			if f.cfg.Shared {
 				cfg.Beside = way
 			}

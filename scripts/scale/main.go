@@ -39,6 +39,7 @@ type options struct {
 	tasks    int    // for each agent
 	jobSize  int    // instances of a job
 	shared   bool   // agents share connections
+	tls      bool   // agents and users speak TLS, as they do off loopback
 	procs    int    // processes that the agents live in
 	steady   time.Duration
 	churn    float64 // share of the tasks that end in a minute of the churn
@@ -61,6 +62,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	fs.IntVar(&o.tasks, "tasks", 10, "tasks for each agent")
 	fs.IntVar(&o.jobSize, "job-size", 1000, "instances of a job")
 	fs.BoolVar(&o.shared, "shared", false, "let agents share connections, 200 to each")
+	fs.BoolVar(&o.tls, "tls", false, "speak TLS, as off loopback")
 	fs.IntVar(&o.procs, "procs", 1, "processes that the agents live in")
 	fs.DurationVar(&o.steady, "steady", 15*time.Second, "how long to watch the cluster at rest, and with churn")
 	fs.Float64Var(&o.churn, "churn", 0.01, "share of the tasks that end in a minute of churn")
@@ -79,6 +81,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	}
 	if o.tasks < 1 || o.tasks > 1000 || o.jobSize < 1 || o.jobSize > 4000 || o.procs < 1 || o.procs > 64 {
 		return errors.New("want 1 to 1000 tasks for each agent, jobs of 1 to 4000 instances, 1 to 64 processes")
+	}
+	if o.tls && o.shared {
+		return errors.New("by TLS a connection is who speaks on it; want -tls or -shared")
 	}
 	return measureAll(ctx, o, out)
 }

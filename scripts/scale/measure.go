@@ -46,6 +46,7 @@ type run1 struct {
 	o      options
 	srv    *server
 	fleets []*fleetProcess
+	empty  usage // of the server, before the first job
 	out    figures
 }
 
@@ -67,8 +68,8 @@ func measure(ctx context.Context, o options, agents int) (figures, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &run1{o: o}
-	r.out = figures{Agents: agents, Tasks: agents * o.tasks, Shared: o.shared, Cores: runtime.NumCPU()}
-	if r.srv, err = newServer(ctx, o.covey, dir); err != nil {
+	r.out = figures{Agents: agents, Tasks: agents * o.tasks, Shared: o.shared, TLS: o.tls, Cores: runtime.NumCPU()}
+	if r.srv, err = newServer(ctx, o.covey, dir, o.tls); err != nil {
 		return r.out, err
 	}
 	if err := r.srv.start(ctx); err != nil {
@@ -122,7 +123,7 @@ func (r *run1) join(ctx context.Context) error {
 	}
 	for i := range r.o.procs {
 		first := r.out.Agents * i / r.o.procs
-		c := fleetConfig{Server: r.srv.url(), First: first, Count: r.out.Agents*(i+1)/r.o.procs - first, Shared: r.o.shared, Capacity: capacity}
+		c := fleetConfig{Server: r.srv.url(), Authority: r.srv.authority(), First: first, Count: r.out.Agents*(i+1)/r.o.procs - first, Shared: r.o.shared, Capacity: capacity}
 		if err = r.startFleet(ctx, c); err != nil {
 			return err
 		}
@@ -140,6 +141,7 @@ func (r *run1) join(ctx context.Context) error {
 	}
 	after, err := r.srv.memory(ctx)
 	r.out.HeapPerMachine = float64(after.Heap-before.Heap) / float64(r.out.Agents)
+	r.out.StackPerMachine = float64(after.Stack-before.Stack) / float64(r.out.Agents)
 	return errors.Join(err, r.srv.profile(ctx, r.o.profiles, "joined-heap.pprof", "heap"), r.srv.profile(ctx, r.o.profiles, "joined-goroutines.txt", "goroutine?debug=1"))
 }
 
@@ -216,10 +218,14 @@ func (r *run1) until(ctx context.Context, limit time.Duration, ok func(map[strin
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("not reached, %v at most: %d machines up, %d tasks, %d commits", limit, int(m["covey_machines_up"]), int(m["covey_tasks"]), int(m[commitsOK]))
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(pollEvery * time.Duration(1+r.out.Agents/2000)):
 		}
 	}
 }
+
+// pollEvery is how often the server's metrics are read, with few machines: to
+// count them costs the server the more the more there are.
+const pollEvery = 100 * time.Millisecond
 
 // Samples of the server.
 const (
@@ -263,8 +269,8 @@ func (r *run1) watch(ctx context.Context, name string) (cores, commits float64, 
 
 // submit creates all jobs and waits until every task is acknowledged to run.
 func (r *run1) submit(ctx context.Context) error {
-	before, err := r.srv.memory(ctx)
-	if err != nil {
+	var err error
+	if r.empty, err = r.srv.memory(ctx); err != nil {
 		return err
 	}
 	m, err := r.srv.metrics(ctx)
@@ -292,15 +298,9 @@ func (r *run1) submit(ctx context.Context) error {
 	}
 	r.out.RunSeconds = time.Since(began).Seconds()
 	r.out.RunCPU = r.since(cpu)
-	rss, err := r.srv.rss()
-	if err != nil {
-		return err
-	}
-	after, err := r.srv.memory(ctx)
-	r.out.RSS, r.out.HeapPerTask = rss, float64(after.Heap-before.Heap)/float64(r.out.Tasks)
-	now := r.srv.disk()
-	r.out.DiskPerTask = float64(now-disk) / float64(r.out.Tasks)
-	return errors.Join(err, r.srv.profile(ctx, r.o.profiles, "heap.pprof", "heap"))
+	r.out.RSS, err = r.srv.rss()
+	r.out.DiskPerTask = float64(r.srv.disk()-disk) / float64(r.out.Tasks)
+	return err
 }
 
 // createJobs submits every job, eight at a time.
@@ -337,10 +337,15 @@ func (r *run1) createJob(ctx context.Context, name string, n int) error {
 // tooLong ends the attempts to hand a job to a server that has too much to do.
 const tooLong = 10 * time.Second
 
-// full watches the cluster when all tasks run.
+// full watches the cluster when all tasks run. Only then their memory is
+// measured: before, the server holds what all agents say at the same time.
 func (r *run1) full(ctx context.Context) (err error) {
-	r.out.FullCores, _, err = r.watch(ctx, "full")
-	return err
+	if r.out.FullCores, _, err = r.watch(ctx, "full"); err != nil {
+		return err
+	}
+	now, err := r.srv.memory(ctx)
+	r.out.HeapPerTask = float64(now.Heap-r.empty.Heap) / float64(r.out.Tasks)
+	return errors.Join(err, r.srv.profile(ctx, r.o.profiles, "heap.pprof", "heap"))
 }
 
 // churn watches the cluster while tasks fail and are replaced.

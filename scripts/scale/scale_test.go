@@ -19,14 +19,14 @@ func TestMain(m *testing.M) {
 }
 
 // TestMeasure measures a small cluster, with agents on shared connections and
-// with one each: real processes, real credentials, every task acknowledged.
+// with one each, also by TLS: real processes, real credentials, every task acknowledged.
 func TestMeasure(t *testing.T) {
 	dir := t.TempDir()
 	covey := filepath.Join(dir, "covey")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", covey, "../../cmd/covey").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	for _, way := range []string{"-shared=true", "-shared=false"} {
+	for _, way := range []string{"-shared=true", "-shared=false", "-tls=true"} {
 		t.Run(way, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "figures.json")
 			var out bytes.Buffer
@@ -59,7 +59,7 @@ func TestMeasure(t *testing.T) {
 
 // TestBadOptions refuses what makes no sense, before anything is started.
 func TestBadOptions(t *testing.T) {
-	for _, args := range [][]string{{"-agents", "0"}, {"-agents", "ten"}, {"-tasks", "0"}, {"-job-size", "4001"}, {"-procs", "0"}} {
+	for _, args := range [][]string{{"-agents", "0"}, {"-agents", "ten"}, {"-tasks", "0"}, {"-job-size", "4001"}, {"-procs", "0"}, {"-tls", "-shared"}} {
 		if err := run(t.Context(), args, nil, t.Output(), t.Output()); err == nil {
 			t.Errorf("%v: no error", args)
 		}
