@@ -453,7 +453,8 @@ func (d *daemon) collect(ctx context.Context) error {
 	}
 }
 
-// facts of the past hour are cut at its end.
+// facts of the past hour are cut at its end, and by an agent that has just
+// started: it does not know whether an hour ended before.
 func (d *daemon) hourTurned(now time.Time) bool {
-	return !d.sampled.IsZero() && unit.TickAt(wall.At(now)).FloorHour() != unit.TickAt(wall.At(d.sampled)).FloorHour()
+	return d.sampled.IsZero() || unit.TickAt(wall.At(now)).FloorHour() != unit.TickAt(wall.At(d.sampled)).FloorHour()
 }

@@ -45,6 +45,7 @@ type Config struct {
 	Host       string   // where its tasks' ports are reached; empty: 127.0.0.1
 	Attributes []machine.Attribute
 	Capacity   unit.Resources // zero measures are found out
+	Share      int            // of what was found out, one part in so many is this agent's; 0: all
 	Overhead   unit.Resources // kept back; zero: a default
 	Ports      machine.PortRange
 	Reduced    bool // do without isolation
@@ -135,22 +136,23 @@ func reachable(host string) error {
 
 // measure finds out what the machine has, where nobody said.
 func (c *Config) measure() error {
+	share := int64(max(c.Share, 1))
 	if c.Capacity.CPU == 0 {
-		c.Capacity.CPU = int64(goruntime.NumCPU()) * 1000
+		c.Capacity.CPU = int64(goruntime.NumCPU()) * 1000 / share
 	}
 	if c.Capacity.RAM == 0 {
 		var si unix.Sysinfo_t
 		if err := unix.Sysinfo(&si); err != nil {
 			return fault.Internal.Errorf("memory of this machine: %w; say it with --ram", err)
 		}
-		c.Capacity.RAM = int64(si.Totalram) * int64(si.Unit)
+		c.Capacity.RAM = int64(si.Totalram) * int64(si.Unit) / share
 	}
 	if c.Capacity.Disk == 0 {
-		var st unix.Statfs_t
-		if err := unix.Statfs(c.DataDir, &st); err != nil {
-			return fault.Internal.Errorf("disk of this machine: %w; say it with --disk", err)
+		free, err := c.findDisk()
+		if err != nil {
+			return err
 		}
-		c.Capacity.Disk = int64(st.Bavail) * st.Bsize
+		c.Capacity.Disk = free / share
 	}
 	c.Capacity = c.Capacity.Whole()
 	if c.Overhead == (unit.Resources{}) {

@@ -102,6 +102,7 @@ func fromFlags(f cli.AgentFlags) (Config, error) {
 		return c, fault.Invalid.Errorf("--gpus %d; want 0 to %d", f.GPUs, maxGPUs)
 	}
 	c.Capacity.GPU = int64(f.GPUs) * 1000
+	c.Share = f.Share
 	if f.Ports != "" {
 		from, to, ok := strings.Cut(f.Ports, "-")
 		a, err1 := strconv.ParseUint(from, 10, 16)

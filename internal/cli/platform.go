@@ -47,6 +47,7 @@ type AgentFlags struct {
 	CPU           string              // cores, empty: what the machine has; so the others
 	RAM           string              // such as 4GiB
 	Disk          string
+	Share         int    // of what the machine has, one part in so many is offered; 0: all
 	GPUs          int    // whole GPUs
 	Net           string // bandwidth, such as 1000Mbps
 	OverheadCPU   string
@@ -201,6 +202,9 @@ func (a *app) agentCommand() *cobra.Command {
 				}
 				f.Attributes[n] = append(f.Attributes[n], v)
 			}
+			if f.Share < 1 || f.Share > 64 {
+				return badParameter("--share %d; want 1 to 64: the number of agents on this machine", f.Share)
+			}
 			if f.DataDir == "" {
 				f.DataDir = a.dataDir("agent")
 			}
@@ -215,7 +219,8 @@ func (a *app) agentCommand() *cobra.Command {
 	fs.StringArrayVar(&attributes, "attribute", nil, "NAME=VALUE that constraints can ask for (may be given again)")
 	fs.StringVar(&f.CPU, "cpu", "", "cores to offer, such as 3.5 (default: all)")
 	fs.StringVar(&f.RAM, "ram", "", "memory to offer, such as 4GiB (default: all)")
-	fs.StringVar(&f.Disk, "disk", "", "disk to offer, such as 100GiB (default: what is free)")
+	fs.StringVar(&f.Disk, "disk", "", "disk to offer, such as 100GiB (default: what was free at the first start, and what has come since)")
+	fs.IntVar(&f.Share, "share", 1, "offer one part in so many of what the machine has: for several agents on one")
 	fs.IntVar(&f.GPUs, "gpus", 0, "whole GPUs to offer")
 	fs.StringVar(&f.Net, "net", "", "network bandwidth to offer, such as 1000Mbps (default: none)")
 	fs.StringVar(&f.OverheadCPU, "overhead-cpu", "", "cores kept back for the agent and the supervisors")

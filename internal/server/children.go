@@ -58,16 +58,23 @@ func (d *dev) keep(ctx context.Context, what string, end syscall.Signal, args fu
 			}
 		}
 	}
-	// An agent that was dead at the end has not stopped its tasks yet.
-	for try := 0; try < stopTries && end == stopTasks && !ended && !d.leave.Load(); try++ {
+	if end == stopTasks && !ended { // it was dead at the end, and has not stopped its tasks yet
+		d.dismiss(ctx, what, args)
+	}
+	return nil
+}
+
+// dismiss starts an agent to have it stop its tasks and end.
+func (d *dev) dismiss(ctx context.Context, what string, args func() ([]string, error)) {
+	ended := false
+	for try := 0; try < stopTries && !ended && !d.leave.Load(); try++ {
 		again, now := context.WithCancel(context.WithoutCancel(ctx))
 		var err error
-		if ended, err = d.child(again, end, args, now); !ended {
+		if ended, err = d.child(again, stopTasks, args, now); !ended {
 			d.cfg.Log.WarnContext(ctx, "the tasks of an agent are not stopped yet", "part", what, "error", err)
 		}
 		now()
 	}
-	return nil
 }
 
 // hopeless is the error of a part that does not start, of the kind that it had

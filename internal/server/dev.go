@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -162,9 +161,17 @@ func (d *dev) run(ctx context.Context) error {
 	}
 	if err == nil {
 		for i := range d.cfg.Agents {
-			name := fmt.Sprintf("m%d", i+1)
+			name := agentName(i)
 			agents.Go(func() error {
 				return d.keep(agentCtx, name, stopTasks, func() ([]string, error) { return d.agent(ctx, i, name) })
+			})
+		}
+		for _, i := range d.former() {
+			name := agentName(i)
+			d.cfg.Log.InfoContext(ctx, "tasks run of an earlier start with more agents; they are stopped, and those of services start on the agents there are", "machine", name)
+			agents.Go(func() error {
+				d.dismiss(ctx, name, func() ([]string, error) { return d.agent(ctx, i, name) })
+				return nil
 			})
 		}
 		if err = d.await(ctx, "/readyz", startLimit); err == nil {
@@ -250,29 +257,36 @@ func (d *dev) await(ctx context.Context, path string, limit time.Duration) error
 	}
 }
 
+func agentName(i int) string { return fmt.Sprintf("m%d", i+1) }
+
+// former returns the agents beyond those of this start that have tasks: there
+// were more agents when dev was killed.
+func (d *dev) former() (out []int) {
+	for i := d.cfg.Agents; i < maxAgents; i++ {
+		dir := filepath.Join(d.cfg.DataDir, "agents", agentName(i))
+		if _, err := os.Stat(filepath.Join(dir, "agent.json")); err != nil {
+			continue
+		}
+		if tasks, err := os.ReadDir(filepath.Join(dir, "tasks", "tasks")); err == nil && len(tasks) > 0 {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
 // agent returns the arguments of an agent, with a token to join when it is new.
 func (d *dev) agent(ctx context.Context, i int, name string) ([]string, error) {
 	dir := filepath.Join(d.cfg.DataDir, "agents", name)
 	if err := MakeDataDir(dir); err != nil {
 		return nil, err
 	}
-	ports := 31000 + i*1000/d.cfg.Agents
+	part := i % d.cfg.Agents
 	args := []string{
 		"agent", "--server", d.url, "--data-dir", dir, "--machine", name, "--hide", d.cfg.DataDir,
-		"--ports", fmt.Sprintf("%d-%d", ports, 31000+(i+1)*1000/d.cfg.Agents-1), "--attribute", "rack=r" + strconv.Itoa(i%2+1),
+		"--ports", fmt.Sprintf("%d-%d", 31000+part*1000/d.cfg.Agents, 31000+(part+1)*1000/d.cfg.Agents-1), "--attribute", "rack=r" + strconv.Itoa(i%2+1),
 	}
 	if n := d.cfg.Agents; n > 1 {
-		var si unix.Sysinfo_t
-		if err := unix.Sysinfo(&si); err != nil {
-			return nil, fault.Internal.Errorf("memory of this machine: %w", err)
-		}
-		var fs unix.Statfs_t
-		if err := unix.Statfs(dir, &fs); err != nil {
-			return nil, fault.Internal.Errorf("disk of this machine: %w", err)
-		}
-		args = append(args, "--cpu", strconv.FormatFloat(float64(goruntime.NumCPU()*1000/n)/1000, 'f', 3, 64),
-			"--ram", strconv.FormatInt(int64(si.Totalram)*int64(si.Unit)/int64(n)>>20, 10)+"MiB",
-			"--disk", strconv.FormatInt(int64(fs.Bavail)*fs.Bsize/int64(n)>>20, 10)+"MiB")
+		args = append(args, "--share", strconv.Itoa(n))
 	}
 	if _, err := os.Stat(filepath.Join(dir, "agent.json")); err == nil {
 		return args, nil
