@@ -351,9 +351,12 @@ func config(cpu int64) job.Config {
 // command asks, and says what became of it in the turn that follows.
 func (w *world) command(c control.Command) {
 	w.input("refused", func(t *control.Turn) error {
+		first := t.Empty()
 		ans, err := t.Do(c)
 		if err == nil {
 			w.printf("accepted: %d tasks", ans.Tasks)
+		} else if first && !t.Empty() {
+			w.t.Errorf("%T was refused (%v), and something of it stays", c, err)
 		}
 		return err
 	})

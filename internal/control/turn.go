@@ -61,7 +61,8 @@ func (l *Loop) Begin(now, steady unit.Tick) *Turn {
 	}
 }
 
-// Do carries out a command. When it is refused, nothing of it stays.
+// Do carries out a command. When it is refused, nothing of it stays: a command
+// finds out all that may speak against it before its first change.
 func (t *Turn) Do(c Command) (Answer, error) { return c.do(t) }
 
 func (t *Turn) apply(c state.Change) error { return t.draft.Apply(c) }
