@@ -2,9 +2,8 @@ package job
 
 import (
 	"slices"
+	"strconv"
 	"strings"
-
-	"github.com/covey-platform/covey/internal/fault"
 )
 
 // MaxProcessName bounds the name of a process, in bytes: it becomes part of
@@ -12,21 +11,22 @@ import (
 const MaxProcessName = 128
 
 // ValidatePlan reports why the processes of t could never be run in the order
-// asked for, if so: no process, a name twice, a name that is no file name, an
-// order that names nobody, runs in a circle, waits for a daemon, lets the
-// task's success wait for an ephemeral process, or joins final processes with
-// others. The rules are the Thermos planner's.
+// asked for, as a [FieldError], if so: no process, a name twice, a name that is
+// no file name, an order that names nobody, runs in a circle, waits for a
+// daemon, lets the task's success wait for an ephemeral process, or joins final
+// processes with others. The rules are the Thermos planner's.
 func (t Task) ValidatePlan() error {
 	if len(t.Processes) == 0 {
-		return fault.Invalid.Errorf("task %.80q has no process; want at least one", t.Name)
+		return bad("task.processes", "task %.80q has no process; want at least one", t.Name)
 	}
 	byName := make(map[string]Process, len(t.Processes))
-	for _, p := range t.Processes {
-		if err := validProcessName(p.Name); err != nil {
+	for i, p := range t.Processes {
+		at := "task.processes[" + strconv.Itoa(i) + "].name"
+		if err := validProcessName(at, p.Name); err != nil {
 			return err
 		}
 		if _, twice := byName[p.Name]; twice {
-			return fault.Invalid.Errorf("task has two processes named %q; give each its own name", p.Name)
+			return bad(at, "task has two processes named %q; give each its own name", p.Name)
 		}
 		byName[p.Name] = p
 	}
@@ -36,27 +36,27 @@ func (t Task) ValidatePlan() error {
 		}
 	}
 	if c := circle(t); c != nil {
-		return fault.Invalid.Errorf("processes wait for each other in a circle: %s; remove one step of this order", strings.Join(c, " -> "))
+		return bad("task.constraints", "processes wait for each other in a circle: %s; remove one step of this order", strings.Join(c, " -> "))
 	}
 	return nil
 }
 
 // validProcessName holds names to what Aurora documents: any file name without
 // slash or leading period. Control characters would break reasons and logs.
-func validProcessName(s string) error {
+func validProcessName(at, s string) error {
 	switch {
 	case s == "":
-		return fault.Invalid.Errorf("a process has no name; give it one")
+		return bad(at, "a process has no name; give it one")
 	case len(s) > MaxProcessName:
-		return fault.Invalid.Errorf("process name %.20q... has %d bytes; want at most %d", s, len(s), MaxProcessName)
+		return bad(at, "process name %.20q... has %d bytes; want at most %d", s, len(s), MaxProcessName)
 	case s[0] == '.':
-		return fault.Invalid.Errorf("process name %q starts with a period; choose another", s)
+		return bad(at, "process name %q starts with a period; choose another", s)
 	case strings.Contains(s, "/"):
-		return fault.Invalid.Errorf("process name %q holds a slash; its logs need a plain file name", s)
+		return bad(at, "process name %q holds a slash; its logs need a plain file name", s)
 	}
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] == 0x7f {
-			return fault.Invalid.Errorf("process name %q holds a control character; choose another", s)
+			return bad(at, "process name %q holds a control character; choose another", s)
 		}
 	}
 	return nil
@@ -67,7 +67,7 @@ func validChain(chain []string, byName map[string]Process) error {
 	for i, n := range chain {
 		p, ok := byName[n]
 		if !ok {
-			return fault.Invalid.Errorf("order names process %.80q, which the task does not have; its processes are %s", n, namesOf(byName))
+			return bad("task.constraints", "order names process %.80q, which the task does not have; its processes are %s", n, namesOf(byName))
 		}
 		if i == 0 {
 			continue
@@ -75,11 +75,11 @@ func validChain(chain []string, byName map[string]Process) error {
 		before := byName[chain[i-1]]
 		switch {
 		case before.Final != p.Final:
-			return fault.Invalid.Errorf("order %s joins final processes with others; final ones run after all others by themselves", strings.Join(chain, ", "))
+			return bad("task.constraints", "order %s joins final processes with others; final ones run after all others by themselves", strings.Join(chain, ", "))
 		case before.Daemon:
-			return fault.Invalid.Errorf("process %q may not wait for %q: a daemon never completes", p.Name, before.Name)
+			return bad("task.constraints", "process %q may not wait for %q: a daemon never completes", p.Name, before.Name)
 		case before.Ephemeral && !p.Ephemeral:
-			return fault.Invalid.Errorf("process %q may not wait for the ephemeral process %q; make it ephemeral too or drop the order", p.Name, before.Name)
+			return bad("task.constraints", "process %q may not wait for the ephemeral process %q; make it ephemeral too or drop the order", p.Name, before.Name)
 		}
 	}
 	return nil

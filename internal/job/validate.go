@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -43,7 +44,7 @@ func (e *FieldError) Error() string { return e.err.Error() }
 func (e *FieldError) Unwrap() error { return e.err }
 
 // Validate reports the first reason for which j cannot be accepted: a
-// [FieldError] where one field is to blame.
+// [FieldError], unless it is the key.
 func (j Job) Validate() error {
 	if err := j.Key.Validate(); err != nil {
 		return err
@@ -79,6 +80,14 @@ func (j Job) Validate() error {
 func bad(field, format string, args ...any) error {
 	return fault.Invalid.Errorf("%w", &FieldError{field, fmt.Errorf(format, args...)})
 }
+
+// An amount is a whole number of a field, and its bounds.
+type amount struct {
+	name           string
+	n, least, most int64
+}
+
+func (a amount) out() bool { return a.n < a.least || a.n > a.most }
 
 func (j Job) checkConstraints() error {
 	if n := len(j.Config.Constraints); n > maxConstraint {
@@ -142,7 +151,7 @@ func (j Job) checkTask() error {
 	}
 	for i, p := range t.Ports {
 		if err := name.Valid("port", p); err != nil {
-			return bad("task.processes", "%w", err)
+			return bad("task.processes", "it names a port that is wrong: %w", err)
 		}
 		if slices.Contains(t.Ports[:i], p) {
 			return bad("task.processes", "it names port %s twice", p)
@@ -151,8 +160,15 @@ func (j Job) checkTask() error {
 	if role := j.Key.Role(); t.User != "" && t.User != role {
 		return bad("task.user", "its task has user %.40q; want the role, %q, as which its tasks run; leave user out, or give the job the role %.40q", t.User, role, t.User)
 	}
-	if t.FinalizationWait < 0 || t.FinalizationWait > maxSeconds || t.MaxFailures < 0 || t.MaxConcurrency < 0 || t.PidsLimit < 0 {
-		return bad("task", "a count or a wait of its task is negative or beyond a year")
+	for _, f := range []amount{
+		{"finalization_wait", int64(t.FinalizationWait), 0, maxSeconds},
+		{"max_failures", int64(t.MaxFailures), 0, math.MaxInt32},
+		{"max_concurrency", int64(t.MaxConcurrency), 0, math.MaxInt32},
+		{"pids_limit", int64(t.PidsLimit), 0, math.MaxInt32},
+	} {
+		if f.out() {
+			return bad("task."+f.name, "%s of its task is %d; want %d to %d", f.name, f.n, f.least, f.most)
+		}
 	}
 	return nil
 }
@@ -171,8 +187,11 @@ func (j Job) checkProcesses() error {
 			return bad(at+".cmdline", "process %s has a cmdline of %d bytes; want at most %d", p.Name, len(p.Cmdline), maxCmdline)
 		case strings.IndexByte(p.Cmdline, 0) >= 0:
 			return bad(at+".cmdline", "process %s has a NUL byte in its cmdline", p.Name)
-		case p.MaxFailures < 0 || p.MinDuration < 0 || p.MinDuration > maxSeconds:
-			return bad(at, "process %s has a negative count or duration", p.Name)
+		}
+		for _, f := range []amount{{"max_failures", int64(p.MaxFailures), 0, math.MaxInt32}, {"min_duration", int64(p.MinDuration), 0, maxSeconds}} {
+			if f.out() {
+				return bad(at+"."+f.name, "%s of process %s is %d; want %d to %d", f.name, p.Name, f.n, f.least, f.most)
+			}
 		}
 	}
 	return nil
@@ -199,8 +218,11 @@ func (j Job) checkArtifacts() error {
 	}
 	for i, a := range as {
 		at := "task.artifacts[" + strconv.Itoa(i) + "]"
-		if a.URI == "" || len(a.URI) > maxText || len(a.Path) > maxText {
-			return bad(at+".uri", "an artifact has no URI, or a URI or path of more than %d bytes", maxText)
+		if a.URI == "" || len(a.URI) > maxText {
+			return bad(at+".uri", "an artifact has a URI of %d bytes; want 1 to %d", len(a.URI), maxText)
+		}
+		if len(a.Path) > maxText {
+			return bad(at+".path", "artifact %.100q has a path of %d bytes; want at most %d", a.URI, len(a.Path), maxText)
 		}
 		if a.Path == "" || strings.Contains(a.Path, "{{") {
 			continue // named by its URI, or on the machine
@@ -222,8 +244,12 @@ func (j Job) checkWaits() error {
 	if l == nil {
 		return nil
 	}
-	if l.GracefulWaitS < 0 || l.ShutdownWaitS < 0 || max(l.GracefulWaitS, l.ShutdownWaitS) > maxSeconds {
-		return bad("lifecycle", "its lifecycle waits %d and %d s; want 0 to %d, a year", l.GracefulWaitS, l.ShutdownWaitS, maxSeconds)
+	for _, f := range []amount{
+		{"graceful_shutdown_wait_secs", int64(l.GracefulWaitS), 0, maxSeconds}, {"shutdown_wait_secs", int64(l.ShutdownWaitS), 0, maxSeconds},
+	} {
+		if f.out() {
+			return bad("lifecycle.http."+f.name, "%s of its lifecycle is %d s; want %d to %d, a year", f.name, f.n, f.least, f.most)
+		}
 	}
 	return nil
 }
@@ -238,10 +264,22 @@ func (j Job) checkHealth() error {
 		return bad("health_check_config", "its health check has both or neither of http and shell; want one")
 	case h.HTTP != nil && !slices.Contains(j.Config.Task.Ports, h.HTTP.Port) && PortOf(nil, h.HTTP.Port) == 0:
 		return bad("health_check_config", "its health check asks port %q, which the task does not name", h.HTTP.Port)
-	case h.EveryMilli < 1 || h.TimeoutMilli < 1 || h.InitialMilli < 0 || max(h.EveryMilli, h.TimeoutMilli, h.InitialMilli) > maxSeconds*1000:
-		return bad("health_check_config", "its health check has a time that is not positive or beyond a year")
-	case h.MaxFailures < 0 || h.MinSuccesses < 0:
-		return bad("health_check_config", "its health check has a negative count")
+	}
+	for _, f := range []amount{
+		{"interval_secs", h.EveryMilli, 1, maxSeconds * 1000},
+		{"timeout_secs", h.TimeoutMilli, 1, maxSeconds * 1000},
+		{"initial_interval_secs", h.InitialMilli, 0, maxSeconds * 1000},
+	} {
+		if f.out() {
+			return bad("health_check_config."+f.name, "%s of its health check is %d ms; want a time of %d to %d ms, a year", f.name, f.n, f.least, f.most)
+		}
+	}
+	for _, f := range []amount{
+		{"max_consecutive_failures", int64(h.MaxFailures), 0, math.MaxInt32}, {"min_consecutive_successes", int64(h.MinSuccesses), 0, math.MaxInt32},
+	} {
+		if f.out() {
+			return bad("health_check_config."+f.name, "%s of its health check is %d; want %d or more", f.name, f.n, f.least)
+		}
 	}
 	return nil
 }

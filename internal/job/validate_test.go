@@ -1,6 +1,7 @@
 package job
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -75,34 +76,37 @@ func TestValidate(t *testing.T) {
 		"port name":        {func(j *Job) { j.Config.Task.Ports[1] = "a/b" }, "a/b"},
 		"ports":            {func(j *Job) { j.Config.Task.Ports = make([]string, 65) }, "65 ports"},
 		"user":             {func(j *Job) { j.Config.Task.User = "nobody" }, `user "nobody"; want the role, "www"`},
-		"wait":             {func(j *Job) { j.Config.Task.FinalizationWait = -1 }, "negative"},
+		"wait":             {func(j *Job) { j.Config.Task.FinalizationWait = -1 }, "finalization_wait of its task is -1; want 0"},
 		"no process":       {func(j *Job) { j.Config.Task.Processes = nil }, "0 processes"},
 		"processes":        {func(j *Job) { j.Config.Task.Processes = make([]Process, 101) }, "101 processes"},
 		"no cmdline":       {func(j *Job) { j.Config.Task.Processes[0].Cmdline = " " }, "no cmdline"},
 		"long cmdline":     {func(j *Job) { j.Config.Task.Processes[0].Cmdline = strings.Repeat("x", 65537) }, "65537"},
 		"NUL":              {func(j *Job) { j.Config.Task.Processes[0].Cmdline = "a\x00b" }, "NUL"},
-		"process failures": {func(j *Job) { j.Config.Task.Processes[0].MaxFailures = -1 }, "negative"},
+		"process failures": {func(j *Job) { j.Config.Task.Processes[0].MaxFailures = -1 }, "max_failures of process p is -1; want 0"},
 		"process name":     {func(j *Job) { j.Config.Task.Processes[0].Name = "../p" }, "../p"},
 		"artifact in logs": {func(j *Job) { j.Config.Task.Artifacts[0].Path = "./.logs/x" }, "not in .logs or .tmp"},
 		"artifact as part": {func(j *Job) { j.Config.Task.Artifacts[0].Path = "./.covey-artifact" }, "and not .covey-artifact"},
 		"artifacts":        {func(j *Job) { j.Config.Task.Artifacts = make([]Artifact, MaxArtifacts+1) }, "33 artifacts; want at most 32"},
 		"artifact outside": {func(j *Job) { j.Config.Task.Artifacts[0].Path = "a/../../x" }, "below the sandbox"},
+		"artifact path":    {func(j *Job) { j.Config.Task.Artifacts[0].Path = strings.Repeat("x", 4097) }, "path of 4097 bytes"},
 		"artifact":         {func(j *Job) { j.Config.Task.Artifacts[0].URI = "" }, "URI"},
 		"two checks":       {func(j *Job) { j.Config.Health.Shell = &ShellCheck{"true"} }, "both or neither"},
 		"no check":         {func(j *Job) { j.Config.Health.HTTP = nil }, "both or neither"},
 		"health port":      {func(j *Job) { j.Config.Health.HTTP.Port = "no" }, "no"},
 		"no such port":     {func(j *Job) { j.Config.Health.HTTP.Port = "65536" }, "65536"},
-		"health interval":  {func(j *Job) { j.Config.Health.EveryMilli = 0 }, "time"},
-		"health failures":  {func(j *Job) { j.Config.Health.MaxFailures = -1 }, "negative"},
+		"health interval":  {func(j *Job) { j.Config.Health.EveryMilli = 0 }, "interval_secs of its health check is 0 ms"},
+		"health failures":  {func(j *Job) { j.Config.Health.MaxFailures = -1 }, "max_consecutive_failures of its health check is -1"},
 		"partition":        {func(j *Job) { j.Config.Partition.DelayS = 1 << 60 }, "partition"},
 		"partition back":   {func(j *Job) { j.Config.Partition.DelayS = -1 }, "partition"},
-		"graceful":         {func(j *Job) { j.Config.Lifecycle.GracefulWaitS = -1 }, "lifecycle"},
+		"graceful":         {func(j *Job) { j.Config.Lifecycle.GracefulWaitS = -1 }, "graceful_shutdown_wait_secs of its lifecycle is -1 s"},
 	} {
 		j := good()
 		c.spoil(&j)
 		err := j.Validate()
 		if err == nil || fault.Of(err) != fault.Invalid || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; want kind invalid and %q", name, err, c.want)
+		} else if _, placed := errors.AsType[*FieldError](err); !placed && name != "key" {
+			t.Errorf("%s: %v names no field; whoever reports it could not say where it is", name, err)
 		} else if strings.Contains(err.Error(), string(j.Key)) && name != "key" {
 			t.Errorf("%s: %v names the job; whoever reports it knows its cluster too", name, err)
 		}
