@@ -127,7 +127,7 @@ func (c *Company) recognise(ctx context.Context) error {
 	case tables > 0 && id != companyApplication:
 		return fault.Invalid.Errorf("%s is a database of some other program (application %#x; want %#x); name another path", c.name, id, companyApplication)
 	}
-	return nil
+	return versioned(ctx, c.write, c.words)
 }
 
 // Close ends the store. What was taken in stays.

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -199,11 +201,64 @@ func TestDamage(t *testing.T) {
 		p := damage("page", func(b []byte) []byte { copy(b[page:], bytes.Repeat([]byte{0xa5}, 4096)); return b })
 		if got, err := everything(p); err == nil && got != string(value)+"the key" {
 			t.Errorf("page %d overwritten: served %.80q", page/4096, got)
-		} else if err != nil && fault.Of(err) != fault.Internal {
-			t.Errorf("page %d overwritten: error %v of kind %v, want internal", page/4096, err, fault.Of(err))
+		} else if err != nil {
+			refused(t, err, fault.Internal, p, "damaged", "restore")
 		}
 		_ = os.Remove(p + "-wal")
 		_ = os.Remove(p + "-shm")
+	}
+}
+
+// TestDamagedVersions: a database whose table of versions cannot be read is
+// damaged. The migrations alone would say that the table exists already.
+func TestDamagedVersions(t *testing.T) {
+	cluster := func(path string) error {
+		s, err := store.Open(t.Context(), store.Config{Path: path, Now: time.Now})
+		if err == nil {
+			err = s.Close()
+		}
+		return err
+	}
+	company := func(path string) error {
+		c, err := store.OpenCompany(t.Context(), path, nil)
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}
+	for name, reopen := range map[string]func(string) error{"cluster": cluster, "company": company} {
+		path := filepath.Join(t.TempDir(), "c.db")
+		if err := reopen(path); err != nil {
+			t.Fatal(err)
+		}
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db, err := sql.Open("sqlite", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var root int
+		if err = errors.Join(db.QueryRowContext(t.Context(), "SELECT rootpage FROM sqlite_master WHERE name = 'schema_version'").Scan(&root), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		for what, change := range map[string]func(page []byte){
+			"noise":   func(p []byte) { _, _ = rand.NewChaCha8([32]byte{1}).Read(p) },
+			"zeros":   func(p []byte) { clear(p) },
+			"no rows": func(p []byte) { copy(p, []byte{13, 0, 0, 0, 0, 0x10, 0, 0}) },
+			"no time": func(p []byte) { copy(p[bytes.LastIndex(p, []byte("20")):], "abcdefghij") },
+		} {
+			for _, n := range []string{path + "-wal", path + "-shm"} {
+				_ = os.Remove(n)
+			}
+			b := bytes.Clone(whole)
+			change(b[(root-1)*4096 : root*4096])
+			if err = os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Run(name+" "+what, func(t *testing.T) { refused(t, reopen(path), fault.Internal, path, "damaged", "restore") })
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"embed"
 	"errors"
+	"time"
 
 	"github.com/pressly/goose/v3"
 
@@ -51,5 +52,32 @@ func (s *SQLite) recognise(ctx context.Context, db *sql.DB) error {
 	if tables > 0 && id != application {
 		return fault.Invalid.Errorf("%s is a database of some other program (application %#x; want %#x); name another path", s.cfg.Path, id, application)
 	}
-	return nil
+	return versioned(ctx, db, s)
+}
+
+// versioned reads the table of versions, where there is one. The migrations
+// would take one that cannot be read for one that is missing, and fail to
+// create what is there.
+func versioned(ctx context.Context, db *sql.DB, w words) error {
+	const doing = "read the version of the tables"
+	var n int
+	err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name = ?", schemaVersion).Scan(&n)
+	switch {
+	case err != nil:
+		return w.explain(doing, err)
+	case n == 0:
+		return nil
+	}
+	var at time.Time
+	var applied bool
+	err = db.QueryRowContext(ctx, "SELECT tstamp, is_applied FROM "+schemaVersion+" WHERE version_id = 0").Scan(&at, &applied)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sql.ErrNoRows):
+		return w.damaged(doing, errors.New("the table "+schemaVersion+" has no first row"))
+	case code(err) == 0 && ctx.Err() == nil: // it was read, and is no time
+		return w.damaged(doing, err)
+	}
+	return w.explain(doing, err)
 }
