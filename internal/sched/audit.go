@@ -32,7 +32,7 @@ func (x *Index) Compare(y *Index) string {
 			return fmt.Sprintf("tree %d holds %v; want %v", tree, got, want)
 		}
 	}
-	if d := cmp.Or(x.auditFronts(), x.auditLadders()); d != "" {
+	if d := cmp.Or(x.auditFronts(), x.auditLadders(), x.auditDomains()); d != "" {
 		return d
 	}
 	if !maps.EqualFunc(x.ranks, y.ranks, maps.Equal) {
@@ -153,7 +153,7 @@ func (x *Index) auditLadders() string {
 				on++
 			}
 			would, some := h.below(k)
-			some = some && n != 0 && h.attach != nowhere && h.attach%trees == preferred
+			some = some && n != 0 && k.class.allowed[n] && h.attach != nowhere && h.attach%trees == preferred
 			if !stale[n] && (some != has || some && (l.stairs[i].would != would || l.stairs[i].at != x.markOf(n))) {
 				return fmt.Sprintf("machine %s is not where it belongs on the ladder of %s below %d", h.row.ID, k.role, k.prio)
 			}

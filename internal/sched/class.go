@@ -172,7 +172,7 @@ func (x *Index) classOf(w *shape) *class {
 	var alone bool
 	c.bit, alone = x.freeBit()
 	x.classes[key] = c
-	x.made++
+	x.looked += len(x.hosts)
 	for n := 1; n < len(x.hosts); n++ {
 		h := &x.hosts[n]
 		c.allowed[n] = h.row.ID != "" && w.allows(&h.row.Machine)
@@ -218,6 +218,8 @@ func (x *Index) forgetClasses() {
 	for _, c := range idle[:len(idle)/2] {
 		delete(x.classes, c.key)
 	}
+	maps.DeleteFunc(x.domains, func(k domainKey, _ *domain) bool { return x.classes[k.class.key] != k.class })
+	maps.DeleteFunc(x.ladders, func(k ladderKey, _ *ladder) bool { return x.classes[k.class.key] != k.class })
 	maps.DeleteFunc(x.fronts, func(k need, _ *[trees]front) bool { return x.classes[k.class.key] != k.class })
 	maps.DeleteFunc(x.boards, func(k need, _ *board) bool { return x.classes[k.class.key] != k.class })
 }

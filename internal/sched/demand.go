@@ -101,6 +101,7 @@ func (x *Index) prefer(all []Typical) {
 		t.class.groups--
 	}
 	x.taste = newTaste(shapes, weights, x.policy == FGD)
+	x.looked += len(x.withGPU)
 	for n := range x.withGPU {
 		h := &x.hosts[n]
 		h.waste = x.taste.waste(n, h.free, h.devs)

@@ -24,7 +24,6 @@ type host struct {
 	attach int8           // which tree or board it is on: see treeOf
 	ending unit.Resources // of the tasks that are being stopped
 	weak   unit.Resources // of the tasks that a preferred one may have stopped
-	could  unit.Resources // yield, when it was put
 	ranks  []rank         // of the tasks that a stronger one of their role may have stopped
 	waste  int64          // of its GPUs, as they are; see taste.waste
 	at     uint64         // of Index.changes, when it was put

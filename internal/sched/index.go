@@ -41,8 +41,7 @@ type Index struct {
 	given   bool                // the taste was given, and is not worked out from the jobs
 	demand  map[job.Key]Typical // of the jobs that ask for GPUs
 
-	rows    uint64 // counts changes of rows of machines
-	domains map[domainKey]domain
+	domains map[domainKey]*domain
 	kinds   map[job.Hash]kind   // of configs
 	tenants map[task.ID]*tenant // the pending tasks for which room is being made
 
@@ -54,7 +53,7 @@ type Index struct {
 	fronts map[need]*[trees]front
 	log    []int32 // the slots that were put last, into a tree or aside, or that are free
 	puts   uint64  // how many there were
-	made   uint64  // counts classes that were made
+	looked int     // machines and tasks looked at to keep all of this, in all
 }
 
 // A group is the pending tasks of one job that run the same config: all of
@@ -101,7 +100,7 @@ func NewIndex(s *state.Snapshot) *Index { return NewIndexFor(s, Covey) }
 func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 	_, _, machines := s.Len()
 	x := &Index{
-		domains: map[domainKey]domain{}, kinds: map[job.Hash]kind{}, tenants: map[task.ID]*tenant{},
+		domains: map[domainKey]*domain{}, kinds: map[job.Hash]kind{}, tenants: map[task.ID]*tenant{},
 		policy: policy, withGPU: map[int32]bool{}, boards: map[need]*board{}, taste: &taste{},
 		slots: make(map[machine.ID]int32, machines), hosts: make([]host, 1, machines+1), nodes: make([]node, 1, machines+1),
 		groups: map[groupKey]*group{}, waiting: map[task.ID]waiting{}, classes: map[string]*class{}, tallies: map[job.Key]*tally{},
@@ -183,8 +182,9 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	if known {
 		before = old.row.Allocatable()
 	}
-	if !known || !exists || old.row.Rev != row.Rev {
-		x.rows++
+	moved := !known || !exists || old.row.Rev != row.Rev
+	if moved {
+		x.redomain(n, &old.row.Machine, -1)
 	}
 	if !exists {
 		x.unboard(n)
@@ -196,6 +196,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 		return 0, x.mayRescale(before, unit.Resources{})
 	}
 	h := look(s, row, x.kindOf)
+	x.looked += 1 + len(h.jobs)
 	x.count(&h, +1)
 	x.rankHosts(&h, +1)
 	h.mask = old.mask
@@ -205,6 +206,9 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	x.hosts[n] = h
 	if !known || !slices.Equal(old.row.Attributes, row.Attributes) {
 		x.reclass(n)
+	}
+	if moved {
+		x.redomain(n, &h.row.Machine, +1)
 	}
 	return n, x.mayRescale(before, row.Allocatable())
 }
@@ -235,6 +239,7 @@ func (x *Index) rescale() bool {
 	if largest == x.largest {
 		return false
 	}
+	x.looked += 2 * len(x.hosts)
 	x.largest, x.roots = largest, [allTrees]int32{}
 	for n := 1; n < len(x.hosts); n++ {
 		if x.hosts[n].row.ID != "" {
@@ -246,6 +251,7 @@ func (x *Index) rescale() bool {
 
 // foldTask notes whether a task waits. It is live when there is one.
 func (x *Index) foldTask(s *state.Snapshot, id task.ID, t state.Task, live bool) {
+	x.looked++
 	x.foldTenant(s, id, t, live && t.State == task.Pending && t.Room != "")
 	old, waited := x.waiting[id]
 	waits := live && t.State == task.Pending && t.Room == ""

@@ -41,12 +41,15 @@ func (h *host) rankOf(role string, k kind) *rank {
 }
 
 // below returns what a host would have free if every task left that ends, or
-// that a task of a standing and priority may have stopped, and whether any of
-// them is of the same standing.
+// that a ladder is about, and whether it belongs on the ladder.
 func (h *host) below(k ladderKey) (free unit.Resources, some bool) {
-	free = h.free.Add(h.ending)
 	if k.strong {
 		free = h.yield()
+	} else {
+		free = h.free.Add(h.ending)
+	}
+	if k.weaker {
+		return free, true // a spread may have let go since the group found no place
 	}
 	for i := range h.ranks {
 		if r := &h.ranks[i]; r.prio < k.prio && r.standing == k.standing {
@@ -85,24 +88,37 @@ func (x *Index) outranks(w *shape) bool {
 	return false
 }
 
-// A ladderKey names the tasks of a standing that are below a priority.
+// A ladderKey names whom a group of a class may have stopped: those of the
+// weaker tiers, or those of its standing that are below its priority and, if it
+// is preferred, of the weaker tiers too.
 type ladderKey struct {
+	class  *class
+	weaker bool // the weaker tiers alone
 	standing
 	prio int32
 }
 
-// A ladder holds the machines that have such tasks, best fit first, in a treap
-// like those of the index: each stair knows the most that machines below
+// weakerKey is the ladder of all that a preferred task of any role may have stopped.
+func (g *group) weakerKey() ladderKey {
+	return ladderKey{class: g.class, weaker: true, standing: standing{strong: true}}
+}
+
+// roleKey is the ladder of those that matter less in the group's own role.
+func (g *group) roleKey() ladderKey {
+	return ladderKey{class: g.class, standing: g.shape.standing(), prio: g.shape.prio}
+}
+
+// A ladder holds the machines of a class that have such tasks, best fit first, in
+// a treap like those of the index: each step knows the most that machines below
 // it would have if the tasks were gone. It is made when a task first asks for
 // it, and brought up to date when it is asked again.
 type ladder struct {
-	key     ladderKey
-	slots   map[int32]int32 // a host's stair
-	stairs  []stair         // stair 0 is none
-	spare   []int32
-	root    int32
-	seen    uint64 // of Index.puts
-	classes uint64 // of Index.made
+	key    ladderKey
+	slots  map[int32]int32 // a host's step
+	stairs []stair         // step 0 is none
+	spare  []int32
+	root   int32
+	seen   uint64 // of Index.puts
 }
 
 type stair struct {
@@ -111,7 +127,6 @@ type stair struct {
 	at                mark
 	rank              uint32
 	would, most       unit.Resources
-	mask              bitmap // of all below
 	fresh             uint64 // of Index.puts, when it was last looked at
 }
 
@@ -130,10 +145,6 @@ func (x *Index) ladderOf(k ladderKey, looked *int) *ladder {
 		l.look(x, x.log[(i-1)%putsKept], looked)
 	}
 	l.seen = x.puts
-	if l.classes != x.made {
-		l.pullAll(x, l.root)
-		l.classes = x.made
-	}
 	return l
 }
 
@@ -164,13 +175,13 @@ func (l *ladder) look(x *Index, n int32, looked *int) {
 	}
 	*looked++
 	if on {
-		below, rest := l.split(x, l.root, i, false)
-		_, above := l.split(x, rest, i, true)
-		l.root = l.merge(x, below, above)
+		below, rest := l.split(l.root, i, false)
+		_, above := l.split(rest, i, true)
+		l.root = l.merge(below, above)
 	}
 	h := &x.hosts[n]
 	would, some := h.below(l.key)
-	if !some || h.attach == nowhere || h.attach%trees != preferred {
+	if !some || h.attach == nowhere || h.attach%trees != preferred || !l.key.class.allowed[n] {
 		if on {
 			delete(l.slots, n)
 			l.spare = append(l.spare, i)
@@ -182,9 +193,9 @@ func (l *ladder) look(x *Index, n int32, looked *int) {
 		l.slots[n] = i
 	}
 	l.stairs[i] = stair{slot: n, attach: h.attach, at: x.markOf(n), rank: mix(uint32(n)), would: would, fresh: x.puts}
-	l.pull(x, i)
-	below, above := l.split(x, l.root, i, false)
-	l.root = l.merge(x, l.merge(x, below, i), above)
+	l.pull(i)
+	below, above := l.split(l.root, i, false)
+	l.root = l.merge(l.merge(below, i), above)
 }
 
 // room returns a stair that is not in use.
@@ -213,74 +224,60 @@ func (s *stair) before(o *stair) bool {
 
 // split parts what is below root into what stands before stair i, with i itself
 // if it belongs there, and the rest.
-func (l *ladder) split(x *Index, root, i int32, with bool) (below, above int32) {
+func (l *ladder) split(root, i int32, with bool) (below, above int32) {
 	if root == 0 {
 		return 0, 0
 	}
 	r := &l.stairs[root]
 	if r.before(&l.stairs[i]) || with && root == i {
-		r.right, above = l.split(x, r.right, i, with)
+		r.right, above = l.split(r.right, i, with)
 		below = root
 	} else {
-		below, r.left = l.split(x, r.left, i, with)
+		below, r.left = l.split(r.left, i, with)
 		above = root
 	}
-	l.pull(x, root)
+	l.pull(root)
 	return below, above
 }
 
 // merge makes one treap of two, all of a before all of b.
-func (l *ladder) merge(x *Index, a, b int32) int32 {
+func (l *ladder) merge(a, b int32) int32 {
 	switch {
 	case a == 0:
 		return b
 	case b == 0:
 		return a
 	case l.stairs[a].rank > l.stairs[b].rank:
-		l.stairs[a].right = l.merge(x, l.stairs[a].right, b)
-		l.pull(x, a)
+		l.stairs[a].right = l.merge(l.stairs[a].right, b)
+		l.pull(a)
 		return a
 	default:
-		l.stairs[b].left = l.merge(x, a, l.stairs[b].left)
-		l.pull(x, b)
+		l.stairs[b].left = l.merge(a, l.stairs[b].left)
+		l.pull(b)
 		return b
 	}
 }
 
-// pull works out what a stair knows of what is below it.
-func (l *ladder) pull(x *Index, i int32) {
+// pull works out what a step knows of what is below it.
+func (l *ladder) pull(i int32) {
 	s := &l.stairs[i]
-	s.most, s.mask = s.would, x.hosts[s.slot].mask
+	s.most = s.would
 	for _, c := range [...]int32{s.left, s.right} {
-		if c == 0 {
-			continue
-		}
-		k := &l.stairs[c]
-		s.most = largestOf(s.most, k.most)
-		for b := range s.mask {
-			s.mask[b] |= k.mask[b]
+		if c != 0 {
+			s.most = largestOf(s.most, l.stairs[c].most)
 		}
 	}
-}
-
-func (l *ladder) pullAll(x *Index, root int32) {
-	if root == 0 {
-		return
-	}
-	l.pullAll(x, l.stairs[root].left)
-	l.pullAll(x, l.stairs[root].right)
-	l.pull(x, root)
 }
 
 // climb calls try for the hosts that would have room for a task of g if all
-// were gone that it may have stopped, in order, until it says no.
+// were gone that the ladder is about, in order, until it says no.
 func (l *ladder) climb(root int32, g *group, looked *int, try func(n int32) bool) bool {
 	if root == 0 {
 		return true
 	}
 	*looked++
 	s := &l.stairs[root]
-	if !s.mask.has(g.class.bit) || !g.shape.need.Fits(s.most) {
+	if !g.shape.need.Fits(s.most) {
 		return true
 	}
 	if !l.climb(s.left, g, looked, try) {

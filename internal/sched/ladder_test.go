@@ -15,11 +15,11 @@ import (
 
 // climbed is the dumb twin of a ladder: every host of the trees that would have
 // room for a task if all were gone that it may have stopped, in order.
-func climbed(x *Index, g *group) []machine.ID {
+func climbed(x *Index, g *group, k ladderKey) []machine.ID {
 	var found []int32
 	for n := 1; n < len(x.hosts); n++ {
 		h := &x.hosts[n]
-		would, some := h.below(ladderKey{g.shape.standing(), g.shape.prio})
+		would, some := h.below(k)
 		if some && h.attach != nowhere && h.attach%trees == preferred && g.class.allowed[n] && g.shape.need.Fits(would) {
 			found = append(found, int32(n))
 		}
@@ -80,17 +80,19 @@ func TestLadderTwin(t *testing.T) {
 				w.x.join(w.s, g)
 				var got []machine.ID
 				looked := 0
-				l := w.x.ladderOf(ladderKey{g.shape.standing(), g.shape.prio}, &looked)
+				k := g.roleKey()
+				if g.shape.tier == 0 && rapid.Bool().Draw(rt, "weaker") {
+					k = g.weakerKey()
+				}
+				l := w.x.ladderOf(k, &looked)
 				l.climb(l.root, g, &looked, func(n int32) bool {
-					if g.class.allowed[n] {
-						got = append(got, w.x.hosts[n].row.ID)
-					}
+					got = append(got, w.x.hosts[n].row.ID)
 					return true
 				})
-				if want := climbed(w.x, g); !slices.Equal(got, want) {
+				if want := climbed(w.x, g, k); !slices.Equal(got, want) {
 					rt.Fatalf("the ladder leads to %v; want %v", got, want)
 				}
-				if got, want := w.x.outranks(g.shape), len(l.slots) > 0; !got && want {
+				if got, want := w.x.outranks(g.shape), len(l.slots) > 0; !k.weaker && !got && want {
 					rt.Fatalf("there is nobody below it, and %d machines on the ladder", len(l.slots))
 				}
 			}
@@ -121,7 +123,7 @@ func TestLadderLooks(t *testing.T) {
 	climb := func(what string, most int) {
 		t.Helper()
 		found, looked := 0, 0
-		l := w.x.ladderOf(ladderKey{g.shape.standing(), g.shape.prio}, &looked)
+		l := w.x.ladderOf(g.roleKey(), &looked)
 		l.climb(l.root, g, &looked, func(int32) bool { found++; return found < candidates })
 		if found != candidates || looked > most {
 			t.Errorf("%s: %d machines found with %d looks; want %d with %d at most", what, found, looked, candidates, most)

@@ -141,10 +141,11 @@ func (x *Index) partMoving(k job.Key, v *moving) {
 // refresh works out anew how many tasks the values with the fewest have.
 func (x *Index) refresh(g *group) {
 	for i, c := range g.shape.spreads {
-		l := least{values: x.domain(g.class, c.Attribute)}
-		for at, value := range l.values {
-			if n := g.moving.own.by[c.Attribute][value]; at == 0 || n < l.count {
-				l.count = n
+		l, by := least{values: x.domain(domainKey{g.class, c.Attribute, false}).values}, g.moving.own.by[c.Attribute]
+		if len(l.values) > 0 && len(l.values) <= len(by) { // else some value has none
+			l.count = by[l.values[0]]
+			for _, value := range l.values {
+				l.count = min(l.count, by[value])
 			}
 		}
 		g.moving.least[i] = l
@@ -171,46 +172,6 @@ func (v *moving) rises() bool {
 	return rose
 }
 
-// A domain is the values of an attribute that machines of a class have.
-type domain struct {
-	rows   uint64 // of Index.rows, when it was worked out
-	values []string
-}
-
-type domainKey struct {
-	class     *class
-	attribute string
-}
-
-// domain returns the values of an attribute among the machines of a class that
-// are up and in no maintenance, in order.
-func (x *Index) domain(c *class, attribute string) []string {
-	k := domainKey{c, attribute}
-	if d, ok := x.domains[k]; ok && d.rows == x.rows {
-		return d.values
-	}
-	seen := map[string]bool{}
-	var values []string
-	for n := 1; n < len(x.hosts); n++ {
-		m := &x.hosts[n].row.Machine
-		if !c.allowed[n] || !spreadOver(*m) {
-			continue
-		}
-		for _, a := range m.Attributes {
-			if a.Name == attribute && !seen[a.Value] {
-				seen[a.Value] = true
-				values = append(values, a.Value)
-			}
-		}
-	}
-	slices.Sort(values)
-	if len(x.domains) >= classesKept {
-		clear(x.domains)
-	}
-	x.domains[k] = domain{x.rows, values}
-	return values
-}
-
 // watch has a group's search begin anew when a placement lets go what ruled
 // machines out: an affinity finds another value, or the fewest become more.
 func (p *planner) watch(g *group) {
@@ -235,6 +196,7 @@ func (p *planner) loosen(k job.Key, m *machine.Machine) {
 			})
 		}
 		if again {
+			delete(p.hopeless, g)
 			delete(p.limited, g)
 			delete(p.leveled, g)
 			delete(p.boards, g)

@@ -132,6 +132,9 @@ func (p *planner) makeRoom(t *turn) bool {
 
 // leastHarm returns the best of the first candidates, nil if there is none.
 func (p *planner) leastHarm(g *group) *eviction {
+	if p.know(g) {
+		return nil
+	}
 	var found []*eviction
 	ofRole := false
 	try := func(n int32) bool {
@@ -146,15 +149,12 @@ func (p *planner) leastHarm(g *group) *eviction {
 		return len(found) < candidates
 	}
 	if g.shape.tier == 0 {
-		for _, tree := range [...]int8{preferred, preferred + trees} {
-			if !p.yielding(p.x.roots[tree], g, try) {
-				break
-			}
-		}
+		l := p.x.ladderOf(g.weakerKey(), &p.waits.Looked)
+		l.climb(l.root, g, &p.waits.Looked, try)
 	}
 	if len(found) == 0 && p.x.outranks(g.shape) {
 		ofRole = true
-		l := p.x.ladderOf(ladderKey{g.shape.standing(), g.shape.prio}, &p.waits.Looked)
+		l := p.x.ladderOf(g.roleKey(), &p.waits.Looked)
 		l.climb(l.root, g, &p.waits.Looked, try)
 	}
 	var best *eviction
@@ -164,26 +164,6 @@ func (p *planner) leastHarm(g *group) *eviction {
 		}
 	}
 	return best
-}
-
-// yielding calls try for the hosts below root that would have room if all that
-// a preferred task may have stopped were gone, in order, until it says no.
-func (p *planner) yielding(root int32, g *group, try func(n int32) bool) bool {
-	if root == 0 {
-		return true
-	}
-	p.waits.Looked++
-	r := &p.x.nodes[root]
-	if !r.mask.has(g.class.bit) || !g.shape.need.Fits(r.yield) {
-		return true
-	}
-	if !p.yielding(r.left, g, try) {
-		return false
-	}
-	if g.shape.need.Fits(p.x.hosts[root].yield()) && !try(root) {
-		return false
-	}
-	return p.yielding(r.right, g, try)
 }
 
 // victims returns whom it takes on a host to make room for a task of g, nil if

@@ -109,6 +109,7 @@ type planner struct {
 	watchers map[job.Key][]*group     // groups that a placement of the job may let go
 	freed    map[*group]bool          // those that it did
 	known    map[*group]bool          // groups that are being watched
+	hopeless map[*group]bool          // those of them that no machine takes as long as nothing lets go
 	evicted  evicted
 	redeemed []placed // promises that became placements
 	stuck    []stuck
@@ -139,7 +140,7 @@ func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner
 	lim.Evictions = cmp.Or(lim.Evictions, defaultEvictions)
 	return &planner{
 		evicted: evicted{tasks: map[task.ID]bool{}},
-		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, leveled: map[*group]*[trees]level{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{},
+		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, leveled: map[*group]*[trees]level{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{}, hopeless: map[*group]bool{},
 		claims: map[*class]*claim{}, sparings: map[sparingKey]*board{},
 	}
 }
@@ -264,7 +265,9 @@ func (p *planner) best(g *group, avoid int32) int32 {
 		return p.hand.slot
 	}
 	p.drop()
-	p.know(g)
+	if p.know(g) {
+		return 0
+	}
 	q := search{x: p.x, group: g, avoid: avoid, limits: g.moving != nil, looked: &p.waits.Looked}
 	for tree := range trees {
 		if g.shape.need.GPU <= 0 || !p.x.policy.boards() {
@@ -282,14 +285,23 @@ func (p *planner) best(g *group, avoid int32) int32 {
 	return 0
 }
 
-// know begins to follow where tasks are that a group's machines depend on.
-func (p *planner) know(g *group) {
-	if g.moving == nil || p.known[g] {
-		return
+// know begins to follow where tasks are that a group's machines depend on. It
+// reports whether they rule every machine out, which a placement may change.
+func (p *planner) know(g *group) (hopeless bool) {
+	if g.moving == nil {
+		return false
 	}
-	p.known[g] = true
-	p.x.refresh(g)
-	p.watch(g)
+	if !p.known[g] {
+		p.known[g] = true
+		p.x.refresh(g)
+		p.watch(g)
+	}
+	hopeless, ok := p.hopeless[g]
+	if !ok {
+		hopeless = p.x.hopeless(g)
+		p.hopeless[g] = hopeless
+	}
+	return hopeless
 }
 
 // inTree returns the best of the hosts in a tree, 0 if none takes a task of g.

@@ -75,7 +75,6 @@ type node struct {
 	left, right int32 // slots; 0 is none
 	rank        uint32
 	most        unit.Resources
-	yield       unit.Resources // the most that hosts below would have if what may be stopped were gone
 	ports       int
 	mask        bitmap
 	free        chart
@@ -95,7 +94,7 @@ func (x *Index) put(n int32) {
 	if x.policy == Spread {
 		h.left = -h.left
 	}
-	h.attach, h.could = treeOf(h.row.Machine), h.yield()
+	h.attach = treeOf(h.row.Machine)
 	if x.boarded(h) {
 		x.withGPU[n] = true
 		h.waste = x.taste.waste(n, h.free, h.devs)
@@ -204,7 +203,6 @@ func (x *Index) merge(a, b int32) int32 {
 func (x *Index) pull(n int32) {
 	h, r := &x.hosts[n], &x.nodes[n]
 	r.most, r.ports, r.mask, r.free, r.freeGPU = h.free, h.portsLeft(), h.mask, chartOf(h.free), chart{}
-	r.yield = h.could
 	if h.free.GPU > 0 {
 		r.freeGPU = r.free
 	}
@@ -214,7 +212,6 @@ func (x *Index) pull(n int32) {
 		}
 		k := &x.nodes[c]
 		r.most, r.ports = largestOf(r.most, k.most), max(r.ports, k.ports)
-		r.yield = largestOf(r.yield, k.yield)
 		for i := range r.mask {
 			r.mask[i] |= k.mask[i]
 			r.free[i] |= k.free[i]
