@@ -126,6 +126,8 @@ func (l *looper) follow(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return nil
+			case in := <-l.asked:
+				refuse(l.gather(in), l.View())
 			case in := <-l.inputs:
 				refuse(l.gather(in), l.View())
 			case <-tick.C:

@@ -22,7 +22,8 @@ import (
 
 // Bounds of the loop.
 const (
-	maxQueue  = 4096 // what may wait for a turn; who comes then waits in line for a moment
+	maxQueue  = 4096 // what agents say that may wait for a turn; who comes then waits in line
+	maxAsked  = 1024 // commands that may wait for a turn; who comes then waits in line for a moment
 	maxInputs = 2000 // taken into one turn
 	maxHeld   = 1000 // held tasks that are shown
 	leaseTTL  = 3 * time.Second
@@ -56,9 +57,10 @@ type looper struct {
 	store   clusterStore
 	shared  sharedStore // the same, if other servers use it too; else nil
 	log     *slog.Logger
-	name    string // of the cluster
-	holder  string // of the lease
-	inputs  chan input
+	name    string        // of the cluster
+	holder  string        // of the lease
+	inputs  chan input    // what agents say, and what is done beside
+	asked   chan input    // commands, and agents that come: they are taken first
 	inLine  time.Duration // how long a request waits when the queue is full
 	ended   chan struct{} // closed when no more turns are taken
 	stats   *stats
@@ -83,7 +85,7 @@ type looper struct {
 func newLooper(cluster clusterStore, name, holder string, st *stats, log *slog.Logger) *looper {
 	shared, _ := cluster.(sharedStore)
 	return &looper{
-		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), inLine: inLine, ended: make(chan struct{}), stats: st,
+		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), asked: make(chan input, maxAsked), inLine: inLine, ended: make(chan struct{}), stats: st,
 		steady0: time.Now(), sessions: map[machine.ID]*session{}, published: make(chan struct{}),
 	}
 }
@@ -240,6 +242,8 @@ func (l *looper) lead(ctx context.Context) error {
 			return ctx.Err()
 		case err := <-lost:
 			return err
+		case in := <-l.asked:
+			batch = l.gather(in)
 		case in := <-l.inputs:
 			batch = l.gather(in)
 		case <-timer.C:
@@ -270,15 +274,18 @@ func (l *looper) lead(ctx context.Context) error {
 	}
 }
 
-// gather takes what else waits into the same turn.
+// gather takes what else waits into the same turn: commands first, so that
+// nobody who asks waits behind what ten thousand agents have to say.
 func (l *looper) gather(first input) []input {
 	batch := []input{first}
-	for len(batch) < maxInputs {
-		select {
-		case in := <-l.inputs:
-			batch = append(batch, in)
-		default:
-			return batch
+	for _, queue := range []chan input{l.asked, l.inputs} {
+		for more := true; more && len(batch) < maxInputs; {
+			select {
+			case in := <-queue:
+				batch = append(batch, in)
+			default:
+				more = false
+			}
 		}
 	}
 	return batch
@@ -428,24 +435,24 @@ func (l *looper) loopEpoch() machine.Epoch { return l.loop.Lease() }
 // ask gives something to the next turn and waits until it is durable. When the
 // queue is full it waits in line, for as long as its caller does.
 func (l *looper) ask(ctx context.Context, do func(*control.Turn) error) error {
-	return l.enter(ctx, do, nil)
+	return l.enter(ctx, l.inputs, do, nil)
 }
 
-// request is [looper.ask] for who can come again: a queue that stays full is an
+// request is [looper.ask] for commands, which are taken first: a queue that stays full is an
 // error of kind Exhausted that says when, and nothing of it has happened.
 func (l *looper) request(ctx context.Context, do func(*control.Turn) error) error {
 	late := time.NewTimer(l.inLine)
 	defer late.Stop()
-	return l.enter(ctx, do, late.C)
+	return l.enter(ctx, l.asked, do, late.C)
 }
 
-func (l *looper) enter(ctx context.Context, do func(*control.Turn) error, late <-chan time.Time) error {
+func (l *looper) enter(ctx context.Context, queue chan<- input, do func(*control.Turn) error, late <-chan time.Time) error {
 	answer := make(chan error, 1)
 	in := input{do: do, done: func(err error) { answer <- err }}
 	select {
-	case l.inputs <- in:
+	case queue <- in:
 	case <-late:
-		return rpc.Busy(comeAgain, "the server has too much to do: %d acts wait for their turn, and nothing of this one has happened; try again in a moment", maxQueue)
+		return rpc.Busy(comeAgain, "the server has too much to do: %d acts wait for their turn, and nothing of this one has happened; try again in a moment", maxAsked)
 	case <-ctx.Done():
 		return fault.Unavailable.Errorf("the server has too much to do: %w; try again", context.Cause(ctx))
 	case <-l.ended:
