@@ -25,10 +25,7 @@ func (t *Turn) newcomer(id machine.ID) error {
 	if m.Up && a != nil && a.until > t.steady && !fault.Planted("rival-let-in") {
 		return fault.Conflict.Errorf("machine %s has an agent, and it is alive; the join token stays good. Choose another name with --machine; or, if this agent is to take its place, stop that one: %v after it was heard last, a join is let in", id, t.loop.cfg.AgentLease.Duration().Round(time.Second))
 	}
-	for _, c := range slices.Collect(s.Credentials()) {
-		if c.Kind != tenant.Agent.String() || c.Subject != string(id) {
-			continue
-		}
+	for _, c := range slices.Collect(s.CredentialsOf(tenant.Agent.String(), string(id))) {
 		if err := t.apply(state.DropCredential{Hash: c.Hash, Base: c.Rev}); err != nil {
 			return err
 		}

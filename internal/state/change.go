@@ -318,7 +318,7 @@ func (c PutCredential) apply(d *Draft) error {
 		return err
 	}
 	c.Rev = d.snap.Rev
-	d.snap.credentials.ReplaceOrInsert(c.Credential)
+	d.snap.putCredential(c.Credential)
 	d.dirty[rowKey{CredentialTable, CredentialKey(c.Hash)}] = true
 	return nil
 }
@@ -328,7 +328,7 @@ func (c DropCredential) apply(d *Draft) error {
 	if err := present("credential", old.Subject, exists, old.Rev, c.Base); err != nil {
 		return err
 	}
-	d.snap.credentials.Delete(old)
+	d.snap.dropCredential(c.Hash)
 	d.dirty[rowKey{CredentialTable, CredentialKey(c.Hash)}] = true
 	return nil
 }

@@ -114,11 +114,12 @@ func anyChange(t *rapid.T, s *state.Snapshot) state.Change {
 	case 8:
 		return state.TakeFact{Fact: state.Fact{Source: rapid.SampledFrom(sources).Draw(t, "source"), Seq: rapid.Uint64Range(1, 5).Draw(t, "n")}}
 	case 9:
-		c, _ := s.Credential("h")
+		h := rapid.SampledFrom([]string{"h", "i"}).Draw(t, "hash")
+		c, _ := s.Credential(h)
 		if rapid.Bool().Draw(t, "drop") {
-			return state.DropCredential{Hash: "h", Base: base(c.Rev)}
+			return state.DropCredential{Hash: h, Base: base(c.Rev)}
 		}
-		return state.PutCredential{Credential: state.Credential{Hash: "h", Kind: "agent", Subject: "m1"}, Base: base(c.Rev)}
+		return state.PutCredential{Credential: state.Credential{Hash: h, Kind: rapid.SampledFrom(bearerKinds).Draw(t, "bearer"), Subject: string(id)}, Base: base(c.Rev)}
 	case 17:
 		role := rapid.SampledFrom([]string{"a", "b", tenant.EveryRole}).Draw(t, "role")
 		q, _ := s.Quota(role)
@@ -233,8 +234,12 @@ func (w *drafting) commit() {
 		w.t.Fatalf("what a follower would see is not what was sealed (-followed +sealed):\n%s", diff)
 	}
 	w.base = snap
-	if diff := differ(dump(w.load()), dump(snap)); diff != "" {
+	restored := w.load()
+	if diff := differ(dump(restored), dump(snap)); diff != "" {
 		t.Fatalf("what a restart would see is not what was sealed (-restored +sealed):\n%s", diff)
+	}
+	for _, s := range []*state.Snapshot{snap, followed, restored} {
+		bearers(t, s)
 	}
 }
 

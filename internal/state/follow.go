@@ -79,7 +79,7 @@ func (s following) follow(r Row) error {
 	}
 	switch r.Table {
 	case CredentialTable:
-		s.credentials.Delete(Credential{Hash: r.Key})
+		s.dropCredential(r.Key)
 	case SourceTable:
 		s.sources.Delete(source{name: r.Key})
 	case QuotaTable:

@@ -145,7 +145,7 @@ func (s *Snapshot) restore(r Row, shared map[string]string) (err error) {
 	case CredentialTable:
 		var c Credential
 		if c, err = DecodeCredential(r.Key, r.Value); err == nil {
-			s.credentials.ReplaceOrInsert(c)
+			s.putCredential(c)
 		}
 	case SourceTable:
 		var seq uint64

@@ -144,6 +144,7 @@ type Snapshot struct {
 	rooms       *btree.BTreeG[place] // of tasks that wait for others to leave
 	machines    shelf[machine.ID, Machine]
 	credentials *btree.BTreeG[Credential]
+	bearers     *btree.BTreeG[bearer] // whose they are
 	sources     *btree.BTreeG[source]
 	free        *btree.BTreeG[free]
 	quotas      *btree.BTreeG[Quota]
@@ -197,6 +198,7 @@ func New() *Snapshot {
 		rooms:       btree.NewG(degree, place.before),
 		machines:    newShelf[machine.ID, Machine](cmp.Compare[machine.ID]),
 		credentials: btree.NewG(degree, func(a, b Credential) bool { return a.Hash < b.Hash }),
+		bearers:     btree.NewG(degree, func(a, b bearer) bool { return a.compare(b) < 0 }),
 		sources:     btree.NewG(degree, func(a, b source) bool { return a.name < b.name }),
 		free:        btree.NewG(degree, func(a, b free) bool { return a.machine < b.machine }),
 		quotas:      btree.NewG(degree, func(a, b Quota) bool { return a.Role < b.Role }),
@@ -210,7 +212,8 @@ func (s *Snapshot) clone() *Snapshot {
 	c.jobs, c.configs, c.instances = s.jobs.Clone(), s.configs.Clone(), s.instances.clone()
 	c.tasks, c.on, c.machines = s.tasks.clone(), s.on.Clone(), s.machines.clone()
 	c.rooms = s.rooms.Clone()
-	c.credentials, c.sources, c.free = s.credentials.Clone(), s.sources.Clone(), s.free.Clone()
+	c.credentials, c.bearers = s.credentials.Clone(), s.bearers.Clone()
+	c.sources, c.free = s.sources.Clone(), s.free.Clone()
 	c.quotas, c.consumed = s.quotas.Clone(), s.consumed.Clone()
 	return &c
 }
@@ -318,16 +321,6 @@ func (s *Snapshot) Machine(id machine.ID) (Machine, bool) {
 // Machines yields every machine, in ID order.
 func (s *Snapshot) Machines() iter.Seq[Machine] {
 	return func(yield func(Machine) bool) { s.machines.all(yield) }
-}
-
-// Credential returns a credential by the hash of its secret.
-func (s *Snapshot) Credential(hash string) (Credential, bool) {
-	return s.credentials.Get(Credential{Hash: hash})
-}
-
-// Credentials yields every credential, in order of hash.
-func (s *Snapshot) Credentials() iter.Seq[Credential] {
-	return func(yield func(Credential) bool) { s.credentials.Ascend(yield) }
 }
 
 // Free returns what a machine has left to reserve. It is negative where its

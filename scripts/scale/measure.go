@@ -117,6 +117,7 @@ func (r *run1) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer r.profiled(ctx, "join.pprof")()
 	each := float64(r.o.tasks) / fill
 	capacity := unit.Resources{
 		CPU: int64(math.Ceil(each * float64(oneTask.CPU))), RAM: int64(math.Ceil(each)) * oneTask.RAM, Disk: int64(math.Ceil(each)) * oneTask.Disk,
@@ -143,6 +144,16 @@ func (r *run1) join(ctx context.Context) error {
 	r.out.HeapPerMachine = float64(after.Heap-before.Heap) / float64(r.out.Agents)
 	r.out.StackPerMachine = float64(after.Stack-before.Stack) / float64(r.out.Agents)
 	return errors.Join(err, r.srv.profile(ctx, r.o.profiles, "joined-heap.pprof", "heap"), r.srv.profile(ctx, r.o.profiles, "joined-goroutines.txt", "goroutine?debug=1"))
+}
+
+// profiled begins a profile of what the server does next. What it returns waits
+// for its end.
+func (r *run1) profiled(ctx context.Context, name string) (wait func()) {
+	var profile sync.WaitGroup
+	if r.o.profiles != "" {
+		profile.Go(func() { _ = r.srv.profile(ctx, r.o.profiles, name, "profile?seconds=20") })
+	}
+	return profile.Wait
 }
 
 // since is the server's CPU time since then, in seconds.
@@ -282,11 +293,7 @@ func (r *run1) submit(ctx context.Context) error {
 		return err
 	}
 	disk := r.srv.disk()
-	var profile sync.WaitGroup
-	defer profile.Wait()
-	if r.o.profiles != "" {
-		profile.Go(func() { _ = r.srv.profile(ctx, r.o.profiles, "submit.pprof", "profile?seconds=20") })
-	}
+	defer r.profiled(ctx, "submit.pprof")()
 	began := time.Now()
 	g, waiting := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.createJobs(waiting) })
@@ -405,6 +412,7 @@ func (r *run1) restart(ctx context.Context) error {
 		return err
 	}
 	r.out.ReadySeconds = time.Since(began).Seconds()
+	defer r.profiled(ctx, "restart.pprof")()
 	if err := r.createJob(ctx, "afterwards", 1); err != nil {
 		return err
 	}
