@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,6 +65,15 @@ func (w *world) crashDev() {
 		gone(w.t, p)
 	}
 	<-w.dev.done
+	addr := strings.TrimPrefix(w.url, "http://")
+	eventually(w.t, 30*time.Second, "the port is free", func() string { // a thread of a dead process may hold it for a moment
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return err.Error()
+		}
+		l.Close()
+		return ""
+	})
 }
 
 // An old copy of the database: running tasks are adopted or held, never

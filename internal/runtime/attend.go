@@ -68,6 +68,10 @@ func (r *Runtime) adopt(id task.ID) error {
 		e.status = Status{Version: version, Fields: format.Added(), ID: id, Task: id.String(), Boot: r.boot, StartedAt: time.Now()}
 		e.status.set(task.Starting, "")
 	}
+	if e.status.Supervisor == 0 { // a copy of the directory may be older than what the supervisor says of itself
+		_, supervisor := r.lineage(r.group(e).procs())
+		e.status.Supervisor, e.status.SupervisorStart = supervisor.Pid, supervisor.Start
+	}
 	r.tasks[id] = e
 	if st, err := readStatus(dir, exitFile); err == nil {
 		e.status = st
@@ -111,7 +115,7 @@ func gone(dir string, st Status, boot string) bool {
 func (r *Runtime) attend(e *entry) {
 	wait := dialFirst
 	for !r.isClosed() {
-		if c, err := dial(e.dir); err == nil {
+		if c, err := r.reach(e); err == nil {
 			if r.follow(e, c) {
 				wait = dialFirst
 			}
@@ -141,6 +145,7 @@ func (r *Runtime) follow(e *entry, c net.Conn) (heard bool) {
 	reason := e.stop
 	lease := r.lease
 	r.mu.Unlock()
+	sendHome(c, e.dir)
 	if e.rec.Until != 0 && lease != 0 {
 		sendLease(c, lease)
 	}
@@ -164,10 +169,25 @@ func (r *Runtime) follow(e *entry, c net.Conn) (heard bool) {
 		}
 		if f.Op == opStatus && f.Status != nil {
 			heard = true
+			r.keepEnd(e, *f.Status)
 			r.update(e, *f.Status)
 		}
 	}
 	return heard
+}
+
+// keepEnd writes an end that is told and stands nowhere, as that of a task
+// whose supervisor has another directory than the agent.
+func (r *Runtime) keepEnd(e *entry, st Status) {
+	if !st.Ended || missing(e.dir) {
+		return
+	}
+	if _, err := readStatus(e.dir, exitFile); err == nil {
+		return
+	}
+	if err := writeExit(e.dir, st); err != nil {
+		r.log.Error("the end of a task cannot be written", "task", e.rec.ID, "error", err)
+	}
 }
 
 // update takes a newer status and tells the watchers.
@@ -293,7 +313,11 @@ func (r *Runtime) killRecorded(st Status) {
 }
 
 func sendStop(c net.Conn, reason string) {
-	b, err := encodeFrame(frame{Op: opStop, Version: version, Reason: reason})
+	sendFrame(c, frame{Op: opStop, Version: version, Reason: reason})
+}
+
+func sendFrame(c net.Conn, f frame) {
+	b, err := encodeFrame(f)
 	if err != nil {
 		return
 	}
@@ -338,10 +362,18 @@ func (r *Runtime) Stop(ctx context.Context, id task.ID, reason string) error {
 		case <-r.closed:
 		case <-t.C:
 			r.log.ErrorContext(context.WithoutCancel(ctx), "supervisor did not stop its task in time; killed", "task", e.rec.ID)
-			r.shoot(e)
+			r.overdue(e)
 		}
 	})
 	return nil
+}
+
+// overdue ends a stop that was not obeyed, and has the end say so.
+func (r *Runtime) overdue(e *entry) {
+	r.mu.Lock()
+	e.stop += "; it did not end in order, and was killed with its supervisor"
+	r.mu.Unlock()
+	r.shoot(e)
 }
 
 // stopWithin is how long a stop may take.

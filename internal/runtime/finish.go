@@ -30,7 +30,7 @@ func (s *supervisor) finish() error {
 		s.log.Warn("cgroup is left", "error", err)
 	}
 	st := &s.status
-	st.Disk = measure(s.plan.Sandbox, nil, time.Now().Add(diskWithin)).bytes
+	st.Disk = measure(s.box.path(), nil, time.Now().Add(diskWithin)).bytes
 	st.Ended, st.EndedAt = true, time.Now()
 	st.set(end.State, end.Reason)
 	s.settleExit(end.State)
@@ -94,11 +94,11 @@ func (s *supervisor) count() {
 func (s *supervisor) writeExit() error {
 	began := time.Now()
 	for {
-		err := writeExit(s.dir, s.status)
+		err := s.write(func(dir string) error { return writeExit(dir, s.status) })
 		if err == nil || time.Since(began) > exitWithin {
 			return err
 		}
-		if missing(s.dir) && time.Since(began) > lostWithin {
+		if s.lost() && time.Since(began) > lostWithin {
 			s.log.Warn("the directory was lost, and with it where the end is written", "error", err)
 			return nil
 		}

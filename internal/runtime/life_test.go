@@ -148,6 +148,24 @@ func TestKillDeafSupervisor(t *testing.T) {
 	}
 }
 
+// When a stop was not obeyed, the end says that it was none in order.
+func TestStopOverdue(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.start(w.spec("exec sleep 1000"))
+	st := w.running(id)
+	if err := unix.Kill(st.Supervisor, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.r.Stop(t.Context(), id, "enough"); err != nil {
+		t.Fatal(err)
+	}
+	w.r.overdue(w.r.tasks[id])
+	if got, want := w.end(id), "enough; it did not end in order, and was killed with its supervisor"; got.State != task.Killed || got.Reason != want {
+		t.Errorf("got %v %q; want KILLED, %q", got.State, got.Reason, want)
+	}
+}
+
 func TestStopWhileStarting(t *testing.T) {
 	needRoot(t)
 	w := newWorld(t)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -81,12 +82,15 @@ func (s *supervisor) keep(p jobProcess, run int, stream string) (int, error) {
 	}
 	var to []*logFile
 	if p.Logger.Destination != toConsole {
-		to = append(to, newLogFile(s.logs, runDir(p.Name, run), stream, p))
+		to = append(to, s.logs.file(runDir(p.Name, run), stream, p))
 	}
 	if d := p.Logger.Destination; d == toConsole || d == toBoth {
-		to = append(to, newLogFile(s.logs, path.Join(consoleDir, "1"), stream, jobProcess{}))
+		to = append(to, s.logs.file(path.Join(consoleDir, "1"), stream, jobProcess{}))
 	}
-	s.pumps.Go(func() { pump(r, to) })
+	s.pumps.Go(func() {
+		pump(r, to)
+		s.logs.done(to)
+	})
 	return w, nil
 }
 
@@ -115,11 +119,13 @@ func pump(r *os.File, to []*logFile) {
 // many bytes of the stream came before it: a reader can tell where it is
 // whatever is rotated meanwhile.
 type logFile struct {
-	root    *os.Root
 	dir     string
 	stream  string
 	limit   int64 // 0: grows
 	backups int
+
+	mu   sync.Mutex // guards what follows
+	root *os.Root
 
 	f       *os.File
 	size    int64 // of f
@@ -161,6 +167,8 @@ func (l *logFile) open() {
 }
 
 func (l *logFile) write(b []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for len(b) > 0 { // a stream that says nothing has no file
 		n := len(b)
 		if l.limit > 0 {
@@ -219,6 +227,8 @@ func (l *logFile) rotate() {
 }
 
 func (l *logFile) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.dropped > 0 {
 		l.put(nil) // the last chance to say so
 	}

@@ -43,7 +43,7 @@ func (w *world) groupIsGone(id task.ID) {
 }
 
 // eventually polls until what is wrong is nothing.
-func eventually(t *testing.T, wrong func() string) {
+func eventually(t testing.TB, wrong func() string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
 		s := wrong()

@@ -138,11 +138,26 @@ func (s *supervisor) prepared(p prepared) {
 		return
 	}
 	s.begun = true
+	if s.elsewhere != "" {
+		s.settle(s.elsewhere)
+	}
 	s.step(agent.Begin{})
 }
 
 // makeSandbox makes the directories that the task will see.
 func (s *supervisor) makeSandbox() error {
+	err := s.makeDirs(s.plan.Sandbox)
+	if err != nil {
+		return err
+	}
+	if s.logs.root, err = os.OpenRoot(filepath.Join(s.plan.Sandbox, job.LogsDir)); err != nil {
+		return fault.Unavailable.Errorf("sandbox: %w", err)
+	}
+	s.box, err = hold(s.plan.Sandbox)
+	return err
+}
+
+func (s *supervisor) makeDirs(box string) error {
 	uid, gid := -1, -1
 	if l := s.plan.Login; l != nil {
 		uid, gid = int(l.UID), int(l.GID)
@@ -152,9 +167,9 @@ func (s *supervisor) makeSandbox() error {
 		mode os.FileMode
 		own  bool
 	}{
-		{s.plan.Sandbox, 0o700, true},
-		{filepath.Join(s.plan.Sandbox, job.LogsDir), 0o755, false},
-		{filepath.Join(s.plan.Sandbox, job.TmpDir), 0o777 | os.ModeSticky, true},
+		{box, 0o700, true},
+		{filepath.Join(box, job.LogsDir), 0o755, false},
+		{filepath.Join(box, job.TmpDir), 0o777 | os.ModeSticky, true},
 	} {
 		err := os.Mkdir(d.path, 0o700)
 		if errors.Is(err, os.ErrExist) {
@@ -169,10 +184,6 @@ func (s *supervisor) makeSandbox() error {
 		if err != nil {
 			return fault.Unavailable.Errorf("sandbox: %w", err)
 		}
-	}
-	var err error
-	if s.logs, err = os.OpenRoot(filepath.Join(s.plan.Sandbox, job.LogsDir)); err != nil {
-		return fault.Unavailable.Errorf("sandbox: %w", err)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ func (s *supervisor) probe(a agent.Probe) {
 	defer cancel()
 	h := s.rec.Config.Health
 	answer := agent.Probed{Seq: a.Seq}
-	if _, err := os.Lstat(filepath.Join(s.plan.Sandbox, snoozeFile)); err == nil {
+	if _, err := os.Lstat(filepath.Join(s.box.path(), snoozeFile)); err == nil {
 		answer.OK, answer.Snoozed = true, true
 		s.send(input{answer})
 		return

@@ -25,7 +25,7 @@ func (s *supervisor) sample() {
 	for {
 		var got sampled
 		if now := time.Now(); !now.Before(next) {
-			got.disk, got.measured = measure(s.plan.Sandbox, s.group.procs(), now.Add(diskWithin)), true
+			got.disk, got.measured = measure(s.box.path(), s.group.procs(), now.Add(diskWithin)), true
 			took := time.Since(now)
 			next = now.Add(max(diskEvery, took*diskShare))
 		}

@@ -26,6 +26,7 @@ type entry struct {
 	status Status
 	conn   net.Conn      // to its supervisor; nil when there is none now
 	stop   string        // the reason of a stop that was asked for; empty when none was
+	told   bool          // the supervisor was told to stop by a signal
 	killed bool          // the supervisor was killed by us
 	maxRAM int64         // the most that Usage has told
 	over   chan struct{} // closed when status is Ended

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -108,22 +107,25 @@ type supervisor struct {
 	init   *initHandle
 	lines  lines // to agents
 	pumps  sync.WaitGroup
-	logs   *os.Root
+	logs   logDir
+	home   held // the task's directory
+	box    held // its sandbox
 
-	procs    map[string]*Process
-	asked    map[string]int // runs whose spawn init has not answered
-	checks   map[int]chan inside.Note
-	waiting  int            // preparations that are not done
-	grouping sync.WaitGroup // the one that makes the cgroups
-	ooms     int64          // kills for want of memory that were acted on
-	oomsSeen int64          // kills that a sample has seen
-	decisive *Process       // whose exit decided a failure
-	until    time.Duration  // an exclusive task's lease, of BootTime; 0: it has none
-	doom     inside.Doom    // likewise
-	begun    bool
-	cool     context.CancelFunc // ends the warming of the cgroups
-	ended    *agent.End
-	saveDue  <-chan time.Time // nil: nothing to save
+	procs     map[string]*Process
+	asked     map[string]int // runs whose spawn init has not answered
+	checks    map[int]chan inside.Note
+	waiting   int            // preparations that are not done
+	grouping  sync.WaitGroup // the one that makes the cgroups
+	ooms      int64          // kills for want of memory that were acted on
+	oomsSeen  int64          // kills that a sample has seen
+	decisive  *Process       // whose exit decided a failure
+	until     time.Duration  // an exclusive task's lease, of BootTime; 0: it has none
+	doom      inside.Doom    // likewise
+	begun     bool
+	elsewhere string             // where the agent has the directory; empty: nobody has asked to go there
+	cool      context.CancelFunc // ends the warming of the cgroups
+	ended     *agent.End
+	saveDue   <-chan time.Time // nil: nothing to save
 }
 
 // The events, beside [note].
@@ -132,6 +134,7 @@ type (
 	prepared    struct{ err error } // one of the preparations
 	stopOrdered struct{ reason string }
 	renewed     struct{ until time.Duration }
+	sent        struct{ dir string } // where the agent has the directory
 	sampled     struct {
 		disk     diskUse
 		ram, cpu int64 // of reduced mode; 0: not measured
@@ -187,11 +190,16 @@ func (s *supervisor) run() error {
 	if err := reserveExit(s.dir, s.log); err != nil {
 		return err
 	}
+	var err error
+	if s.home, err = hold(s.dir); err != nil {
+		return err
+	}
 	l, err := net.FileListener(s.listener)
 	if err != nil {
 		return fault.Internal.Errorf("listener: %w", err)
 	}
 	go s.accept(l)
+	s.listenByName()
 	go s.heed()
 	s.prepare()
 	go s.sample()
@@ -213,19 +221,6 @@ func (s *supervisor) run() error {
 		}
 	}
 	return s.finish()
-}
-
-// heed ends the task in order when an agent says so that does not find the
-// socket: the directory was lost.
-func (s *supervisor) heed() {
-	told := make(chan os.Signal, 1)
-	signal.Notify(told, stopSignal)
-	defer signal.Stop(told)
-	select {
-	case <-told:
-		s.send(stopOrdered{"stopped; its directory was lost"})
-	case <-s.done:
-	}
 }
 
 func (s *supervisor) now() time.Duration { return time.Since(s.began) }
@@ -250,6 +245,8 @@ func (s *supervisor) handle(e any) {
 		s.stopOrdered(e.reason)
 	case renewed:
 		s.renewed(e.until)
+	case sent:
+		s.settle(e.dir)
 	case sampled:
 		s.sampled(e)
 	case input:
@@ -347,6 +344,8 @@ func (s *supervisor) noted(n inside.Note) {
 		if c := s.checks[n.Run]; c != nil {
 			c <- n // buffered for all that a check can say
 		}
+	case n.Op == "unsettled":
+		s.log.Error("processes that start from now on have the sandbox as it was", "error", n.Why)
 	case n.Op == "started":
 		s.started(n)
 	case n.Op == "failed":
@@ -447,7 +446,7 @@ func (s *supervisor) collect() {
 // written, as on a full disk, ends nothing.
 func (s *supervisor) save() {
 	s.saveDue = nil
-	if err := writeJSON(filepath.Join(s.dir, stateFile), s.status); err != nil {
+	if err := s.write(func(dir string) error { return writeJSON(filepath.Join(dir, stateFile), s.status) }); err != nil {
 		s.log.Warn("status not saved", "error", err)
 	}
 }
@@ -482,6 +481,8 @@ func (s *supervisor) listenTo(c net.Conn) {
 			s.send(stopOrdered{f.Reason})
 		case opLease:
 			s.send(renewed{f.Until})
+		case opHome:
+			s.send(sent{f.Dir})
 		}
 	}
 }

@@ -16,21 +16,24 @@ import (
 
 // A frame is one line of JSON on a task's socket. The supervisor says hello
 // with its version, then its status, and its status again at each change; the
-// agent says stop and until when the lease of an exclusive task goes. Operations that are not known are ignored: a newer peer may
-// use them.
+// agent says where it has the task's directory, stop, and until when the lease
+// of an exclusive task goes. Operations that are not known are ignored: a newer
+// peer may use them.
 type frame struct {
 	format.Fields
-	Op      string  `json:"op"` // hello, status, stop, lease
+	Op      string  `json:"op"` // hello, status, home, stop, lease
 	Version int     `json:"version,omitzero"`
 	Reason  string  `json:"reason,omitzero"`
 	Status  *Status `json:"status,omitzero"`
 
+	Dir   string        `json:"dir,omitzero"`
 	Until time.Duration `json:"lease_until_boot_nanos,omitzero"`
 }
 
 const (
 	opHello  = "hello"
 	opStatus = "status"
+	opHome   = "home"
 	opStop   = "stop"
 	opLease  = "lease"
 )

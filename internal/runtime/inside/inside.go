@@ -188,6 +188,10 @@ func (in *initProcess) obey() {
 			in.signalAll(unix.Signal(o.Sig))
 		case "lease":
 			in.renew(o.Until)
+		case "sandbox":
+			if err := in.resettle(o, fds); err != nil {
+				_ = in.sup.Send(Note{Op: "unsettled", Why: err.Error()}) // its loss is seen by the next Receive
+			}
 		}
 		CloseAll(fds)
 	}

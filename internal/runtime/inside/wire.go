@@ -55,10 +55,10 @@ func (p *Plan) Inside() string {
 }
 
 // An Order is from the supervisor to init. A spawn carries two descriptors,
-// for stdout and stderr.
+// for stdout and stderr, a sandbox the mounts of [CloneSandbox].
 type Order struct {
-	Op   string `json:"op"` // spawn, check, signal, signal-all, lease
-	Name string `json:"name,omitzero"`
+	Op   string `json:"op"`            // spawn, check, signal, signal-all, lease, sandbox
+	Name string `json:"name,omitzero"` // of a process; of a sandbox its path
 	Run  int    `json:"run,omitzero"`
 	Sig  int    `json:"sig,omitzero"`
 
@@ -67,7 +67,7 @@ type Order struct {
 
 // A Note is from init to the supervisor. A started one carries a pidfd.
 type Note struct {
-	Op     string `json:"op"` // ready, fault, started, failed, exited
+	Op     string `json:"op"` // ready, fault, started, failed, exited, unsettled
 	Name   string `json:"name,omitzero"`
 	Run    int    `json:"run,omitzero"`
 	Check  bool   `json:"check,omitzero"` // it is about a shell check
