@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const patience = time.Minute // emulated machines are slow
+const patience = 3 * time.Minute // emulated machines are slow
 
 var serial atomic.Int64
 

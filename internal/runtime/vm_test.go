@@ -179,10 +179,14 @@ func (a *archive) pad() {
 
 // boot runs the machine until it switches itself off.
 func (p vm) boot(ctx context.Context) (console, error) {
+	// One thread for both processors: the kernel writes over its own code, as when
+	// the first group gets a limit of cpu time, and with a thread for each a
+	// processor of TCG can stay at the old code for ever.
+	//
 	// Should this process be killed, the machine goes too; the kernel ties that
 	// to the thread, which ends with the test.
 	goruntime.LockOSThread()
-	cmd := exec.CommandContext(ctx, p.qemu, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
+	cmd := exec.CommandContext(ctx, p.qemu, "-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", p.kernel, "-initrd", p.files,
 		"-append", "console=ttyS0 loglevel=1 panic=-1 rdinit=/init")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
