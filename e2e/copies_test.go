@@ -215,6 +215,6 @@ func (w *world) leaves(name, last string) {
 		w.t.Errorf("%s: log is %q; want %q", name, got, want)
 	}
 	if said, wrote := readString(filepath.Join(box, ".logs/f/1/stdout")), readString(filepath.Join(box, "last")); said != "final\n" || wrote != "bye\n" {
-		w.t.Errorf("%s: the final process said %q and wrote %q; want final and bye", name, said, wrote)
+		w.t.Errorf("%s: the final process said %q and wrote %q; want final and bye; the end is %s", name, said, wrote, readString(filepath.Join(filepath.Dir(box), "exit.json")))
 	}
 }
