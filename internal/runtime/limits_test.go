@@ -127,8 +127,9 @@ func TestCPULimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if share := float64(after.CPUNanos-before.CPUNanos) / float64(time.Since(began)); share < 0.02 || share > 0.25 {
-		t.Errorf("used %.2f cores; want at most the 0.2 that it has, and not nothing", share)
+	if share := float64(after.CPUNanos-before.CPUNanos) / float64(time.Since(began)); share < 0.02 || share > 0.5 {
+		// Without a limit it would be two cores; an emulated processor is charged for the time that it stood still.
+		t.Errorf("used %.2f cores; want about the 0.2 that it has, and not nothing", share)
 	}
 }
 
