@@ -46,6 +46,9 @@ func (s *SQLite) explain(doing string, err error) error {
 	case sqlite3.SQLITE_INTERRUPT:
 		return fault.Unavailable.Errorf("%s: it was ended early: %w", doing, err)
 	case sqlite3.SQLITE_IOERR:
+		if isFull(filepath.Dir(path)) { // as of the index of the log, which has no error of its own for this
+			return full(filepath.Dir(path), doing, err)
+		}
 		return fault.Internal.Errorf("%s: the disk under %s fails: %w; look at the kernel's log, then replace the disk", doing, path, err)
 	default:
 		return fault.Internal.Errorf("%s: the database %s: %w", doing, path, err)
@@ -54,6 +57,13 @@ func (s *SQLite) explain(doing string, err error) error {
 
 func (s *SQLite) damaged(doing string, err error) error {
 	return fault.Internal.Errorf("%s: the database %s is damaged: %w; stop the server and restore the database from a backup", doing, s.cfg.Path, err)
+}
+
+// isFull reports whether a file system has not even the room for an index of
+// SQLite's log, which grows by 32 KiB.
+func isFull(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && int64(st.Bavail)*st.Bsize < 64<<10
 }
 
 func full(dir, doing string, err error) error {

@@ -378,6 +378,34 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestOpenDiskFull opens databases on a full disk, where SQLite cannot even make
+// the index of its log.
+func TestOpenDiskFull(t *testing.T) {
+	dir := mount(t, "4m")
+	path := filepath.Join(dir, "c.db")
+	shut(t, open(t, path))
+	ballast := filepath.Join(dir, "ballast")
+	for _, spare := range []int{0, 4 << 10, 16 << 10, 40 << 10} {
+		fill(t, ballast, spare)
+		for _, p := range []string{path, filepath.Join(dir, fmt.Sprint(spare, ".db"))} {
+			s, err := store.Open(t.Context(), store.Config{Path: p, Now: time.Now})
+			if err == nil {
+				_, err = s.Acquire(t.Context(), "test")
+				shut(t, s)
+			}
+			if err != nil {
+				refused(t, err, fault.Exhausted, "disk", dir, "full", "room")
+			} else if spare == 0 {
+				t.Errorf("%s: works on a full disk", p)
+			}
+		}
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shut(t, open(t, path))
+}
+
 func compare(t *testing.T, what string, want, got map[string][]byte) {
 	t.Helper()
 	if len(got) != len(want) {
