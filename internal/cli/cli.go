@@ -8,6 +8,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -109,6 +110,13 @@ the covey dev that runs here.`,
 		&cobra.Group{ID: "pool", Title: "Pool:"}, &cobra.Group{ID: "run", Title: "Run the platform:"})
 	root.AddCommand(a.jobs(), a.tasks(), a.config(), a.bill(), a.usage(), a.machines(), a.quotas(), a.clusters(), a.state(), a.tokens(), a.version())
 	root.AddCommand(a.platform()...)
+	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Short: "Help about any command", RunE: helpAbout, ValidArgsFunction: cobra.NoFileCompletions})
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args, c.RunE = noVerb, help
+		}
+	}
 	return root
 }
 
@@ -120,6 +128,16 @@ func group(id, use, short string, subs ...*cobra.Command) *cobra.Command {
 }
 
 func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// helpAbout is the verb help, which without this would take any word.
+func helpAbout(cmd *cobra.Command, args []string) error {
+	about, rest, err := cmd.Root().Find(args)
+	if err != nil || len(rest) > 0 {
+		return noVerb(cmp.Or(about, cmd.Root()), append(rest, args...))
+	}
+	about.InitDefaultHelpFlag()
+	return about.Help()
+}
 
 // noVerb refuses a verb that does not exist and says which were meant.
 func noVerb(cmd *cobra.Command, args []string) error {
