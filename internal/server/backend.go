@@ -78,12 +78,16 @@ func (b *backend) Evaluate(ctx context.Context, bundle rpc.Bundle) (string, job.
 // Bill works out what [from, to) cost. It is cut at the hour's end after to,
 // and at now.
 func (b *backend) Bill(ctx context.Context, by ledger.By, from, to unit.Tick) (ledger.Statement, error) {
+	return b.statement(ctx, b.book, by, from, to)
+}
+
+func (b *backend) statement(ctx context.Context, book rate.Book, by ledger.By, from, to unit.Tick) (ledger.Statement, error) {
 	m, uid, err := b.metered(ctx)
 	if err != nil {
 		return ledger.Statement{}, err
 	}
 	from, to = from.FloorHour(), ceilHour(to)
-	bill, err := rate.NewBill(b.book, uid, by, from, to)
+	bill, err := rate.NewBill(book, uid, by, from, to)
 	if err != nil {
 		return ledger.Statement{}, err
 	}
@@ -93,13 +97,13 @@ func (b *backend) Bill(ctx context.Context, by ledger.By, from, to unit.Tick) (l
 	return bill.Statement()
 }
 
+// Usage works out what was reserved and used in [from, to), as [backend.Bill]
+// does, for which it needs no price: the book may have gaps.
 func (b *backend) Usage(ctx context.Context, by ledger.By, from, to unit.Tick) (rows []ledger.Row, platform ledger.Amounts, err error) {
-	s, err := b.Bill(ctx, by, from, to)
+	free := rate.Book{Currency: b.book.Currency, Prices: []rate.Price{{From: rate.Always, To: rate.Forever}}}
+	s, err := b.statement(ctx, free, by, from, to)
 	if err != nil {
 		return nil, platform, err
-	}
-	for i := range s.Rows {
-		s.Rows[i].Amount = unit.Money{}
 	}
 	return s.Rows, s.Platform, nil
 }
