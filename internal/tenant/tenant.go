@@ -151,5 +151,17 @@ func Allow(s Subject, v Verb, o Object) error {
 	if s.Kind == Nobody {
 		return fault.Unauthenticated.Errorf("%s needs a token; give one with --token-file or COVEY_TOKEN", v)
 	}
-	return fault.Denied.Errorf("%v may not use %s; ask with the token of an administrator", s, v)
+	return fault.Denied.Errorf("%v may not use %s; %s", s, v, whose(rules[v]))
+}
+
+// whose says with which token a verb is to be asked for.
+func whose(allowed map[Kind]scope) string {
+	switch {
+	case allowed[Admin] != nothing:
+		return "ask with the token of an administrator"
+	case allowed[Join] != nothing:
+		return "ask with a token that lets machines join: covey token create --kind join"
+	default:
+		return "a machine's agent alone may, with the token that it got when it joined"
+	}
 }

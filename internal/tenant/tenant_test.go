@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/covey-platform/covey/internal/fault"
@@ -71,6 +72,24 @@ func TestParseKind(t *testing.T) {
 	for _, s := range []string{"none", "", "root"} {
 		if k, ok := ParseKind(s); ok {
 			t.Errorf("ParseKind(%q) = %v; want none", s, k)
+		}
+	}
+}
+
+// Who is refused is told with which token it would have worked.
+func TestRefusalNamesToken(t *testing.T) {
+	for _, c := range []struct {
+		s    Subject
+		v    Verb
+		want string
+	}{
+		{Subject{Kind: Agent, Machine: "m1"}, JobKill, "the token of an administrator"},
+		{Subject{Kind: Admin, Name: "ann"}, AgentJoin, "covey token create --kind join"},
+		{Subject{Kind: Admin, Name: "ann"}, AgentSession, "a machine's agent alone"},
+		{Subject{Kind: Nobody}, JobKill, "--token-file"},
+	} {
+		if err := Allow(c.s, c.v, Object{}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, %v: got %v; want it to say %q", c.s, c.v, err, c.want)
 		}
 	}
 }
