@@ -109,11 +109,16 @@ func (h *hold) next(recovery bool) unit.Tick {
 	return h.until
 }
 
-// Warm ends the hold of a leader that has followed the one before it commit by
-// commit: its state is no old copy, so the machines need not be asked first.
+// Warm ends the hold of a leader whose state is known to be no old copy, because
+// it has followed the one before it commit by commit or knows where that one
+// stood last: so the machines need not be asked first.
 // Slots of exclusive jobs wait all the same: tasks that are held are in no commit.
 func (l *Loop) Warm() {
 	if !l.snap.Cluster.Recovery {
 		l.hold = hold{}
 	}
 }
+
+// Settled reports whether this leader starts tasks: either it has heard the
+// machines, or its state is known to be no old copy.
+func (l *Loop) Settled() bool { return l.hold.until == 0 }

@@ -215,8 +215,9 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 	t.prolong(from, m.N)
 	if m.Full {
 		l.hold.heard(from)
-		t.missing(from, m.Sightings)
-		l.letGo(from, m.Sightings)
+		there := seen(m.Sightings)
+		t.missing(from, there)
+		l.letGo(from, there)
 	}
 	t.strays(from, m, strays)
 	if m.Bye {
@@ -388,12 +389,16 @@ func (t *Turn) forgo(x state.Task) bool {
 	return t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: task.Event{To: to, Reason: "a later attempt is running"}}) == nil
 }
 
-// missing takes tasks that should be on a machine, and are not, as lost.
-func (t *Turn) missing(from machine.ID, seen []task.Sighting) {
-	there := make(map[task.ID]bool, len(seen))
-	for _, s := range seen {
+func seen(all []task.Sighting) map[task.ID]bool {
+	there := make(map[task.ID]bool, len(all))
+	for _, s := range all {
 		there[s.ID] = true
 	}
+	return there
+}
+
+// missing takes tasks that should be on a machine, and are not, as lost.
+func (t *Turn) missing(from machine.ID, there map[task.ID]bool) {
 	var odd []state.Task // those that are as they should be are many
 	for x := range t.draft.Snapshot().TasksOn(from) {
 		if !there[x.ID] || x.State.Stopping() {
@@ -442,11 +447,7 @@ func (t *Turn) lingers(x state.Task) bool {
 }
 
 // letGo forgets what is held on a machine that does not show it any more.
-func (l *Loop) letGo(from machine.ID, seen []task.Sighting) {
-	there := make(map[task.ID]bool, len(seen))
-	for _, s := range seen {
-		there[s.ID] = true
-	}
+func (l *Loop) letGo(from machine.ID, there map[task.ID]bool) {
 	for id, h := range l.held {
 		if h.Machine == from && !there[id] {
 			l.unhold(id)

@@ -34,7 +34,7 @@ func (b *backend) Do(ctx context.Context, c control.Command) (control.Answer, st
 	ctx, cancel := context.WithTimeout(ctx, doLimit)
 	defer cancel()
 	var ans control.Answer
-	err := b.request(ctx, func(t *control.Turn) (err error) {
+	err := b.request(ctx, b.asked, func(t *control.Turn) (err error) {
 		ans, err = t.Do(c)
 		return err
 	})

@@ -22,6 +22,9 @@ func TestBusy(t *testing.T) {
 	for range maxAsked {
 		l.asked <- input{}
 	}
+	for range maxComing {
+		l.coming <- input{}
+	}
 	_, _, err := b.Do(t.Context(), control.KillJob{Key: "a/prod/b"})
 	if fault.Of(err) != fault.Exhausted || rpc.RetryAfter(err) != comeAgain {
 		t.Errorf("a command: %v (%v), again after %v; want exhausted, and after %v", err, fault.Of(err), rpc.RetryAfter(err), comeAgain)
@@ -29,8 +32,8 @@ func TestBusy(t *testing.T) {
 	if _, err = b.Attach(t.Context(), control.Hello{}, func() {}); fault.Of(err) != fault.Exhausted || rpc.RetryAfter(err) != comeAgain {
 		t.Errorf("an agent that comes: %v; want exhausted", err)
 	}
-	if len(l.inputs) != maxQueue || len(l.asked) != maxAsked {
-		t.Errorf("%d and %d wait; want none more", len(l.inputs), len(l.asked))
+	if len(l.inputs) != maxQueue || len(l.asked) != maxAsked || len(l.coming) != maxComing {
+		t.Errorf("%d, %d and %d wait; want none more", len(l.inputs), len(l.asked), len(l.coming))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error, 1)
@@ -50,19 +53,36 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// TestCommandsFirst: a command is in the next turn, however much agents have to
-// say, and what they say has the rest of it.
+// TestCommandsFirst: a command is in the next turn, however many agents come
+// and however much they have to say; then those that come are, and what is said
+// has the rest of the turn.
 func TestCommandsFirst(t *testing.T) {
 	l := newLooper(nil, "dev", "test", newStats(), nil)
-	said, asked := 0, 0
+	said, came, asked := 0, 0, 0
 	for range maxQueue {
 		l.inputs <- input{done: func(error) { said++ }}
+	}
+	for range maxComing {
+		l.coming <- input{done: func(error) { came++ }}
 	}
 	for range 100 {
 		l.asked <- input{done: func(error) { asked++ }}
 	}
 	finish(l.gather(<-l.inputs), nil)
-	if said != maxInputs-100 || asked != 100 {
-		t.Errorf("a turn takes in %d messages and %d commands; want %d and all 100", said, asked, maxInputs-100)
+	if said != maxInputs-100-maxComing || came != maxComing || asked != 100 {
+		t.Errorf("a turn takes in %d messages, %d agents and %d commands; want %d, all %d and all 100", said, came, asked, maxInputs-100-maxComing, maxComing)
+	}
+}
+
+// TestTurnBounded: a turn takes in fewer messages when each tells of many
+// tasks, so that the next command does not wait long.
+func TestTurnBounded(t *testing.T) {
+	l := newLooper(nil, "dev", "test", newStats(), nil)
+	const each = 300
+	for range maxQueue {
+		l.inputs <- input{said: each}
+	}
+	if got, want := len(l.gather(<-l.inputs)), (maxSaid+each-1)/each; got != want {
+		t.Errorf("a turn takes in %d messages of %d sightings; want %d", got, each, want)
 	}
 }

@@ -128,6 +128,8 @@ func (l *looper) follow(ctx context.Context) error {
 				return nil
 			case in := <-l.asked:
 				refuse(l.gather(in), l.View())
+			case in := <-l.coming:
+				refuse(l.gather(in), l.View())
 			case in := <-l.inputs:
 				refuse(l.gather(in), l.View())
 			case <-tick.C:

@@ -22,10 +22,12 @@ import (
 
 // Bounds of the loop.
 const (
-	maxQueue  = 4096 // what agents say that may wait for a turn; who comes then waits in line
-	maxAsked  = 1024 // commands that may wait for a turn; who comes then waits in line for a moment
-	maxInputs = 2000 // taken into one turn
-	maxHeld   = 1000 // held tasks that are shown
+	maxQueue  = 4096   // what agents say that may wait for a turn; who comes then waits in line
+	maxAsked  = 1024   // commands that may wait for a turn; who comes then waits in line for a moment
+	maxComing = 1024   // agents that come and may wait for a turn; the same
+	maxInputs = 2000   // taken into one turn
+	maxSaid   = 20_000 // sightings and facts that are taken into one turn, but for the last message's
+	maxHeld   = 1000   // held tasks that are shown
 	leaseTTL  = 3 * time.Second
 	renewal   = time.Second
 	breath    = time.Second // after a commit that was refused
@@ -50,6 +52,7 @@ type input struct {
 	do   func(*control.Turn) error
 	beat func(*control.Loop, unit.Tick) // instead of do: no turn is needed
 	done func(error)
+	said int // sightings and facts
 }
 
 // looper takes the turns of one cluster.
@@ -60,7 +63,8 @@ type looper struct {
 	name    string        // of the cluster
 	holder  string        // of the lease
 	inputs  chan input    // what agents say, and what is done beside
-	asked   chan input    // commands, and agents that come: they are taken first
+	asked   chan input    // commands: they are taken first
+	coming  chan input    // agents that come: they are taken next
 	inLine  time.Duration // how long a request waits when the queue is full
 	ended   chan struct{} // closed when no more turns are taken
 	stats   *stats
@@ -75,6 +79,7 @@ type looper struct {
 	renewed atomic.Int64 // the lease, on the steady clock; see keep
 	unsure  []unsure     // commits of which nobody knows whether they happened
 	ring    ring
+	witness witness // of a database that no other server uses
 
 	tail      tail
 	view      atomic.Pointer[rpc.View]
@@ -85,7 +90,7 @@ type looper struct {
 func newLooper(cluster clusterStore, name, holder string, st *stats, log *slog.Logger) *looper {
 	shared, _ := cluster.(sharedStore)
 	return &looper{
-		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), asked: make(chan input, maxAsked), inLine: inLine, ended: make(chan struct{}), stats: st,
+		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), asked: make(chan input, maxAsked), coming: make(chan input, maxComing), inLine: inLine, ended: make(chan struct{}), stats: st,
 		steady0: time.Now(), sessions: map[machine.ID]*session{}, published: make(chan struct{}),
 	}
 }
@@ -146,6 +151,11 @@ func (l *looper) reign(ctx context.Context, snap *state.Snapshot, epoch machine.
 	l.clock.Since(snap.At, l.steady())
 	l.loop = control.New(snap, epoch, l.steady(), control.Defaults())
 	l.loop.Prove(unit.Tick(l.renewed.Load()))
+	if l.shared == nil {
+		if warm = l.witness.saw(snap); !warm {
+			l.witness.forget()
+		}
+	}
 	if warm {
 		l.loop.Warm()
 	}
@@ -244,6 +254,8 @@ func (l *looper) lead(ctx context.Context) error {
 			return err
 		case in := <-l.asked:
 			batch = l.gather(in)
+		case in := <-l.coming:
+			batch = l.gather(in)
 		case in := <-l.inputs:
 			batch = l.gather(in)
 		case <-timer.C:
@@ -275,14 +287,15 @@ func (l *looper) lead(ctx context.Context) error {
 }
 
 // gather takes what else waits into the same turn: commands first, so that
-// nobody who asks waits behind what ten thousand agents have to say.
+// nobody who asks waits behind ten thousand agents that come, or behind what
+// they have to say. A turn ends soon also when each of them tells of hundreds of tasks.
 func (l *looper) gather(first input) []input {
-	batch := []input{first}
-	for _, queue := range []chan input{l.asked, l.inputs} {
-		for more := true; more && len(batch) < maxInputs; {
+	batch, said := []input{first}, first.said
+	for _, queue := range []chan input{l.asked, l.coming, l.inputs} {
+		for more := true; more && len(batch) < maxInputs && said < maxSaid; {
 			select {
 			case in := <-queue:
-				batch = append(batch, in)
+				batch, said = append(batch, in), said+in.said
 			default:
 				more = false
 			}
@@ -322,7 +335,9 @@ func (l *looper) turn(ctx context.Context, batch []input) error {
 	}
 	if err == nil {
 		l.tail.add(b.Records)
-		l.deliver(l.loop.Commit(t))
+		r := l.loop.Commit(t)
+		l.vouch(ctx)
+		l.deliver(r)
 		l.publish()
 		finish(kept, nil)
 		return nil
@@ -434,25 +449,26 @@ func (l *looper) loopEpoch() machine.Epoch { return l.loop.Lease() }
 
 // ask gives something to the next turn and waits until it is durable. When the
 // queue is full it waits in line, for as long as its caller does.
-func (l *looper) ask(ctx context.Context, do func(*control.Turn) error) error {
-	return l.enter(ctx, l.inputs, do, nil)
+func (l *looper) ask(ctx context.Context, said int, do func(*control.Turn) error) error {
+	return l.enter(ctx, l.inputs, input{do: do, said: said}, nil)
 }
 
-// request is [looper.ask] for commands, which are taken first: a queue that stays full is an
-// error of kind Exhausted that says when, and nothing of it has happened.
-func (l *looper) request(ctx context.Context, do func(*control.Turn) error) error {
+// request is [looper.ask] for commands and for agents that come, which have
+// queues of their own: one that stays full is an error of kind Exhausted that
+// says when to come again, and nothing of it has happened.
+func (l *looper) request(ctx context.Context, queue chan<- input, do func(*control.Turn) error) error {
 	late := time.NewTimer(l.inLine)
 	defer late.Stop()
-	return l.enter(ctx, l.asked, do, late.C)
+	return l.enter(ctx, queue, input{do: do}, late.C)
 }
 
-func (l *looper) enter(ctx context.Context, queue chan<- input, do func(*control.Turn) error, late <-chan time.Time) error {
+func (l *looper) enter(ctx context.Context, queue chan<- input, in input, late <-chan time.Time) error {
 	answer := make(chan error, 1)
-	in := input{do: do, done: func(err error) { answer <- err }}
+	in.done = func(err error) { answer <- err }
 	select {
 	case queue <- in:
 	case <-late:
-		return rpc.Busy(comeAgain, "the server has too much to do: %d acts wait for their turn, and nothing of this one has happened; try again in a moment", maxAsked)
+		return rpc.Busy(comeAgain, "the server has too much to do: %d acts wait for their turn, and nothing of this one has happened; try again in a moment", cap(queue))
 	case <-ctx.Done():
 		return fault.Unavailable.Errorf("the server has too much to do: %w; try again", context.Cause(ctx))
 	case <-l.ended:

@@ -68,6 +68,8 @@ func serve(ctx context.Context, cfg Config, company *store.Company, b backend, l
 	if b.ring.me, err = cfg.member(b.holder, l.Addr().String(), rpc.HashToken(secret), who); err != nil {
 		return err
 	}
+	b.witness = witness{run: runDir(), database: cfg.ClusterStore}
+	b.witness.tidy()
 	if err = b.start(ctx); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ type session struct {
 // Attach lets an agent in; see [rpc.Backend].
 func (l *looper) attach(ctx context.Context, h control.Hello, news func()) (*session, error) {
 	s := &session{l: l, machine: h.Machine.ID, name: h.Session, news: news}
-	err := l.request(ctx, func(t *control.Turn) error {
+	err := l.request(ctx, l.coming, func(t *control.Turn) error {
 		if err := t.Hello(h); err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func (s *session) Hear(ctx context.Context, m control.Message) (leased bool, err
 			return false, err
 		}
 	}
-	err = s.l.ask(ctx, func(t *control.Turn) error {
+	err = s.l.ask(ctx, len(m.Sightings)+len(m.Facts), func(t *control.Turn) error {
 		heard := t.Hear(s.machine, m)
 		leased = t.Leased(s.machine)
 		return heard
