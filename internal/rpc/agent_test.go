@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -276,6 +277,39 @@ func TestSessionLease(t *testing.T) {
 	}
 	if len(renewed) > 0 {
 		t.Errorf("renewed %d times more", len(renewed))
+	}
+}
+
+// TestSessionLeaseWord: an agent that says much is told now and then that its
+// lease goes on, and of the last message for certain.
+func TestSessionLeaseWord(t *testing.T) {
+	const n = 300
+	b := newBackend(t)
+	now := time.Duration(0)
+	var words, last atomic.Int64
+	a, err := DialAgent(AgentConfig{
+		URL: serve(t, b), Credential: agentToken, Steady: func() time.Duration { now++; return now },
+		Renewed: func(sent time.Duration) { words.Add(1); last.Store(int64(sent)) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	s, err := a.Session(t.Context(), hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	go func() { _, _ = s.Recv() }()
+	began := time.Now()
+	for range n {
+		if err := s.Send(control.Message{Full: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, func() bool { return last.Load() >= n })
+	if got, most := words.Load(), 4+2*int64(time.Since(began)/leaseWord); got > most && most < n {
+		t.Errorf("%d words for %d messages in %v; want %d at most", got, n, time.Since(began), most)
 	}
 }
 

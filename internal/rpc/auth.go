@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -47,6 +48,13 @@ type caller struct {
 	tenant.Subject
 	hash string            // of the token, or of the credential that the certificate stands for
 	cert *x509.Certificate // what proved it; nil: the token
+	seen *admission        // nil: it is looked up each time
+}
+
+// admission remembers of a caller who stays when it was looked up last.
+type admission struct {
+	at      atomic.Uint64 // the cluster's admission then
+	expires atomic.Int64  // unit.Tick; 0: never
 }
 
 type callerKey struct{}
@@ -89,7 +97,7 @@ func (s *services) byCertificate(snap *state.Snapshot, conn *tls.ConnectionState
 	if m.Cluster != snap.Cluster.UID {
 		return caller{}, fault.Unauthenticated.Errorf("the certificate is of a machine of another cluster, %s; this is %s", m.Cluster, snap.Cluster.UID)
 	}
-	who := caller{tenant.Subject{Kind: tenant.Agent, Machine: m.ID}, m.Credential, cert}
+	who := caller{Subject: tenant.Subject{Kind: tenant.Agent, Machine: m.ID}, hash: m.Credential, cert: cert}
 	c, ok := snap.Credential(m.Credential)
 	if !ok || c.Kind != tenant.Agent.String() || c.Subject != m.ID {
 		return caller{}, errRevoked
@@ -105,11 +113,23 @@ func (s *services) still(who caller) error {
 	if who.hash == "" {
 		return nil
 	}
-	c, ok := s.b.View().Snapshot.Credential(who.hash)
+	snap := s.b.View().Snapshot
+	var expires unit.Tick
+	if at := uint64(snap.Admission()); who.seen != nil && at != 0 && who.seen.at.Load() == at {
+		expires = unit.Tick(who.seen.expires.Load())
+	} else {
+		c, ok := snap.Credential(who.hash)
+		if !ok {
+			return errRevoked
+		}
+		expires = c.Expires
+		if who.seen != nil {
+			who.seen.expires.Store(int64(expires))
+			who.seen.at.Store(at)
+		}
+	}
 	switch {
-	case !ok:
-		return errRevoked
-	case c.Expires != 0 && c.Expires <= s.now():
+	case expires != 0 && expires <= s.now():
 		return fault.Unauthenticated.Errorf("the token has expired; make another with covey token create")
 	case who.cert != nil:
 		return trust.Expired(who.cert, s.opt.Now())
@@ -135,7 +155,7 @@ func byToken(s *state.Snapshot, now unit.Tick, all []string) (caller, error) {
 	case c.Used:
 		return caller{}, fault.Unauthenticated.Errorf("the join token was used before; a token lets one agent in, make another with covey token create --kind join")
 	}
-	who := caller{tenant.Subject{Kind: kind, Name: c.Subject}, c.Hash, nil}
+	who := caller{Subject: tenant.Subject{Kind: kind, Name: c.Subject}, hash: c.Hash}
 	if kind != tenant.Admin {
 		who.Name, who.Machine = "", c.Subject
 	}

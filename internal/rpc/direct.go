@@ -57,6 +57,7 @@ func (s *services) upgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d := &direct{s: s, who: callerOf(known), conn: conn, lost: r.Header.Get(lostHeader)}
+	d.who.seen = &admission{}
 	// What was read ahead comes first; then the large buffer is let go.
 	var ahead io.Reader = conn
 	if n := rest.Reader.Buffered(); n > 0 {

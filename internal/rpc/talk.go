@@ -12,6 +12,10 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 )
 
+// leaseWord is how often an agent that says much is told that its lease goes on:
+// a lease lasts 8 s from a message that was acknowledged.
+const leaseWord = 2 * time.Second
+
 // talk is an open session. One goroutine holds it, and waits for what the agent
 // says: there are many sessions, most of which are silent most of the time. Who
 // has something to tell does so in a goroutine that ends with it.
@@ -24,8 +28,10 @@ type talk struct {
 	beat    *time.Timer
 
 	mu      sync.Mutex
-	words   words // to be told
-	telling bool  // somebody is at it, and will look again
+	words   words     // to be told
+	telling bool      // somebody is at it, and will look again
+	leased  time.Time // when the agent was told last that its lease goes on
+	later   bool      // it is told so again when beat fires
 	told    sync.Cond
 	over    bool // no more is told
 	why     error
@@ -100,10 +106,31 @@ func (t *talk) take(ctx context.Context, m *pb.SessionRequest) error {
 		return err
 	}
 	leased, err := t.agent.Hear(ctx, msg)
-	if err == nil && leased && t.note(func(w *words) { w.leased = n }) {
+	if err == nil && leased && t.prolong(n) {
 		t.tell()
 	}
 	return err
+}
+
+// prolong notes that message n has prolonged the lease. It is true when the
+// caller must tell: an agent that says much hears of it every leaseWord, or
+// with whatever else it is told before.
+func (t *talk) prolong(n uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.words.leased = n
+	if t.telling || t.over {
+		return false
+	}
+	if wait := time.Until(t.leased.Add(leaseWord)); wait > 0 {
+		if !t.later {
+			t.later = true
+			t.beat.Reset(wait)
+		}
+		return false
+	}
+	t.telling = true
+	return true
 }
 
 // check holds a message to its session and its machine.
@@ -183,7 +210,15 @@ func (t *talk) say(w words) error {
 }
 
 func (t *talk) send(m *pb.SessionResponse) error {
-	t.beat.Reset(Heartbeat) // it is a sign of life
+	t.mu.Lock()
+	wait := Heartbeat // it is a sign of life
+	if m.GetLeased() != 0 {
+		t.leased, t.later = time.Now(), false
+	} else if t.words.leased != 0 {
+		wait = leaseWord // what is noted meanwhile
+	}
+	t.beat.Reset(wait)
+	t.mu.Unlock()
 	return t.pipe.Send(m)
 }
 

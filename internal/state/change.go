@@ -319,6 +319,7 @@ func (c PutCredential) apply(d *Draft) error {
 	}
 	c.Rev = d.snap.Rev
 	d.snap.putCredential(c.Credential)
+	d.snap.admission = d.snap.Rev
 	d.dirty[rowKey{CredentialTable, CredentialKey(c.Hash)}] = true
 	return nil
 }
@@ -329,6 +330,7 @@ func (c DropCredential) apply(d *Draft) error {
 		return err
 	}
 	d.snap.dropCredential(c.Hash)
+	d.snap.admission = d.snap.Rev
 	d.dirty[rowKey{CredentialTable, CredentialKey(c.Hash)}] = true
 	return nil
 }

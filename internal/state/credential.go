@@ -40,6 +40,10 @@ func (s *Snapshot) CredentialsOf(kind, subject string) iter.Seq[Credential] {
 	}
 }
 
+// Admission returns a revision since which no credential has changed: who was
+// let in at it need not be looked up again.
+func (s *Snapshot) Admission() Rev { return s.admission }
+
 func (s *Snapshot) putCredential(c Credential) {
 	if old, known := s.credentials.ReplaceOrInsert(c); known {
 		s.bearers.Delete(old.bearer())

@@ -74,6 +74,9 @@ func (s following) follow(r Row) error {
 		return s.followInstance(r)
 	case ClusterTable, CredentialTable, SourceTable, QuotaTable:
 	}
+	if r.Table == CredentialTable {
+		s.admission = s.Rev
+	}
 	if r.Value != nil {
 		return s.restore(r, s.shared)
 	}

@@ -33,7 +33,7 @@ func Restore(load func(yield func(Row) error) (Head, error)) (*Snapshot, error) 
 	if err != nil {
 		return nil, err
 	}
-	s.Rev, s.Seq, s.At = head.Rev, head.Seq, head.At
+	s.Rev, s.Seq, s.At, s.admission = head.Rev, head.Seq, head.At, head.Rev
 	x.account()
 	x.refer()
 	s.consumeAll()

@@ -145,6 +145,7 @@ type Snapshot struct {
 	machines    shelf[machine.ID, Machine]
 	credentials *btree.BTreeG[Credential]
 	bearers     *btree.BTreeG[bearer] // whose they are
+	admission   Rev                   // the revision at which a credential changed last, or a later one
 	sources     *btree.BTreeG[source]
 	free        *btree.BTreeG[free]
 	quotas      *btree.BTreeG[Quota]
