@@ -73,16 +73,3 @@ func TestCommandsFirst(t *testing.T) {
 		t.Errorf("a turn takes in %d messages, %d agents and %d commands; want %d, all %d and all 100", said, came, asked, maxInputs-100-maxComing, maxComing)
 	}
 }
-
-// TestTurnBounded: a turn takes in fewer messages when each tells of many
-// tasks, so that the next command does not wait long.
-func TestTurnBounded(t *testing.T) {
-	l := newLooper(nil, "dev", "test", newStats(), nil)
-	const each = 300
-	for range maxQueue {
-		l.inputs <- input{said: each}
-	}
-	if got, want := len(l.gather(<-l.inputs)), (maxSaid+each-1)/each; got != want {
-		t.Errorf("a turn takes in %d messages of %d sightings; want %d", got, each, want)
-	}
-}

@@ -22,12 +22,11 @@ import (
 
 // Bounds of the loop.
 const (
-	maxQueue  = 4096   // what agents say that may wait for a turn; who comes then waits in line
-	maxAsked  = 1024   // commands that may wait for a turn; who comes then waits in line for a moment
-	maxComing = 1024   // agents that come and may wait for a turn; the same
-	maxInputs = 2000   // taken into one turn
-	maxSaid   = 20_000 // sightings and facts that are taken into one turn, but for the last message's
-	maxHeld   = 1000   // held tasks that are shown
+	maxQueue  = 4096 // what agents say that may wait for a turn; who comes then waits in line
+	maxAsked  = 1024 // commands that may wait for a turn; who comes then waits in line for a moment
+	maxComing = 1024 // agents that come and may wait for a turn; the same
+	maxInputs = 2000 // taken into one turn
+	maxHeld   = 1000 // held tasks that are shown
 	leaseTTL  = 3 * time.Second
 	renewal   = time.Second
 	breath    = time.Second // after a commit that was refused
@@ -52,7 +51,6 @@ type input struct {
 	do   func(*control.Turn) error
 	beat func(*control.Loop, unit.Tick) // instead of do: no turn is needed
 	done func(error)
-	said int // sightings and facts
 }
 
 // looper takes the turns of one cluster.
@@ -288,14 +286,14 @@ func (l *looper) lead(ctx context.Context) error {
 
 // gather takes what else waits into the same turn: commands first, so that
 // nobody who asks waits behind ten thousand agents that come, or behind what
-// they have to say. A turn ends soon also when each of them tells of hundreds of tasks.
+// they have to say.
 func (l *looper) gather(first input) []input {
-	batch, said := []input{first}, first.said
+	batch := []input{first}
 	for _, queue := range []chan input{l.asked, l.coming, l.inputs} {
-		for more := true; more && len(batch) < maxInputs && said < maxSaid; {
+		for more := true; more && len(batch) < maxInputs; {
 			select {
 			case in := <-queue:
-				batch, said = append(batch, in), said+in.said
+				batch = append(batch, in)
 			default:
 				more = false
 			}
@@ -449,8 +447,8 @@ func (l *looper) loopEpoch() machine.Epoch { return l.loop.Lease() }
 
 // ask gives something to the next turn and waits until it is durable. When the
 // queue is full it waits in line, for as long as its caller does.
-func (l *looper) ask(ctx context.Context, said int, do func(*control.Turn) error) error {
-	return l.enter(ctx, l.inputs, input{do: do, said: said}, nil)
+func (l *looper) ask(ctx context.Context, do func(*control.Turn) error) error {
+	return l.enter(ctx, l.inputs, input{do: do}, nil)
 }
 
 // request is [looper.ask] for commands and for agents that come, which have

@@ -64,7 +64,7 @@ func (s *session) Hear(ctx context.Context, m control.Message) (leased bool, err
 			return false, err
 		}
 	}
-	err = s.l.ask(ctx, len(m.Sightings)+len(m.Facts), func(t *control.Turn) error {
+	err = s.l.ask(ctx, func(t *control.Turn) error {
 		heard := t.Hear(s.machine, m)
 		leased = t.Leased(s.machine)
 		return heard
