@@ -96,3 +96,8 @@ func (l *Loop) Excuse(steady unit.Tick) {
 		l.extend(id, a, max(a.until, steady+l.cfg.StartGrace))
 	}
 }
+
+// Waiting says whose words have come and wait for a later turn: such an agent is
+// not silent, and its lease goes on until they are taken in. Without it, a
+// leader that has much to do would give up machines because of itself.
+func (t *Turn) Waiting(has func(machine.ID) bool) { t.waiting = has }

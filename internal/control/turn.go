@@ -35,7 +35,8 @@ type Turn struct {
 	left        []machine.ID // whose agents have said goodbye
 	unheld      []task.ID
 	releaseHeld bool
-	hurry       bool // an operator wants surplus tasks stopped at once
+	hurry       bool                  // an operator wants surplus tasks stopped at once
+	waiting     func(machine.ID) bool // whose words wait for a later turn; nil: nobody's
 	next        unit.Tick
 	busy        bool
 	looked      int // rows and machines that the engines looked at
@@ -189,6 +190,10 @@ func (t *Turn) all(changes []state.Change) error {
 func (t *Turn) expire() {
 	l := t.loop
 	for _, x := range l.lapsed(t.steady) {
+		if t.waiting != nil && t.waiting(x.id) {
+			l.hear(x.id, t.steady)
+			continue
+		}
 		m, ok := t.draft.Snapshot().Machine(x.id)
 		t.drop = append(t.drop, x.id)
 		if !ok || !m.Up {

@@ -162,3 +162,39 @@ func TestExcuse(t *testing.T) {
 		t.Errorf("%d machines are up after one was silent for 31 s; want 1", got)
 	}
 }
+
+// TestWaiting: an agent whose words wait for their turn is not taken as silent,
+// however late that comes; it is as soon as nothing of it waits any more.
+func TestWaiting(t *testing.T) {
+	w := newWorld(t)
+	w.do("machines m1 m2")
+	w.do("create www/prod/web 0-3")
+	up := func(wait unit.Tick, waiting func(machine.ID) bool) (ids []machine.ID) {
+		t.Helper()
+		w.now += wait
+		x := w.loop.Begin(w.now, w.now)
+		x.Waiting(waiting)
+		if _, err := x.End(); err != nil {
+			t.Fatal(err)
+		}
+		w.loop.Commit(x)
+		for m := range w.loop.Snapshot().Machines() {
+			if m.Up {
+				ids = append(ids, m.ID)
+			}
+		}
+		return ids
+	}
+	speaks := func(id machine.ID) bool { return id == "m1" }
+	for range 3 {
+		if d := cmp.Diff([]machine.ID{"m1"}, up(60*second, speaks)); d != "" {
+			t.Errorf("up while words of m1 wait (-want +got):\n%s", d)
+		}
+	}
+	if got := up(9*second, nil); len(got) != 1 {
+		t.Errorf("%v are up 9 s later; want m1, whose lease went on from when its words waited", got)
+	}
+	if got := up(2*second, nil); len(got) != 0 {
+		t.Errorf("%v are up another 2 s later; want none", got)
+	}
+}

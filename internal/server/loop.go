@@ -318,6 +318,7 @@ func (l *looper) turn(ctx context.Context, batch []input) error {
 	}
 	began := time.Now()
 	t := l.loop.Begin(l.clock.Read(unit.TickAt(wall.At(began)), steady), steady)
+	t.Waiting(l.speaks)
 	kept := work[:0]
 	for _, in := range work {
 		if err := in.do(t); err != nil {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
@@ -26,7 +27,8 @@ type session struct {
 	l       *looper
 	machine machine.ID
 	name    string
-	news    func() // the agent takes what waits
+	news    func()       // the agent takes what waits
+	saying  atomic.Int32 // words of the agent that wait for a turn
 
 	mu      sync.Mutex
 	waiting *rpc.Orders // what comes while it waits is added to it
@@ -55,6 +57,8 @@ func (l *looper) attach(ctx context.Context, h control.Hello, news func()) (*ses
 
 // Hear takes in a message; see [rpc.AgentSession].
 func (s *session) Hear(ctx context.Context, m control.Message) (leased bool, err error) {
+	s.saying.Add(1)
+	defer s.saying.Add(-1)
 	if len(m.Sightings) == 0 && len(m.Facts) == 0 && m.Machine == nil && !m.Full {
 		return s.beat(ctx)
 	}
@@ -119,6 +123,12 @@ func (s *session) beat(ctx context.Context) (leased bool, err error) {
 	case <-s.l.ended:
 		return false, errEnded
 	}
+}
+
+// speaks reports whether an agent has said something that waits for its turn.
+func (l *looper) speaks(id machine.ID) bool {
+	s := l.sessions[id]
+	return s != nil && s.saying.Load() > 0
 }
 
 // Take gives what the machine must be told; see [rpc.AgentSession].
