@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/covey-platform/covey/internal/cli/evaluate"
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/rpc"
 )
@@ -47,14 +48,15 @@ func (e *evaluator) run(ctx context.Context) error {
 func (e *evaluator) evaluate(ctx context.Context, b rpc.Bundle) (string, job.Job, error) {
 	ctx, cancel := context.WithTimeout(ctx, evaluateLimit)
 	defer cancel()
-	var c *evaluate.Child
+	r := evaluate.Request{Key: b.Key, Main: b.Main, Files: b.Files, Binds: b.Binds, User: b.User}
 	select {
-	case c = <-e.spare:
-	default:
-		var err error
-		if c, err = evaluate.Prepare(e.self); err != nil {
-			return "", job.Job{}, err
+	case c := <-e.spare:
+		cluster, j, err := c.One(ctx, r)
+		if fault.Of(err) != fault.Unavailable || ctx.Err() != nil {
+			return cluster, j, err
 		}
+		// It was killed, perhaps long ago while it waited.
+	default:
 	}
-	return c.One(ctx, evaluate.Request{Key: b.Key, Main: b.Main, Files: b.Files, Binds: b.Binds, User: b.User})
+	return evaluate.One(ctx, e.self, r)
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -71,7 +72,8 @@ type answer struct {
 }
 
 // Run evaluates r in a child process of the program exe. Errors of kind
-// Invalid or NotFound are the configuration's.
+// Invalid or NotFound are the configuration's; Unavailable: the child was
+// killed, or ctx ended.
 func Run(ctx context.Context, exe string, r Request) (Result, error) {
 	c, err := Prepare(exe)
 	if err != nil {
@@ -143,6 +145,9 @@ func (c *Child) answer(r Request, err error) (Result, error) {
 		if spent(c.cmd, c.noise.String()) {
 			return Result{}, fault.Invalid.Errorf("%s needs more than %d s or %d MiB to evaluate; make it do less", r.Main, seconds, memory>>20)
 		}
+		if signaled(c.cmd, syscall.SIGKILL, syscall.SIGTERM) {
+			return Result{}, fault.Unavailable.Errorf("the process that evaluates %s was killed from outside; try again", r.Main)
+		}
 		return Result{}, fault.Internal.Errorf("the evaluation of %s failed: %w: %.300s", r.Main, err, c.noise.String())
 	}
 	if a.Error != "" {
@@ -177,8 +182,15 @@ func spent(cmd *exec.Cmd, noise string) bool {
 	if strings.Contains(noise, "out of memory") || strings.Contains(noise, "cannot allocate memory") {
 		return true
 	}
+	const nearly = (seconds - 1) * time.Second // the kernel counts in ticks
+	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return signaled(cmd, syscall.SIGXCPU) || signaled(cmd, syscall.SIGKILL) && used >= nearly
+}
+
+// signaled reports whether a child was ended by one of the signals.
+func signaled(cmd *exec.Cmd, by ...syscall.Signal) bool {
 	ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	return ok && ws.Signaled() && (ws.Signal() == syscall.SIGXCPU || ws.Signal() == syscall.SIGKILL)
+	return ok && ws.Signaled() && slices.Contains(by, ws.Signal())
 }
 
 // bounded keeps the first bytes that are written to it.

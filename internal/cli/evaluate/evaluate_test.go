@@ -97,3 +97,17 @@ func TestEnded(t *testing.T) {
 		t.Errorf("an evaluation that nobody waits for: %v; want unavailable", err)
 	}
 }
+
+// A child that is killed by somebody is not taken for one that used up its limits.
+func TestKilled(t *testing.T) {
+	c, err := Prepare(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Run(t.Context(), Request{Main: "x"}); fault.Of(err) != fault.Unavailable || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("got %v of kind %v; want unavailable, for it was killed", err, fault.Of(err))
+	}
+}
