@@ -153,6 +153,9 @@ func (w *world) recovers() {
 		}
 		return ""
 	})
+	if log := w.dev.log(); !strings.Contains(log, "the cluster is in recovery") {
+		w.t.Errorf("dev says %s; want it to say that the cluster is in recovery", log)
+	}
 }
 
 // stores copies the databases of a server that does not run.

@@ -73,11 +73,12 @@ type looper struct {
 	due      time.Time               // the next turn at the latest
 	sessions map[machine.ID]*session // of this term; touched by the loop's goroutine only
 
-	leads   bool         // touched by the loop's goroutine only
-	renewed atomic.Int64 // the lease, on the steady clock; see keep
-	unsure  []unsure     // commits of which nobody knows whether they happened
-	ring    ring
-	witness witness // of a database that no other server uses
+	leads    bool         // touched by the loop's goroutine only
+	recovers bool         // likewise; what was logged last
+	renewed  atomic.Int64 // the lease, on the steady clock; see keep
+	unsure   []unsure     // commits of which nobody knows whether they happened
+	ring     ring
+	witness  witness // of a database that no other server uses
 
 	tail      tail
 	view      atomic.Pointer[rpc.View]
@@ -157,7 +158,7 @@ func (l *looper) reign(ctx context.Context, snap *state.Snapshot, epoch machine.
 	if warm {
 		l.loop.Warm()
 	}
-	l.leads = true
+	l.leads, l.recovers = true, false
 	l.log.InfoContext(ctx, "this server leads", "cluster", l.name, "uid", snap.Cluster.UID, "epoch", epoch.String(), "rev", uint64(snap.Rev), "warm", warm)
 	l.tail.reset(snap.Seq)
 	l.settle(ctx, epoch)
@@ -430,10 +431,26 @@ func (l *looper) pause() time.Duration { return max(time.Until(l.due), time.Mill
 
 // publish shows the committed state to readers.
 func (l *looper) publish() {
+	l.tellRecovery(l.loop.Snapshot().Cluster.Recovery)
 	l.show(&rpc.View{
 		Snapshot: l.loop.Snapshot(), Waits: l.loop.Waits(), Epoch: l.loop.Epoch(), Paused: l.loop.Paused(), Held: l.loop.Held(maxHeld), Holds: l.loop.Holds(),
 		Servers: l.ring.servers(l.holder),
 	})
+}
+
+// tellRecovery logs the begin and the end of a recovery, and at the start of a
+// term that there is one: what is new waits for it.
+func (l *looper) tellRecovery(now bool) {
+	if now == l.recovers {
+		return
+	}
+	l.recovers = now
+	if !now {
+		l.log.Info("the recovery is over", "cluster", l.name)
+		return
+	}
+	l.log.Warn("the cluster is in recovery: machines run what its database, perhaps an old copy, does not know; such tasks run on and are held, and nothing new is placed for a while; covey cluster show says more, covey cluster recover ends it",
+		"cluster", l.name)
 }
 
 func (l *looper) show(v *rpc.View) {

@@ -98,6 +98,14 @@ func (s *stats) watch(view func() rpc.View) {
 	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "covey_strays", Help: "Tasks that machines run without a row, and whose room the platform keeps."}, func() float64 {
 		return float64(strays(view().Snapshot))
 	}))
+	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "covey_recovery", Help: "1 while the cluster is in recovery: its database is older than what machines run, until an operator ends it.",
+	}, func() float64 {
+		if view().Snapshot.Cluster.Recovery {
+			return 1
+		}
+		return 0
+	}))
 	for _, cause := range []string{heldSurplus, heldOrphan, heldUnknown} {
 		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "covey_held_tasks", Help: "Tasks that run and are left alone until they may be stopped or an operator decides, at most 1000 in all: surplus ones, " +
