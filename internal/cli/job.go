@@ -165,7 +165,7 @@ type summaryJSON struct {
 func (a *app) jobList() *cobra.Command {
 	var limit int
 	c := &cobra.Command{
-		Use: "list [FILTER]", Short: "List jobs: cluster, cluster/role, cluster/role/env or a key; * is any", Args: between(0, 1),
+		Use: "list [FILTER]", Short: "List jobs: cluster, cluster/role, cluster/role/env or a key, with patterns such as dev/*/prod/web-*", Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 || limit > maxList {
 				return badParameter("--limit %d; want 1 to %d", limit, maxList)
@@ -173,7 +173,7 @@ func (a *app) jobList() *cobra.Command {
 			filter, want := "", ""
 			if len(args) > 0 {
 				filter = args[0]
-				if want, _, _ = strings.Cut(filter, "/"); strings.ContainsAny(want, "*?") {
+				if want, _, _ = strings.Cut(filter, "/"); strings.ContainsAny(want, "*?[") {
 					want = ""
 				}
 			}

@@ -36,6 +36,19 @@ func instanceOf(s string) (key string, instance int32, err error) {
 	return key, int32(n), nil
 }
 
+// logsOf has a request ask for KEY[/INSTANCES]. One instance is asked for in
+// the way that servers know which cannot merge some.
+func logsOf(m *pb.ReadLogRequest, s string) (err error) {
+	if m.Key, m.Instances, err = split(s); err != nil {
+		return err
+	}
+	m.Instance = -1
+	if n, err := strconv.ParseInt(m.GetInstances(), 10, 32); err == nil {
+		m.Instance, m.Instances = int32(n), ""
+	}
+	return nil
+}
+
 // silence is how long a stream may be silent: a server that lives says so
 // every ten seconds.
 const silence = 45 * time.Second
@@ -43,9 +56,9 @@ const silence = 45 * time.Second
 func (a *app) taskLogs() *cobra.Command {
 	m := &pb.ReadLogRequest{}
 	c := &cobra.Command{
-		Use: "logs KEY[/INSTANCE]", Short: "Print what a job's tasks write, of all instances merged or of one", Args: exactly(1),
+		Use: "logs KEY[/INSTANCES]", Short: "Print what a job's tasks write, of some instances or all of them merged", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if m.Key, m.Instance, err = instanceOf(args[0]); err != nil {
+			if err = logsOf(m, args[0]); err != nil {
 				return err
 			}
 			c, err := a.dialKey(m.GetKey())

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,7 +198,8 @@ func pageLimit(n int32) (int, error) {
 	return int(n), nil
 }
 
-// filterOf reads a filter: up to four parts of a key, "*" for any.
+// filterOf reads a filter: up to four parts of a key, each a pattern of
+// [path.Match]; an empty one is any.
 func filterOf(filter string) (func(cluster string, k job.Key) bool, error) {
 	parts := strings.Split(filter, "/")
 	if len(parts) > 4 || len(filter) > maxNote {
@@ -206,9 +208,17 @@ func filterOf(filter string) (func(cluster string, k job.Key) bool, error) {
 	if err := cleanText("filter", filter, maxNote); err != nil {
 		return nil, err
 	}
+	for _, p := range parts {
+		if _, err := path.Match(p, ""); err != nil {
+			return nil, fault.Invalid.Errorf("filter %.200q: %q is no pattern; want names in which * stands for any characters, ? for one and [a-c] for one of some", filter, p)
+		}
+	}
 	return func(cluster string, k job.Key) bool {
 		for i, have := range [...]string{cluster, k.Role(), k.Env(), k.Name()} {
-			if i < len(parts) && parts[i] != "" && parts[i] != "*" && parts[i] != have {
+			if i >= len(parts) {
+				break
+			}
+			if ok, _ := path.Match(parts[i], have); !ok && parts[i] != "" {
 				return false
 			}
 		}
@@ -258,14 +268,19 @@ func (s *services) instances(m interface {
 	if err = cleanText("message", m.GetMessage(), maxNote); err != nil {
 		return "", nil, err
 	}
-	if m.GetInstances() == "" {
-		return key, nil, nil
-	}
-	if len(m.GetInstances()) > maxText*8 {
-		return "", nil, fault.Invalid.Errorf("instances has %d bytes; want at most %d", len(m.GetInstances()), maxText*8)
-	}
-	some, err := job.ParseRanges(m.GetInstances())
+	some, err := rangesOf(m.GetInstances())
 	return key, some, err
+}
+
+// rangesOf reads instances such as "0,3-5"; nil when none are named.
+func rangesOf(s string) (job.Ranges, error) {
+	switch {
+	case s == "":
+		return nil, nil
+	case len(s) > maxText*8:
+		return nil, fault.Invalid.Errorf("instances has %d bytes; want at most %d", len(s), maxText*8)
+	}
+	return job.ParseRanges(s)
 }
 
 // Bounds of the machines that an explanation names, and compares.

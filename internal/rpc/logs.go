@@ -45,7 +45,11 @@ func (s *services) ReadLog(ctx context.Context, req *connect.Request[pb.ReadLogR
 	if len(m.GetAfter()) > maxLogs {
 		return fault.Invalid.Errorf("%d positions in logs; want at most %d", len(m.GetAfter()), maxLogs)
 	}
-	r := &logReader{s: s, key: key, req: m, at: map[task.ID]map[string]*logCursor{}, after: map[string]int64{}, wrote: map[string]bool{}}
+	some, err := rangesOf(m.GetInstances())
+	if err != nil {
+		return err
+	}
+	r := &logReader{s: s, key: key, some: some, req: m, at: map[task.ID]map[string]*logCursor{}, after: map[string]int64{}, wrote: map[string]bool{}}
 	for _, p := range m.GetAfter() {
 		r.after[p.GetTaskId()+" "+p.GetLog()] = max(0, p.GetOffset())
 	}
@@ -61,6 +65,7 @@ func (s *services) ReadLog(ctx context.Context, req *connect.Request[pb.ReadLogR
 type logReader struct {
 	s    *services
 	key  job.Key
+	some job.Ranges // nil: what req says
 	req  *pb.ReadLogRequest
 	send func(*pb.ReadLogResponse) error
 	at   map[task.ID]map[string]*logCursor
@@ -130,7 +135,7 @@ func (r *logReader) mayPass(err error) bool {
 	case fault.Unavailable, fault.Timeout:
 		return true
 	case fault.NotFound:
-		return r.req.GetFollow() || r.req.GetInstance() < 0
+		return r.req.GetFollow() || r.some.Len() > 1 || r.some == nil && r.req.GetInstance() < 0
 	default:
 		return false
 	}
@@ -165,7 +170,7 @@ func (r *logReader) unknownProcess() error {
 // come.
 func (r *logReader) targets(ctx context.Context) (out []target, more bool, err error) {
 	snap := r.s.b.View().Snapshot
-	at, err := slots(snap, r.key, r.req.GetInstance())
+	at, err := slots(snap, r.key, r.req.GetInstance(), r.some)
 	if err != nil {
 		return nil, false, err
 	}

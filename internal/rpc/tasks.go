@@ -28,20 +28,33 @@ type target struct {
 	live    bool
 }
 
-// slots returns the slots of a job, or the one that is meant. It looks at what
-// is remembered when the job itself is gone.
-func slots(s *state.Snapshot, k job.Key, instance int32) ([]state.Slot, error) {
+// slots returns the slots of a job, or those that are meant: some, else the one
+// instance, -1 being all. It looks at what is remembered when the job itself is
+// gone.
+func slots(s *state.Snapshot, k job.Key, instance int32, some job.Ranges) ([]state.Slot, error) {
 	j, exists := s.Job(k)
 	if !exists && !known(s, k) {
 		return nil, control.NoJob(s, k)
 	}
 	switch {
+	case some.Len() > maxTargets:
+		return nil, tooMany(s, k, some.Len())
+	case some != nil:
+		var out []state.Slot
+		for n := range some.All() {
+			at := state.Slot{Job: k, N: n}
+			if _, ok := s.Instance(at); !ok {
+				return nil, noInstance(s, k, n, j)
+			}
+			out = append(out, at)
+		}
+		return out, nil
 	case instance < -1 || instance >= job.MaxInstances:
 		return nil, fault.Invalid.Errorf("instance is %d; want -1 for all, or 0 to %d", instance, job.MaxInstances-1)
 	case instance >= 0:
 		at := state.Slot{Job: k, N: instance}
 		if _, ok := s.Instance(at); !ok {
-			return nil, fault.NotFound.Errorf("job %s has no instance %d; it has %v", fullKey(s, k), instance, j.Instances)
+			return nil, noInstance(s, k, instance, j)
 		}
 		return []state.Slot{at}, nil
 	}
@@ -56,9 +69,18 @@ func slots(s *state.Snapshot, k job.Key, instance int32) ([]state.Slot, error) {
 		}
 	}
 	if len(out) > maxTargets {
-		return nil, fault.Exhausted.Errorf("job %s has %d instances; logs of at most %d are merged, so name one: %s/0", fullKey(s, k), len(out), maxTargets, fullKey(s, k))
+		return nil, tooMany(s, k, len(out))
 	}
 	return out, nil
+}
+
+func noInstance(s *state.Snapshot, k job.Key, n int32, j state.Job) error {
+	return fault.NotFound.Errorf("job %s has no instance %d; it has %v", fullKey(s, k), n, j.Instances)
+}
+
+func tooMany(s *state.Snapshot, k job.Key, n int) error {
+	return fault.Exhausted.Errorf("logs of job %s are asked for of %d instances, and of at most %d they are merged; name fewer, such as %s/0-%d",
+		fullKey(s, k), n, maxTargets, fullKey(s, k), maxTargets-1)
 }
 
 // targetOf finds the task of a slot to look at: the present one, or the last
@@ -96,7 +118,7 @@ func (s *services) oneTarget(ctx context.Context, full string, instance int32) (
 	if instance < 0 {
 		return target{}, fault.Invalid.Errorf("instance is %d; want 0 to %d", instance, job.MaxInstances-1)
 	}
-	at, err := slots(snap, key, instance)
+	at, err := slots(snap, key, instance, nil)
 	if err != nil {
 		return target{}, err
 	}

@@ -271,7 +271,9 @@ func (x *GetJobResponse) GetSeq() uint64 {
 // ListJobsRequest asks for a page of jobs.
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// cluster, cluster/role, cluster/role/env or a whole key; "*" stands for any part.
+	// cluster, cluster/role, cluster/role/env or a whole key. In each part "*"
+	// stands for any characters, "?" for one and "[a-c]" for one of some; an
+	// empty part is any.
 	Filter string `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// At most so many, 1 to 1000; 0 is 100.
 	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -2422,7 +2424,9 @@ type ReadLogRequest struct {
 	Tail int32 `protobuf:"varint,7,opt,name=tail,proto3" json:"tail,omitempty"`
 	// Where to go on in logs that were read before, at most 1000: how a caller
 	// whose stream was cut misses nothing and sees nothing twice.
-	After         []*LogPosition `protobuf:"bytes,8,rep,name=after,proto3" json:"after,omitempty"`
+	After []*LogPosition `protobuf:"bytes,8,rep,name=after,proto3" json:"after,omitempty"`
+	// Only these slots, such as "0,3-5", merged; empty: what instance says.
+	Instances     string `protobuf:"bytes,9,opt,name=instances,proto3" json:"instances,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2511,6 +2515,13 @@ func (x *ReadLogRequest) GetAfter() []*LogPosition {
 		return x.After
 	}
 	return nil
+}
+
+func (x *ReadLogRequest) GetInstances() string {
+	if x != nil {
+		return x.Instances
+	}
+	return ""
 }
 
 // LogPosition is how far a log was read.
@@ -4992,7 +5003,7 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x04here\x18\x04 \x01(\bR\x04here\x12\x14\n" +
 	"\x05tasks\x18\x05 \x01(\x05R\x05tasks\x12\x12\n" +
 	"\x04gpus\x18\x06 \x01(\bR\x04gpus\x12\x18\n" +
-	"\aavoided\x18\a \x01(\bR\aavoided\"\xe5\x01\n" +
+	"\aavoided\x18\a \x01(\bR\aavoided\"\x83\x02\n" +
 	"\x0eReadLogRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
@@ -5001,7 +5012,8 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x06follow\x18\x05 \x01(\bR\x06follow\x12\x1a\n" +
 	"\bprevious\x18\x06 \x01(\bR\bprevious\x12\x12\n" +
 	"\x04tail\x18\a \x01(\x05R\x04tail\x12+\n" +
-	"\x05after\x18\b \x03(\v2\x15.covey.v1.LogPositionR\x05after\"P\n" +
+	"\x05after\x18\b \x03(\v2\x15.covey.v1.LogPositionR\x05after\x12\x1c\n" +
+	"\tinstances\x18\t \x01(\tR\tinstances\"P\n" +
 	"\vLogPosition\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\x12\x16\n" +
