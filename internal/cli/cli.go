@@ -180,6 +180,13 @@ func flagError(cmd *cobra.Command, err error) error {
 	if strings.HasPrefix(text, "unknown ") || strings.HasPrefix(text, "bad flag syntax") || strings.HasPrefix(text, "flag needs") {
 		return badCommand("%s; see %s --help", text, cmd.CommandPath())
 	}
+	if what, why, ok := strings.Cut(text, ": strconv.Parse"); ok { // which speaks of Go
+		want := map[string]string{"Int": "a whole number", "Uint": "a whole number, not below 0", "Bool": "true or false", "Float": "a number"}[why[:strings.IndexByte(why+":", ':')]]
+		if strings.HasSuffix(why, "value out of range") {
+			want = "a smaller number"
+		}
+		text = what + "; want " + cmp.Or(want, "another value")
+	}
 	return badParameter("%s", text)
 }
 

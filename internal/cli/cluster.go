@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,6 +49,11 @@ func (a *app) clusterAdd() *cobra.Command {
 			}
 			if _, err := newClient(c.Server, "", c.CAFile); err != nil {
 				return err
+			}
+			if c.TokenFile != "" {
+				if _, err := os.Stat(c.TokenFile); err != nil {
+					return badParameter("the token cannot be used later: %v; want the file that the server's administrator gave", err)
+				}
 			}
 			f, err := a.readClusters()
 			if err != nil {

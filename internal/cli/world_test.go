@@ -241,6 +241,7 @@ func (w *world) runAgent(ctx context.Context, t testing.TB, url string) {
 
 func (w *world) obey(o task.Order, config []byte) {
 	s := task.Sighting{ID: o.ID, Config: o.Config, Resources: o.Resources, Ports: o.Ports}
+	var seen []task.Sighting
 	switch o.Verb {
 	case task.Stop:
 		s.State = task.Killed
@@ -259,8 +260,8 @@ func (w *world) obey(o task.Order, config []byte) {
 		w.ran[o.ID] = c
 		w.mu.Unlock()
 		s.State = task.Running
-		_ = w.agent.Send(control.Message{Sightings: []task.Sighting{s}})
-		switch {
+		seen = append(seen, s)
+		switch { // told at once: nobody sees it run who asks in between
 		case strings.HasPrefix(c.Task.Processes[0].Cmdline, "fail"):
 			s.State, s.Reason = task.Failed, "process exited with 1"
 		case strings.HasPrefix(c.Task.Processes[0].Cmdline, "done"):
@@ -269,7 +270,10 @@ func (w *world) obey(o task.Order, config []byte) {
 	default:
 		return
 	}
-	_ = w.agent.Send(control.Message{Sightings: []task.Sighting{s}})
+	if len(seen) == 0 || seen[0].State != s.State {
+		seen = append(seen, s)
+	}
+	_ = w.agent.Send(control.Message{Sightings: seen})
 }
 
 // letGo ends the tasks that linger when somebody has looked at a job twice from

@@ -235,7 +235,7 @@ func (l *lowering) nameless(at pyx.Pos) error {
 func (l *lowering) meant(r ref) string {
 	names := []string{"thermos.task_id", "thermos.user", "mesos.instance", "mesos.hostname", "mesos.role", "mesos.cluster"}
 	if len(r) > 1 && (r[0] == ".thermos" || r[0] == ".mesos") {
-		if strings.HasPrefix(r[1], ".port") {
+		if strings.HasPrefix(r[1], ".port") || len(r) > 2 && pyx.Suggest(strings.Trim(r[1], "."), []string{"ports"}) != "" {
 			n := "NAME"
 			if len(r) > 2 {
 				n = strings.Trim(r[2], ".[]")

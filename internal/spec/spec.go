@@ -75,10 +75,10 @@ func Collect(main, user string, binds []string, load Loader, limits Limits) (Bun
 		}
 		data, err := load(name)
 		if err != nil {
-			return nil, err
+			return nil, unread(name, b.Main, err)
 		}
 		if len(data) > limits.Program.FileBytes {
-			return nil, tooLong(limits)
+			return nil, unread(name, b.Main, tooLong(limits))
 		}
 		if total += len(data); total > limits.BundleBytes || len(b.Files) >= limits.Files {
 			return nil, tooBig(limits)
@@ -88,6 +88,15 @@ func Collect(main, user string, binds []string, load Loader, limits Limits) (Bun
 	}
 	f, err := eval(b, read, limits)
 	return b, f, err
+}
+
+// unread names the file that cannot be read, unless it is the main one, of
+// which [eval] says so.
+func unread(name, main string, err error) error {
+	if name == main {
+		return err
+	}
+	return fmt.Errorf("cannot read %s: %w", name, err)
 }
 
 func tooLong(limits Limits) error {
