@@ -429,38 +429,6 @@ func (l *looper) next(r control.Result) {
 // every input: what is due stays due.
 func (l *looper) pause() time.Duration { return max(time.Until(l.due), time.Millisecond) }
 
-// publish shows the committed state to readers.
-func (l *looper) publish() {
-	l.tellRecovery(l.loop.Snapshot().Cluster.Recovery)
-	l.show(&rpc.View{
-		Snapshot: l.loop.Snapshot(), Waits: l.loop.Waits(), Epoch: l.loop.Epoch(), Paused: l.loop.Paused(), Held: l.loop.Held(maxHeld), Holds: l.loop.Holds(),
-		Servers: l.ring.servers(l.holder),
-	})
-}
-
-// tellRecovery logs the begin and the end of a recovery, and at the start of a
-// term that there is one: what is new waits for it.
-func (l *looper) tellRecovery(now bool) {
-	if now == l.recovers {
-		return
-	}
-	l.recovers = now
-	if !now {
-		l.log.Info("the recovery is over", "cluster", l.name)
-		return
-	}
-	l.log.Warn("the cluster is in recovery: machines run what its database, perhaps an old copy, does not know; such tasks run on and are held, and nothing new is placed for a while; covey cluster show says more, covey cluster recover ends it",
-		"cluster", l.name)
-}
-
-func (l *looper) show(v *rpc.View) {
-	l.view.Store(v)
-	l.mu.Lock()
-	close(l.published)
-	l.published = make(chan struct{})
-	l.mu.Unlock()
-}
-
 func (l *looper) loopEpoch() machine.Epoch { return l.loop.Lease() }
 
 // ask gives something to the next turn and waits until it is durable. When the
