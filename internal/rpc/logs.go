@@ -39,7 +39,7 @@ func (s *services) ReadLog(ctx context.Context, req *connect.Request[pb.ReadLogR
 	case m.GetFollow() && m.GetPrevious():
 		return fault.Invalid.Errorf("the attempt before is over: follow does not go with previous")
 	}
-	if err := cleanText("process", m.GetProcess(), maxNote); err != nil {
+	if err = cleanText("process", m.GetProcess(), maxNote); err != nil {
 		return err
 	}
 	if len(m.GetAfter()) > maxLogs {
