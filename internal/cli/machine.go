@@ -69,6 +69,7 @@ type machineJSON struct {
 	Attributes map[string][]string `json:"attributes"`
 	Capacity   *resourcesJSON      `json:"capacity"`
 	Overhead   *resourcesJSON      `json:"overhead"`
+	Owed       *resourcesJSON      `json:"owed"` // overhead that tasks hold
 	Foreign    *resourcesJSON      `json:"foreign"`
 	Free       *resourcesJSON      `json:"free"`
 	PortFrom   uint32              `json:"port_from"`
@@ -81,7 +82,7 @@ func machineOf(m *pb.Machine) machineJSON {
 	out := machineJSON{
 		ID: m.GetId(), Host: m.GetHost(), Up: m.GetUp(), Leaving: m.GetLeaving(), Mode: m.GetMode(), Avoid: m.GetAvoid(), Since: moment(m.GetSinceUnixNanos()),
 		Tasks: m.GetTasks(), Attributes: map[string][]string{}, Capacity: resourcesOf(m.GetCapacity()),
-		Overhead: resourcesOf(m.GetOverhead()), Foreign: resourcesOf(m.GetForeign()), Free: resourcesOf(m.GetFree()),
+		Overhead: resourcesOf(m.GetOverhead()), Owed: resourcesOf(m.GetOwed()), Foreign: resourcesOf(m.GetForeign()), Free: resourcesOf(m.GetFree()),
 		PortFrom: m.GetPortFrom(), PortTo: m.GetPortTo(), Limits: append([]string{}, m.GetLimits()...), Boot: m.GetBoot(),
 	}
 	for _, x := range m.GetAttributes() {
@@ -95,6 +96,14 @@ func amounts(r *pb.Resources) string {
 	return unit.Resources{
 		CPU: r.GetCpuMilli(), RAM: r.GetRamBytes(), Disk: r.GetDiskBytes(), GPU: r.GetGpuMilli(), Net: r.GetNetBps(),
 	}.String()
+}
+
+// owed says what the agent and the supervisors take of room that tasks hold.
+func owed(m *pb.Machine) string {
+	if o := amounts(m.GetOwed()); o != amounts(nil) {
+		return o + "; kept back as soon as tasks leave it, and no task is placed here until then"
+	}
+	return ""
 }
 
 func upOrDown(m *pb.Machine) string {
@@ -161,6 +170,7 @@ func machineTable(w io.Writer, r *pb.GetMachineResponse) {
 		{"attributes", strings.Join(attributes, " ")},
 		{"capacity", amounts(m.GetCapacity())},
 		{"overhead", amounts(m.GetOverhead())},
+		{"owed", owed(m)},
 		{"foreign", amounts(m.GetForeign())},
 		{"free", amounts(m.GetFree())},
 		{"ports", fmt.Sprintf("%d-%d", m.GetPortFrom(), m.GetPortTo())},

@@ -287,7 +287,9 @@ func (w *world) end(args []string) {
 func (w *world) resize(args []string) {
 	n := w.node(args[0])
 	n.row.Foreign = unit.Resources{CPU: int64(w.number(opt(args, "foreign", "0"))) * 1000}
+	n.row.Overhead = unit.Resources{CPU: int64(w.number(opt(args, "overhead", "0"))) * 1000}
 	row := n.row
+	row.Owed = unit.Resources{CPU: 77} // what an agent says of that is not used
 	w.say(n, control.Message{Machine: &row})
 	w.turn()
 }

@@ -74,10 +74,11 @@ func (t *Turn) Hello(h Hello) error {
 }
 
 // machine takes in what an agent says of its machine. What an operator wants
-// of it stays, and that it is avoided.
+// of it stays, and that it is avoided; how much of the overhead tasks hold is
+// not the agent's to say.
 func (t *Turn) machine(m machine.Machine) error {
 	old, exists := t.draft.Snapshot().Machine(m.ID)
-	m.Up, m.Mode, m.Avoid = true, old.Mode, old.Avoid
+	m.Up, m.Mode, m.Avoid, m.Owed = true, old.Mode, old.Avoid, unit.Resources{}
 	if exists && sameMachine(old.Machine, m) {
 		return nil
 	}
@@ -488,6 +489,6 @@ func (l *Loop) taken() func(state.Slot) bool {
 // sameMachine compares what an agent says of its machine.
 func sameMachine(a, b machine.Machine) bool {
 	return a.ID == b.ID && a.Host == b.Host && slices.Equal(a.Attributes, b.Attributes) && a.Capacity == b.Capacity &&
-		a.Overhead == b.Overhead && a.Foreign == b.Foreign && a.Ports == b.Ports && a.Mode == b.Mode && a.Avoid == b.Avoid && a.Up == b.Up && a.Leaving == b.Leaving &&
+		a.Taken() == b.Taken() && a.Foreign == b.Foreign && a.Ports == b.Ports && a.Mode == b.Mode && a.Avoid == b.Avoid && a.Up == b.Up && a.Leaving == b.Leaving &&
 		a.Boot == b.Boot && slices.Equal(a.Limits, b.Limits)
 }

@@ -374,6 +374,14 @@ func describe(r *state.Record) string {
 	case state.MachineRecord:
 		m := r.Machine.After
 		line += fmt.Sprintf("machine %s up=%v, %s free", m.ID, m.Up, r.Machine.Free)
+		for _, kept := range []struct {
+			how string
+			of  unit.Resources
+		}{{"keeps", m.Overhead}, {"owes", m.Owed}} {
+			if kept.of != (unit.Resources{}) && len(r.Machine.Strays) == 0 { // those show it by their names
+				line += fmt.Sprintf(", %s %v", kept.how, kept.of)
+			}
+		}
 		for _, x := range r.Machine.Strays {
 			line += ", stray " + x.ID.String()
 		}

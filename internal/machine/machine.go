@@ -44,6 +44,7 @@ type Machine struct {
 	Attributes []Attribute    // sorted by name, then value; always holds host
 	Capacity   unit.Resources // what the computer has: what it costs
 	Overhead   unit.Resources // kept back for the agent and the supervisors
+	Owed       unit.Resources // what they take beyond Overhead, of room that tasks hold: kept back as soon as it is free
 	Foreign    unit.Resources // used by others than this cluster
 	Ports      PortRange      // dynamic ports to give out
 	Mode       Mode
@@ -66,9 +67,22 @@ func (p PortRange) Len() int {
 	return int(p.To) - int(p.From) + 1
 }
 
-// Allocatable returns what tasks may reserve in all: capacity less overhead
-// and foreign use.
-func (m Machine) Allocatable() unit.Resources { return m.Capacity.Sub(m.Overhead).Sub(m.Foreign) }
+// Allocatable returns what tasks may reserve in all: capacity less what the
+// agent and the supervisors take and foreign use.
+func (m Machine) Allocatable() unit.Resources { return m.Capacity.Sub(m.Taken()).Sub(m.Foreign) }
+
+// Taken returns what the agent and the supervisors take, as the agent says.
+func (m Machine) Taken() unit.Resources { return m.Overhead.Add(m.Owed) }
+
+// Settle divides what the agent and the supervisors take. free is what is left
+// after it and after all that is reserved: below 0, tasks hold some of it. That
+// is theirs, and owed to the overhead; the rest is kept back.
+func (m Machine) Settle(free unit.Resources) Machine {
+	taken := m.Taken()
+	m.Owed = taken.Min(unit.Resources{}.Sub(free)).Max(unit.Resources{})
+	m.Overhead = taken.Sub(m.Owed)
+	return m
+}
 
 // Has reports whether the machine has attribute name with the given value.
 func (m Machine) Has(name, value string) bool {
@@ -94,7 +108,7 @@ func (m Machine) Validate() error {
 	for _, q := range []struct {
 		what string
 		r    unit.Resources
-	}{{"capacity", m.Capacity}, {"overhead", m.Overhead}, {"foreign use", m.Foreign}} {
+	}{{"capacity", m.Capacity}, {"overhead", m.Overhead}, {"owed overhead", m.Owed}, {"foreign use", m.Foreign}} {
 		for _, x := range unit.Measures() {
 			if q.r.Of(x) < 0 {
 				return fault.Invalid.Errorf("machine %s: %s of %v is %d; want 0 or more", m.ID, q.what, x, q.r.Of(x))

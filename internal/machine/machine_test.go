@@ -51,6 +51,7 @@ func TestMachine(t *testing.T) {
 		"machine id":  func(m *Machine) { m.ID = "../m" },
 		"capacity":    func(m *Machine) { m.Capacity.CPU = -1 },
 		"overhead":    func(m *Machine) { m.Overhead.Disk = -unit.MiB },
+		"owed":        func(m *Machine) { m.Owed.CPU = -1 },
 		"foreign use": func(m *Machine) { m.Foreign.GPU = -1 },
 		"whole MiB":   func(m *Machine) { m.Capacity.RAM++ },
 	} {
@@ -62,5 +63,33 @@ func TestMachine(t *testing.T) {
 	}
 	if Draining.String() != "DRAINING" || Mode(9).String() != "UNKNOWN" {
 		t.Errorf("modes are called %v, %v", Draining, Mode(9))
+	}
+}
+
+// TestSettle is the table of how overhead gives way to what tasks hold.
+func TestSettle(t *testing.T) {
+	for _, c := range []struct {
+		name                 string
+		overhead, owed, free int64 // before
+		kept, debt           int64 // after
+	}{
+		{"there is room", 300, 0, 500, 300, 0},
+		{"there is just room", 300, 0, 0, 300, 0},
+		{"tasks hold some of it", 300, 0, -100, 200, 100},
+		{"tasks hold all of it", 300, 0, -300, 0, 300},
+		{"tasks hold more than it, which is not its debt", 300, 0, -400, 0, 300},
+		{"more is owed", 200, 100, -150, 150, 150},
+		{"tasks gave some back", 200, 100, -40, 260, 40},
+		{"tasks gave more back than is owed", 200, 100, 60, 300, 0},
+		{"nothing is taken", 0, 0, -100, 0, 0},
+	} {
+		m := Machine{Overhead: unit.Resources{CPU: c.overhead, RAM: 7}, Owed: unit.Resources{CPU: c.owed}}
+		got := m.Settle(unit.Resources{CPU: c.free, RAM: 1, GPU: -5})
+		if want := (unit.Resources{CPU: c.kept, RAM: 7}); got.Overhead != want {
+			t.Errorf("%s: keeps back %v, want %v", c.name, got.Overhead, want)
+		}
+		if want := (unit.Resources{CPU: c.debt}); got.Owed != want {
+			t.Errorf("%s: owes %v, want %v", c.name, got.Owed, want)
+		}
 	}
 }

@@ -62,7 +62,7 @@ func epochFromWire(p *pb.Epoch) machine.Epoch {
 
 func machineToWire(m machine.Machine) *pb.Machine {
 	p := &pb.Machine{
-		Id: string(m.ID), Host: text(m.Host), Capacity: resourcesToWire(m.Capacity), Overhead: resourcesToWire(m.Overhead),
+		Id: string(m.ID), Host: text(m.Host), Capacity: resourcesToWire(m.Capacity), Overhead: resourcesToWire(m.Overhead), Owed: resourcesToWire(m.Owed),
 		Foreign: resourcesToWire(m.Foreign), Mode: m.Mode.String(), Up: m.Up, Leaving: m.Leaving, Avoid: text(m.Avoid), Limits: texts(m.Limits),
 		PortFrom: uint32(m.Ports.From), PortTo: uint32(m.Ports.To), Boot: text(m.Boot),
 	}
@@ -82,7 +82,7 @@ const (
 func machineFromWire(p *pb.Machine) (machine.Machine, error) {
 	m := machine.Machine{
 		ID: machine.ID(p.GetId()), Host: p.GetHost(), Capacity: resourcesFromWire(p.GetCapacity()),
-		Overhead: resourcesFromWire(p.GetOverhead()), Foreign: resourcesFromWire(p.GetForeign()),
+		Overhead: resourcesFromWire(p.GetOverhead()), Owed: resourcesFromWire(p.GetOwed()), Foreign: resourcesFromWire(p.GetForeign()),
 		Up: p.GetUp(), Leaving: p.GetLeaving(), Avoid: p.GetAvoid(), Boot: p.GetBoot(), Limits: p.GetLimits(),
 	}
 	if len(p.GetAttributes()) > maxAttributes || len(m.Limits) > maxLimits || len(m.Host) > maxText || len(m.Boot) > maxText || len(m.Avoid) > maxText {

@@ -77,9 +77,12 @@ func (w *World) fault() {
 	case r < 88:
 		w.skew = unit.Tick(w.rand.Int64N(int64(4*unit.Hour))) - 2*unit.Hour
 		w.after(w.jitter(unit.Hour), func() { w.skew = 0 })
-	case r < 94:
+	case r < 92:
 		n.shrink(unit.Resources{CPU: int64(w.rand.IntN(4000))})
 		w.after(w.jitter(20*Minute), func() { n.shrink(unit.Resources{}) })
+	case r < 96:
+		n.grow(unit.Resources{CPU: int64(w.rand.IntN(6000)), RAM: int64(w.rand.IntN(12)) << 30})
+		w.after(w.jitter(20*Minute), func() { n.grow(unit.Resources{}) })
 	default:
 		n.cut()
 	}

@@ -2,6 +2,8 @@ package sim
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/covey-platform/covey/internal/agent"
@@ -227,6 +229,9 @@ func (l *leader) turn() {
 }
 
 func (l *leader) publish(r control.Result) {
+	for _, id := range slices.Sorted(maps.Keys(r.Delta.Machines)) {
+		l.w.owed(l.loop.Snapshot(), id)
+	}
 	for _, id := range r.Drop {
 		if n := l.w.byID[id]; n != nil {
 			n.hangUp(l.peers[id])

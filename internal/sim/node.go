@@ -29,6 +29,7 @@ type node struct {
 	life int       // counts the agent's lives and the machine's
 
 	narrow bool // what is long does not get through
+	retell bool // the machine is not what the leader was told
 
 	procs map[task.ID]*proc // on disk: what ran here and was not forgotten
 	bound []*proc           // those that live under the lease, and may have ended
@@ -58,13 +59,16 @@ type proc struct {
 
 func (p *proc) alive() bool { return !p.sighting.State.Terminal() }
 
+// reserve is what a machine keeps back for its agent and the supervisors at least.
+var reserve = unit.Resources{CPU: 250, RAM: 256 << 20, Disk: 1 << 30}
+
 func newNode(w *World, i int) *node {
 	n := &node{w: w, n: i, id: machine.ID(fmt.Sprintf("m%02d", i)), procs: map[task.ID]*proc{}}
 	n.spec = machine.Machine{
 		ID: n.id, Host: "127.0.0.1",
 		Attributes: []machine.Attribute{{Name: "host", Value: string(n.id)}, {Name: "rack", Value: fmt.Sprintf("r%d", i%4)}},
 		Capacity:   unit.Resources{CPU: 8000, RAM: 16 << 30, Disk: 100 << 30},
-		Overhead:   unit.Resources{CPU: 250, RAM: 256 << 20, Disk: 1 << 30},
+		Overhead:   reserve,
 		Ports:      machine.PortRange{From: 31000, To: 31099},
 	}
 	return n
@@ -131,6 +135,7 @@ func (n *node) mend() {
 		n.boot()
 	}
 	n.shrink(unit.Resources{})
+	n.grow(unit.Resources{})
 }
 
 // tick calls f every d, at a random phase, as long as the agent lives.
@@ -211,8 +216,10 @@ func (n *node) say(full bool) {
 	m := control.Message{Session: n.session, N: n.count, Full: full, Sightings: n.mind.Report(full)}
 	if full {
 		m.Facts = slices.Clone(n.journal[:min(len(n.journal), 50)])
+	}
+	if full || n.retell {
 		spec := n.spec
-		m.Machine = &spec
+		m.Machine, n.retell = &spec, false
 	}
 	if n.narrow && len(m.Sightings)+len(m.Facts) > 5 {
 		return
@@ -429,5 +436,14 @@ func (n *node) shrink(foreign unit.Resources) {
 	n.spec.Foreign = foreign
 	if n.up {
 		n.say(true)
+	}
+}
+
+// grow has the agent and the supervisors take as much, or their reserve when
+// that is more. The leader hears of it at once, or else with all the rest.
+func (n *node) grow(taken unit.Resources) {
+	n.spec.Overhead, n.retell = reserve.Max(taken), true
+	if n.up {
+		n.say(false)
 	}
 }

@@ -22,7 +22,7 @@ func TestPlanted(t *testing.T) {
 		"absence-is-an-order", "overcommit", "lost-forever", "time-goes-back", "stray-ignored", "late-report-accepted",
 		"restore-not-noticed", "kill-forgotten", "lease-of-a-former-leader", "lease-from-the-answer", "lease-outlived",
 		"lease-of-another-time", "lease-unheard", "exclusive-given-up", "stops-unbounded",
-		"stray-unrecorded", "meter-recounts", "meter-kept-when-down",
+		"stray-unrecorded", "debt-unrecorded", "debt-forgotten", "meter-recounts", "meter-kept-when-down",
 	} {
 		t.Run(bug, func(t *testing.T) { planted(t, bug) })
 	}

@@ -210,6 +210,23 @@ func (w *World) check(b *state.Batch) {
 	}
 }
 
+// owed holds for a machine after every turn that touched it: overhead gives
+// way to what tasks hold before its idle capacity goes below nothing, and is kept
+// back again before any is idle.
+func (w *World) owed(s *state.Snapshot, id machine.ID) {
+	m, ok := s.Machine(id)
+	if !ok {
+		return
+	}
+	idle := s.Free(id).Add(m.Owed)
+	for _, x := range unit.Measures() {
+		if idle.Of(x) < 0 && m.Overhead.Of(x) > 0 || idle.Of(x) > 0 && m.Owed.Of(x) > 0 || m.Overhead.Of(x) < 0 || m.Owed.Of(x) < 0 {
+			w.fail("machine %s keeps back %v and owes %v, and %v of it is idle", id, m.Overhead, m.Owed, idle)
+			return
+		}
+	}
+}
+
 // recount holds now and again: the account of each machine equals the sum of
 // its tasks, every accepted job is there, and nothing is given away twice.
 func (w *World) recount(s *state.Snapshot) {
@@ -221,7 +238,8 @@ func (w *World) recount(s *state.Snapshot) {
 		if left != s.Free(m.ID) {
 			w.fail("machine %s has %v left by its account, %v by its tasks", m.ID, s.Free(m.ID), left)
 		}
-		if m.Foreign == (unit.Resources{}) && !(unit.Resources{}).Fits(left) && w.calm && !w.truth.restored {
+		w.owed(s, m.ID)
+		if m.Foreign == (unit.Resources{}) && !(unit.Resources{}).Fits(left.Add(m.Owed)) && w.calm && !w.truth.restored {
 			w.fail("machine %s is given away twice: %v left", m.ID, left)
 		}
 	}
@@ -280,6 +298,9 @@ func (w *World) settled() {
 		}
 	}
 	for _, n := range w.nodes {
+		if m, ok := s.Machine(n.id); ok && m.Taken() != n.spec.Overhead {
+			w.fail("machine %s takes %v for its agent and the supervisors, and the cluster takes it for %v", n.id, n.spec.Overhead, m.Taken())
+		}
 		src, kept := string(n.id), uint64(len(n.journal))
 		if made, taken := w.truth.made[src], w.truth.taken[src]; kept > 5 || !w.truth.restored && taken+kept < made {
 			w.fail("source %s made %d facts and keeps %d, %d arrived", src, made, kept, taken)

@@ -77,7 +77,9 @@ type DropConfig struct {
 	Hash job.Hash
 }
 
-// PutMachine writes a machine.
+// PutMachine writes a machine. What its agent and its supervisors take is
+// divided into what is kept back and what is owed, whatever the machine says of
+// that: see [machine.Machine.Settle].
 type PutMachine struct {
 	Machine machine.Machine
 	Base    Rev
@@ -290,10 +292,11 @@ func (c PutMachine) apply(d *Draft) error {
 	if !exists || old.Up != c.Machine.Up {
 		row.Since = d.snap.At
 	}
-	d.snap.machines.put(row.ID, row)
 	d.snap.giveBack(row.ID, row.Allocatable().Sub(old.Allocatable()))
+	row.Machine = row.Settle(d.snap.Free(row.ID))
+	d.snap.machines.put(row.ID, row)
 	d.touchMachine(row.ID)
-	d.record(Record{Kind: MachineRecord, Machine: d.machineChange(old.kept(), row)})
+	d.record(Record{Kind: MachineRecord, Machine: d.machineChange(d.told(row.ID, old), row)})
 	return nil
 }
 
@@ -308,7 +311,7 @@ func (c DropMachine) apply(d *Draft) error {
 	d.snap.machines.remove(c.ID)
 	d.snap.free.Delete(free{machine: c.ID})
 	d.touchMachine(c.ID)
-	d.record(Record{Kind: MachineRecord, By: c.By, Machine: &MachineChange{Before: old.kept(), Left: true}})
+	d.record(Record{Kind: MachineRecord, By: c.By, Machine: &MachineChange{Before: d.told(c.ID, old), Left: true}})
 	return nil
 }
 

@@ -42,6 +42,7 @@ func (w *writer) machine(m *machine.Machine) {
 	}
 	w.flag(12, m.Leaving)
 	w.str(13, m.Avoid)
+	w.resources(17, m.Owed)
 }
 
 // DecodeMachine reads what [EncodeMachine] returned.
@@ -93,6 +94,8 @@ func (r *reader) machine(m *machine.Machine) {
 		m.Leaving = r.flag()
 	case 13:
 		m.Avoid = r.str()
+	case 17: // 14 to 16 are the row's
+		m.Owed = r.resources()
 	default:
 		r.keep()
 	}

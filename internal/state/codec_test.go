@@ -69,7 +69,7 @@ var (
 			Attributes: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) machine.Attribute {
 				return machine.Attribute{Name: rapid.String().Draw(t, "name"), Value: rapid.String().Draw(t, "value")}
 			}), 0, 3).Draw(t, "attributes"),
-			Capacity: anyResources.Draw(t, "capacity"), Overhead: anyResources.Draw(t, "overhead"), Foreign: anyResources.Draw(t, "foreign"),
+			Capacity: anyResources.Draw(t, "capacity"), Overhead: anyResources.Draw(t, "overhead"), Foreign: anyResources.Draw(t, "foreign"), Owed: anyResources.Draw(t, "owed"),
 			Ports: machine.PortRange{From: rapid.Uint16().Draw(t, "from"), To: rapid.Uint16().Draw(t, "to")},
 			Mode:  machine.Mode(rapid.IntRange(0, int(machine.Drained)).Draw(t, "mode")),
 			Up:    rapid.Bool().Draw(t, "up"), Leaving: rapid.Bool().Draw(t, "leaving"), Avoid: rapid.String().Draw(t, "avoid"), Boot: rapid.String().Draw(t, "boot"),
@@ -189,7 +189,7 @@ func TestRowsHoldEveryField(t *testing.T) {
 		"task.Task":  {task.Task{}, 15},
 		"Machine":    {state.Machine{}, 5},
 		"Stray":      {state.Stray{}, 5},
-		"m.Machine":  {machine.Machine{}, 13},
+		"m.Machine":  {machine.Machine{}, 14},
 		"Resources":  {unit.Resources{}, 5},
 		"Credential": {state.Credential{}, 7},
 		"Quota":      {state.Quota{}, 6},

@@ -24,7 +24,7 @@ type Draft struct {
 	fresh   Delta // like delta, since the last call of Changed
 	records []Record
 	ended   []task.Task
-	strayed map[machine.ID]machine.Machine // whose strays have changed: as it was before
+	settled map[machine.ID]settled
 }
 
 type rowKey struct {
@@ -35,7 +35,7 @@ type rowKey struct {
 // NewDraft starts changing s at time now. Time never goes back: the draft's
 // time is now, or one tick after the last commit when now is not later.
 func NewDraft(s *Snapshot, now unit.Tick) *Draft {
-	d := &Draft{base: s, snap: s.clone(), dirty: map[rowKey]bool{}, tasks: map[task.ID]bool{}, slots: map[Slot]bool{}, strayed: map[machine.ID]machine.Machine{}}
+	d := &Draft{base: s, snap: s.clone(), dirty: map[rowKey]bool{}, tasks: map[task.ID]bool{}, slots: map[Slot]bool{}, settled: map[machine.ID]settled{}}
 	d.snap.Rev = s.Rev + 1
 	d.snap.At = max(now, s.At+1)
 	if fault.Planted("time-goes-back") {
@@ -93,7 +93,7 @@ func (d *Draft) Empty() bool { return len(d.records)+len(d.dirty)+len(d.tasks)+l
 // Seal ends the draft. The batch must be durable before anyone sees the
 // snapshot. A draft that changed nothing seals to its base and an empty batch.
 func (d *Draft) Seal(e machine.Epoch) (*Batch, *Snapshot, Delta) {
-	d.recordStrays()
+	d.recordSettled()
 	if d.Empty() {
 		return &Batch{Epoch: e, Base: d.base.Rev, Rev: d.base.Rev, At: d.base.At}, d.base, d.delta
 	}
@@ -244,11 +244,22 @@ func (s *Snapshot) giveBack(id machine.ID, r unit.Resources) {
 	s.free.ReplaceOrInsert(free{machine: id, left: s.Free(id).Add(r)})
 }
 
+// left settles what a machine owes its overhead when what is on it has changed,
+// and returns what it has left. What is owed is not taken off that, since records
+// do not show it as kept back.
 func (d *Draft) left(id machine.ID) unit.Resources {
 	if id == "" {
 		return unit.Resources{}
 	}
-	return d.snap.Free(id)
+	free := d.snap.Free(id)
+	row, _ := d.snap.Machine(id)
+	if m := row.Settle(free); m.Owed != row.Owed && !fault.Planted("debt-forgotten") {
+		d.settling(row, false)
+		row.Machine, row.Rev = m, d.snap.Rev
+		d.snap.machines.put(id, row)
+		d.touchMachine(id)
+	}
+	return free.Add(row.Owed)
 }
 
 // end moves a task that has ended, from state before, out of the live state,

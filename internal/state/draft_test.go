@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -108,6 +109,7 @@ func anyChange(t *rapid.T, s *state.Snapshot) state.Change {
 		return state.NewTask{Slot: at, Base: base(in.Rev)}
 	case 6:
 		row := machine.Machine{ID: id, Up: rapid.Bool().Draw(t, "up"), Capacity: unit.Resources{CPU: rapid.Int64Range(0, 99).Draw(t, "capacity")}}
+		row.Overhead.CPU = rapid.Int64Range(0, 99).Draw(t, "overhead")
 		return state.PutMachine{Machine: row, Base: base(m.Rev)}
 	case 7:
 		return state.DropMachine{ID: id, Base: base(m.Rev)}
@@ -162,7 +164,7 @@ func anyStep(t *rapid.T, s *state.Snapshot, id machine.ID) state.Change {
 // snapshot, and no number of a task is used twice, whatever is deleted or put back.
 func TestDraft(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &drafting{t: t, mem: &state.Mem{}, base: state.New(), now: 1000 * unit.Hour, numbered: map[task.ID]bool{}}
+		w := &drafting{t: t, mem: &state.Mem{}, base: state.New(), now: 1000 * unit.Hour, numbered: map[task.ID]bool{}, told: map[machine.ID]*state.MachineChange{}}
 		w.acquire()
 		for range rapid.IntRange(1, 25).Draw(t, "commits") {
 			w.commit()
@@ -181,6 +183,8 @@ type drafting struct {
 	base     *state.Snapshot
 	now      unit.Tick
 	numbered map[task.ID]bool
+	told     map[machine.ID]*state.MachineChange // what the last record of it said
+	copied   map[machine.ID]*state.MachineChange // the same when the copy was made
 }
 
 func (w *drafting) acquire() {
@@ -271,6 +275,9 @@ func (w *drafting) records(b *state.Batch, s *state.Snapshot) {
 		if r.Seq != next || r.At != b.At || b.At <= w.base.At {
 			w.t.Fatalf("record %d at %d in a batch at %d after %d; want %d", r.Seq, r.At, b.At, w.base.At, next)
 		}
+		if r.Machine != nil {
+			w.told[r.Machine.After.ID] = r.Machine
+		}
 		if r.Task == nil {
 			continue
 		}
@@ -316,6 +323,12 @@ func (w *drafting) accounts(s *state.Snapshot) {
 		if left != s.Free(m.ID) {
 			w.t.Fatalf("machine %s has %v left by its account, %v by its tasks", m.ID, s.Free(m.ID), left)
 		}
+		if told := w.told[m.ID]; told.After.Owed != m.Owed || told.After.Overhead != m.Overhead.Add(m.Strayed()) {
+			w.t.Fatalf("machine %s keeps back %v, its strays %v, and owes %v; the last record says %v and %v", m.ID, m.Overhead, m.Strayed(), m.Owed, told.After.Overhead, told.After.Owed)
+		}
+		if settled := m.Settle(left); settled.Owed != m.Owed || settled.Overhead != m.Overhead {
+			w.t.Fatalf("machine %s keeps back %v and owes %v; want %v and %v", m.ID, m.Overhead, m.Owed, settled.Overhead, settled.Owed)
+		}
 	}
 	w.consumption(s)
 	live := map[state.Slot]task.ID{}
@@ -337,11 +350,11 @@ func (w *drafting) accounts(s *state.Snapshot) {
 // restore puts an old copy back, as a new incarnation.
 func (w *drafting) restore() {
 	if w.copy == nil {
-		w.copy = w.mem.Clone()
+		w.copy, w.copied = w.mem.Clone(), maps.Clone(w.told)
 		return
 	}
 	incarnation := w.base.Cluster.Incarnation
-	w.mem, w.copy = w.copy, nil
+	w.mem, w.copy, w.told = w.copy, nil, w.copied
 	w.acquire()
 	w.base = w.load()
 	d := state.NewDraft(w.base, w.now)

@@ -63,12 +63,38 @@ func (m Machine) kept() machine.Machine {
 	return k
 }
 
-// putStrays gives a machine its strays. The record comes with the batch: many
-// may stray at once.
-func (d *Draft) putStrays(row Machine, strays []Stray) {
-	if _, known := d.strayed[row.ID]; !known {
-		d.strayed[row.ID] = row.kept()
+// A settled machine has other strays than before this draft, or another part of
+// its overhead is owed.
+type settled struct {
+	before  machine.Machine // as records told it
+	strayed bool
+}
+
+// settling notes how records told a machine that is about to change. The record
+// comes with the batch: much may change of it at once.
+func (d *Draft) settling(row Machine, strayed bool) {
+	x, known := d.settled[row.ID]
+	if !known {
+		x.before = row.kept()
 	}
+	x.strayed = x.strayed || strayed
+	d.settled[row.ID] = x
+}
+
+// told returns how records told a machine before this draft changed its row, for
+// a record that tells all that has changed of it.
+func (d *Draft) told(id machine.ID, row Machine) machine.Machine {
+	x, known := d.settled[id]
+	delete(d.settled, id)
+	if known {
+		return x.before
+	}
+	return row.kept()
+}
+
+// putStrays gives a machine its strays.
+func (d *Draft) putStrays(row Machine, strays []Stray) {
+	d.settling(row, true)
 	strays = slices.Clone(strays)
 	slices.SortFunc(strays, func(a, b Stray) int { return a.ID.Compare(b.ID) })
 	strays = strays[:min(len(strays), MaxStrays)]
@@ -77,6 +103,7 @@ func (d *Draft) putStrays(row Machine, strays []Stray) {
 	for i := range strays {
 		d.snap.giveBack(row.ID, unit.Resources{}.Sub(strays[i].Resources))
 	}
+	row.Machine = row.Settle(d.snap.Free(row.ID))
 	d.snap.machines.put(row.ID, row)
 	d.touchMachine(row.ID)
 }
@@ -91,18 +118,24 @@ func (d *Draft) stray(t Task) {
 	d.putStrays(row, append(slices.Clone(row.Strays), s))
 }
 
-// recordStrays records the machines whose strays are others than before.
-func (d *Draft) recordStrays() {
-	for _, id := range slices.Sorted(maps.Keys(d.strayed)) {
-		if row, exists := d.snap.Machine(id); exists && !fault.Planted("stray-unrecorded") {
-			d.record(Record{Kind: MachineRecord, Machine: d.machineChange(d.strayed[id], row)})
+// recordSettled records the machines whose strays or debts are others than before.
+func (d *Draft) recordSettled() {
+	for _, id := range slices.Sorted(maps.Keys(d.settled)) {
+		row, exists := d.snap.Machine(id)
+		if !exists {
+			continue
+		}
+		x := d.settled[id]
+		paid := row.kept().Overhead == x.before.Overhead
+		if x.strayed && !fault.Planted("stray-unrecorded") || !paid && !x.strayed && !fault.Planted("debt-unrecorded") {
+			d.record(Record{Kind: MachineRecord, Machine: d.machineChange(x.before, row)})
 		}
 	}
-	clear(d.strayed)
+	clear(d.settled)
 }
 
 func (d *Draft) machineChange(before machine.Machine, row Machine) *MachineChange {
-	return &MachineChange{Before: before, After: row.kept(), Strays: row.Strays, Free: d.snap.Free(row.ID)}
+	return &MachineChange{Before: before, After: row.kept(), Strays: row.Strays, Free: d.snap.Free(row.ID).Add(row.Owed)}
 }
 
 func (w *writer) strays(n protowire.Number, strays []Stray) {

@@ -80,6 +80,16 @@ func (r Resources) Times(n int64) Resources {
 	return Resources{r.CPU * n, r.RAM * n, r.Disk * n, r.GPU * n, r.Net * n}
 }
 
+// Max returns the larger amount of each measure.
+func (r Resources) Max(o Resources) Resources {
+	return Resources{max(r.CPU, o.CPU), max(r.RAM, o.RAM), max(r.Disk, o.Disk), max(r.GPU, o.GPU), max(r.Net, o.Net)}
+}
+
+// Min returns the smaller amount of each measure.
+func (r Resources) Min(o Resources) Resources {
+	return Resources{min(r.CPU, o.CPU), min(r.RAM, o.RAM), min(r.Disk, o.Disk), min(r.GPU, o.GPU), min(r.Net, o.Net)}
+}
+
 // Fits reports whether r fits into free in every measure.
 func (r Resources) Fits(free Resources) bool {
 	return r.CPU <= free.CPU && r.RAM <= free.RAM && r.Disk <= free.Disk && r.GPU <= free.GPU && r.Net <= free.Net

@@ -12,6 +12,7 @@ import (
 	"github.com/covey-platform/covey/internal/sched"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 // Machines returns the machines that a selector names: an id, or
@@ -172,15 +173,16 @@ func (w *World) Add(n int) error {
 				m.Attributes[j].Value = string(id)
 			}
 		}
-		m.Foreign = like.Foreign.Sub(like.Foreign)
+		m.Foreign, m.Overhead, m.Owed = unit.Resources{}, like.Taken(), unit.Resources{}
 		added = append(added, m)
 	}
 	return w.AddMachines(added)
 }
 
-// kindOf returns the same for machines that differ in their name and place alone.
+// kindOf returns the same for machines that differ in their name, their place
+// and what they are busy with.
 func kindOf(m machine.Machine) string {
-	return fmt.Sprint(m.Capacity, m.Overhead, slices.DeleteFunc(slices.Clone(m.Attributes), unique))
+	return fmt.Sprint(m.Capacity, slices.DeleteFunc(slices.Clone(m.Attributes), unique))
 }
 
 // unique reports whether an attribute tells machines of one kind apart.

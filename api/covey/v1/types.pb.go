@@ -599,11 +599,13 @@ type Machine struct {
 	Attributes []*Attribute `protobuf:"bytes,3,rep,name=attributes,proto3" json:"attributes,omitempty"`
 	// What the computer has.
 	Capacity *Resources `protobuf:"bytes,4,opt,name=capacity,proto3" json:"capacity,omitempty"`
-	// Kept back for the agent and the supervisors.
+	// Kept back for the agent and the supervisors. An agent says all that they
+	// take, and says it again when that is more or less.
 	Overhead *Resources `protobuf:"bytes,5,opt,name=overhead,proto3" json:"overhead,omitempty"`
 	// Used by others.
 	Foreign *Resources `protobuf:"bytes,6,opt,name=foreign,proto3" json:"foreign,omitempty"`
-	// What is left to reserve.
+	// What is left to reserve, when what is owed is taken off as well: below 0
+	// nothing is placed there.
 	Free *Resources `protobuf:"bytes,7,opt,name=free,proto3" json:"free,omitempty"`
 	// NONE, SCHEDULED, DRAINING or DRAINED.
 	Mode string `protobuf:"bytes,8,opt,name=mode,proto3" json:"mode,omitempty"`
@@ -625,7 +627,11 @@ type Machine struct {
 	Leaving bool `protobuf:"varint,16,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	// Why tasks are put on it only when no other machine takes them; empty: it is
 	// not avoided. What an agent says here is not used.
-	Avoid         string `protobuf:"bytes,17,opt,name=avoid,proto3" json:"avoid,omitempty"`
+	Avoid string `protobuf:"bytes,17,opt,name=avoid,proto3" json:"avoid,omitempty"`
+	// What the agent and the supervisors take beyond overhead, of room that tasks
+	// hold. It is kept back as soon as it is free. What an agent says here is not
+	// used.
+	Owed          *Resources `protobuf:"bytes,18,opt,name=owed,proto3" json:"owed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -779,6 +785,13 @@ func (x *Machine) GetAvoid() string {
 	return ""
 }
 
+func (x *Machine) GetOwed() *Resources {
+	if x != nil {
+		return x.Owed
+	}
+	return nil
+}
+
 var File_covey_v1_types_proto protoreflect.FileDescriptor
 
 const file_covey_v1_types_proto_rawDesc = "" +
@@ -836,7 +849,7 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\x04left\x18\t \x01(\v2\x13.covey.v1.ResourcesR\x04left\"5\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x92\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xbb\x04\n" +
 	"\aMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x123\n" +
@@ -857,7 +870,8 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\aport_to\x18\x0e \x01(\rR\x06portTo\x12\x12\n" +
 	"\x04boot\x18\x0f \x01(\tR\x04boot\x12\x18\n" +
 	"\aleaving\x18\x10 \x01(\bR\aleaving\x12\x14\n" +
-	"\x05avoid\x18\x11 \x01(\tR\x05avoidB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
+	"\x05avoid\x18\x11 \x01(\tR\x05avoid\x12'\n" +
+	"\x04owed\x18\x12 \x01(\v2\x13.covey.v1.ResourcesR\x04owedB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
 
 var (
 	file_covey_v1_types_proto_rawDescOnce sync.Once
@@ -891,11 +905,12 @@ var file_covey_v1_types_proto_depIdxs = []int32{
 	0, // 5: covey.v1.Machine.overhead:type_name -> covey.v1.Resources
 	0, // 6: covey.v1.Machine.foreign:type_name -> covey.v1.Resources
 	0, // 7: covey.v1.Machine.free:type_name -> covey.v1.Resources
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	0, // 8: covey.v1.Machine.owed:type_name -> covey.v1.Resources
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_types_proto_init() }
