@@ -47,7 +47,12 @@ type daemon struct {
 	book    *book
 	hands   *hands
 	lease   *lease
-	self    machine.Machine
+	self    machine.Machine // but for what changes: see describe
+	over    *overhead
+	keeps   atomic.Pointer[unit.Resources]   // what is kept back, for who says hello
+	measure func() (runtime.Overhead, error) // what the agent and the supervisors take
+	retell  bool                             // the leader is to hear of the machine anew
+	began   time.Time
 	servers func() []string // of the cluster, as far as they are known
 
 	session  *link
@@ -115,6 +120,10 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	d.self = d.cfg.describe(boot, missing)
+	d.over, d.measure, d.began = newOverhead(d.cfg, d.id.Kept, boot), d.rt.Overhead, time.Now()
+	keeps := d.over.resources()
+	d.keeps.Store(&keeps)
+	d.weigh(ctx, d.began)
 	d.mind = agent.New(d.id.UID, d.id.Seen)
 	seen := d.id.Seen
 	d.seen.Store(&seen)
@@ -158,11 +167,16 @@ func (d *daemon) start(ctx context.Context) error {
 // goroutine of the connection.
 func (d *daemon) hello() control.Hello {
 	seen := d.seen.Load()
-	self := d.self
-	self.Leaving = d.leaving.Load()
 	return control.Hello{
-		UID: d.id.UID, Machine: self, Seen: control.Seen{Epoch: seen.Epoch, Rev: state.Rev(seen.Rev)},
+		UID: d.id.UID, Machine: d.describe(), Seen: control.Seen{Epoch: seen.Epoch, Rev: state.Rev(seen.Rev)},
 	}
+}
+
+// describe returns the machine as it is now. Any goroutine may call it.
+func (d *daemon) describe() machine.Machine {
+	self := d.self
+	self.Overhead, self.Leaving = *d.keeps.Load(), d.leaving.Load()
+	return self
 }
 
 // loop is the one goroutine that thinks.
@@ -245,10 +259,11 @@ func (d *daemon) say(full bool) {
 		return
 	}
 	m := control.Message{Full: full, Sightings: d.mind.Report(full)}
+	if full || d.retell {
+		self := d.describe()
+		m.Machine, d.retell = &self, false
+	}
 	if full {
-		self := d.self
-		self.Leaving = d.leaving.Load()
-		m.Machine = &self
 		d.full = time.Now()
 	}
 	if d.sent.IsZero() || time.Since(d.sent) > ackPatience {
@@ -256,7 +271,7 @@ func (d *daemon) say(full bool) {
 			d.sent = time.Now()
 		}
 	}
-	if len(m.Sightings) == 0 && len(m.Facts) == 0 && !full {
+	if len(m.Sightings) == 0 && len(m.Facts) == 0 && m.Machine == nil {
 		return
 	}
 	if !d.session.put(m) {
@@ -411,12 +426,13 @@ func (d *daemon) refused(f failure) {
 func (d *daemon) pulse(ctx context.Context, now time.Time) {
 	if now.Sub(d.sampled) >= sampleEvery || d.hourTurned(now) {
 		d.sample(now)
+		d.weigh(ctx, now)
 	}
 	switch {
 	case now.Sub(d.full) >= fullEvery:
 		d.putAway(ctx)
 		d.say(true)
-	case len(d.journal.kept.Blocks) > 0:
+	case len(d.journal.kept.Blocks) > 0, d.retell:
 		d.say(false)
 	}
 }

@@ -46,7 +46,7 @@ type Config struct {
 	Attributes []machine.Attribute
 	Capacity   unit.Resources // zero measures are found out
 	Share      int            // of what was found out, one part in so many is this agent's; 0: all
-	Overhead   unit.Resources // kept back; zero: a default
+	Overhead   unit.Resources // kept back at least; measures that are zero: a default
 	Ports      machine.PortRange
 	Reduced    bool // do without isolation
 	Self       string
@@ -155,10 +155,14 @@ func (c *Config) measure() error {
 		c.Capacity.Disk = free / share
 	}
 	c.Capacity = c.Capacity.Whole()
-	if c.Overhead == (unit.Resources{}) {
-		c.Overhead = unit.Resources{
-			CPU: min(c.Capacity.CPU/20, 500), RAM: min(c.Capacity.RAM/20, 1<<30), Disk: min(c.Capacity.Disk/20, 10<<30),
-		}.Whole()
+	reserve := unit.Resources{CPU: min(c.Capacity.CPU/20, 500), RAM: min(c.Capacity.RAM/20, 1<<30), Disk: min(c.Capacity.Disk/20, 10<<30)}.Whole()
+	for _, m := range []struct {
+		into    *int64
+		reserve int64
+	}{{&c.Overhead.CPU, reserve.CPU}, {&c.Overhead.RAM, reserve.RAM}, {&c.Overhead.Disk, reserve.Disk}} {
+		if *m.into == 0 {
+			*m.into = m.reserve
+		}
 	}
 	return nil
 }
@@ -185,6 +189,7 @@ type identity struct {
 	Credential string     `json:"credential"`
 	Seen       agent.Seen `json:"seen"`
 	Servers    []string   `json:"servers,omitempty"` // of the cluster, as the leader told
+	Kept       kept       `json:"kept,omitzero"`     // back for the agent and the supervisors
 
 	unknown map[string]json.RawMessage // fields of the file that a newer agent wrote
 }

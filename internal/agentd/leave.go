@@ -79,8 +79,7 @@ func (d *daemon) departed() bool {
 		}
 	}
 	if !g.bye && d.session != nil && d.mind.Len() == 0 && len(d.journal.kept.Blocks) == 0 {
-		self := d.self
-		self.Leaving = true
+		self := d.describe()
 		g.bye = d.session.put(control.Message{Full: true, Bye: true, Machine: &self})
 	}
 	return g.over

@@ -223,8 +223,8 @@ func (a *app) agentCommand() *cobra.Command {
 	fs.IntVar(&f.Share, "share", 1, "offer one part in so many of what the machine has: for several agents on one")
 	fs.IntVar(&f.GPUs, "gpus", 0, "whole GPUs to offer")
 	fs.StringVar(&f.Net, "net", "", "network bandwidth to offer, such as 1000Mbps (default: none)")
-	fs.StringVar(&f.OverheadCPU, "overhead-cpu", "", "cores kept back for the agent and the supervisors")
-	fs.StringVar(&f.OverheadRAM, "overhead-ram", "", "memory kept back for the agent and the supervisors")
+	fs.StringVar(&f.OverheadCPU, "overhead-cpu", "", "cores kept back for the agent and the supervisors, even if they take less (default: one part in 20, at most 0.5)")
+	fs.StringVar(&f.OverheadRAM, "overhead-ram", "", "memory kept back for them, even if they take less, such as 256MiB (default: one part in 20, at most 1 GiB)")
 	fs.StringVar(&f.Ports, "ports", "", "dynamic ports, such as 31000-32000")
 	fs.StringArrayVar(&f.Hide, "hide", nil, "a directory that no task may see (may be given again)")
 	return c

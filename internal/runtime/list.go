@@ -196,7 +196,3 @@ func (r *Runtime) Usage(id task.ID) (Counters, error) {
 	live.MaxRAM = e.maxRAM
 	return live, nil
 }
-
-// Overhead returns what all supervisors have used since the machine started.
-// Kind NotFound: nothing counts it here.
-func (r *Runtime) Overhead() (Counters, error) { return r.groups.of(overheadName).counters() }

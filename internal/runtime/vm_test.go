@@ -23,7 +23,7 @@ import (
 var inVM = []string{
 	"TestHello", "TestLimitsWritten", "TestCPULimit", "TestMemoryHog", "TestForkBomb",
 	"TestDaemonGone", "TestGroupKill", "TestNotDelegated", "TestStop", "TestKillDeafSupervisor", "TestInitKilled",
-	"TestSupervisorKilled", "TestSupervisorKilledWhileAgentIsAway", "TestAgentKilled",
+	"TestSupervisorKilled", "TestSupervisorKilledWhileAgentIsAway", "TestAgentKilled", "TestOverhead",
 }
 
 const (
