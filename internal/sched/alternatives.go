@@ -70,12 +70,22 @@ func Elsewhere(s *state.Snapshot, id task.ID, scores int) (Alternatives, error) 
 				free = free.Add(t.Resources)
 			}
 			f := fit{machine: row.ID, tree: treeOf(row.Machine), last: row.Mode == machine.Scheduled, gpus: row.Allocatable().GPU > 0, left: leftover(free, v.largest), here: here}
+			if !f.gpus && !v.shape.spreadsOut() {
+				f.shelf = shelfOf(free, row.Allocatable())
+			}
 			if a.Spread = v.shape.spreadsOut(); a.Spread {
 				f.own, f.rank = h.tasksOf(id.Job, here), -f.left
 			} else {
 				f.rank = f.left
 			}
 			fits = append(fits, f)
+		}
+	}
+	of := tiltOf(s)
+	order := of.order(v.shape)
+	for i := range fits {
+		if fits[i].shelf = int8(slices.Index(order[:], fits[i].shelf)); !of.tight() {
+			fits[i].shelf = 0
 		}
 	}
 	a.Scores = scored(fits, scores)
@@ -102,6 +112,7 @@ type fit struct {
 	tree    int8
 	last    bool
 	gpus    bool
+	shelf   int8 // then its turn in the order of shelves
 	own     int32
 	left    int64
 	rank    int64 // left, or the less the more is left
@@ -112,7 +123,7 @@ type fit struct {
 // of at most so many of them, and of the one where the task is.
 func scored(fits []fit, most int) (out []Score) {
 	slices.SortFunc(fits, func(a, b fit) int {
-		return cmp.Or(cmp.Compare(a.tree, b.tree), compareBool(a.gpus, b.gpus), cmp.Compare(a.own, b.own), cmp.Compare(a.rank, b.rank), cmp.Compare(a.machine, b.machine))
+		return cmp.Or(cmp.Compare(a.tree, b.tree), compareBool(a.gpus, b.gpus), cmp.Compare(a.shelf, b.shelf), cmp.Compare(a.own, b.own), cmp.Compare(a.rank, b.rank), cmp.Compare(a.machine, b.machine))
 	})
 	for i, f := range fits {
 		if i < most || f.here {

@@ -27,9 +27,14 @@ func (x *Index) Compare(y *Index) string {
 	if d := x.auditHosts(y); d != "" {
 		return d
 	}
+	if x.tilt != y.tilt || !maps.Equal(x.asks, y.asks) {
+		return fmt.Sprintf("asked for and there are %v; want %v", x.tilt, y.tilt)
+	}
 	for tree := range x.roots {
-		if got, want := x.inOrder(x.roots[tree]), y.inOrder(y.roots[tree]); !slices.Equal(got, want) {
-			return fmt.Sprintf("tree %d holds %v; want %v", tree, got, want)
+		for shelf := range x.roots[tree] {
+			if got, want := x.inOrder(x.roots[tree][shelf]), y.inOrder(y.roots[tree][shelf]); !slices.Equal(got, want) {
+				return fmt.Sprintf("shelf %d of tree %d holds %v; want %v", shelf, tree, got, want)
+			}
 		}
 	}
 	if d := cmp.Or(x.auditFronts(), x.auditLadders(), x.auditDomains()); d != "" {
@@ -65,7 +70,7 @@ func (x *Index) auditHosts(y *Index) string {
 	}
 	for id, n := range y.slots {
 		h, want := x.hosts[x.slots[id]], y.hosts[n]
-		if h.row.ID != id || h.row.Rev != want.row.Rev || h.free != want.free || h.left != want.left || h.attach != want.attach || h.waste != want.waste || h.ending != want.ending || h.weak != want.weak {
+		if h.row.ID != id || h.row.Rev != want.row.Rev || h.free != want.free || h.left != want.left || h.place() != want.place() || h.waste != want.waste || h.ending != want.ending || h.weak != want.weak {
 			return fmt.Sprintf("machine %s has %v left at revision %d; want %v at %d", id, h.free, h.row.Rev, want.free, want.row.Rev)
 		}
 		if !slices.Equal(h.jobs, want.jobs) || !slices.Equal(h.ports, want.ports) || !slices.Equal(h.devs, want.devs) {
@@ -111,7 +116,7 @@ func (x *Index) auditGroups(y *Index) string {
 func (x *Index) auditFronts() string {
 	for k, fs := range x.fronts {
 		g := &group{class: k.class, shape: &shape{need: k.each, ports: k.ports}}
-		for tree, f := range fs {
+		for at, f := range fs.all() {
 			if x.puts-f.seen > logged {
 				continue // it starts again
 			}
@@ -126,7 +131,7 @@ func (x *Index) auditFronts() string {
 				n := int32(n)
 				looked := 0
 				q := search{x: x, group: g, looked: &looked}
-				if x.hosts[n].attach == int8(tree) && n != 0 && !aside[n] && x.isBefore(n, f.from) && q.takes(n) {
+				if x.hosts[n].place() == at && n != 0 && !aside[n] && x.isBefore(n, f.from) && q.takes(n) {
 					return fmt.Sprintf("the search for %v passed over machine %s", k.each, x.hosts[n].row.ID)
 				}
 			}

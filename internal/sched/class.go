@@ -183,9 +183,7 @@ func (x *Index) classOf(w *shape) *class {
 			h.mask.set(c.bit)
 		}
 	}
-	for _, root := range x.roots {
-		x.pullAll(root)
-	}
+	x.pullTrees()
 	return c
 }
 
@@ -220,7 +218,7 @@ func (x *Index) forgetClasses() {
 	}
 	maps.DeleteFunc(x.domains, func(k domainKey, _ *domain) bool { return x.classes[k.class.key] != k.class })
 	maps.DeleteFunc(x.ladders, func(k ladderKey, _ *ladder) bool { return x.classes[k.class.key] != k.class })
-	maps.DeleteFunc(x.fronts, func(k need, _ *[trees]front) bool { return x.classes[k.class.key] != k.class })
+	maps.DeleteFunc(x.fronts, func(k need, _ *frontSet) bool { return x.classes[k.class.key] != k.class })
 	maps.DeleteFunc(x.boards, func(k need, _ *board) bool { return x.classes[k.class.key] != k.class })
 }
 

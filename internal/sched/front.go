@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"iter"
 	"math"
 	"slices"
 
@@ -66,6 +67,8 @@ type search struct {
 	avoid  int32 // never found
 	spread bool  // finds only hosts with so many tasks of the group's job
 	own    int32 // so many
+	past   int32 // finds only hosts that stand after it; 0: all
+	until  int32 // and before it
 	looked *int
 }
 
@@ -87,6 +90,9 @@ func (q search) first(root int32, from mark) int32 {
 	if !r.mayHold(q.group) {
 		return 0
 	}
+	if q.until != 0 && !q.x.before(root, q.until) {
+		return q.first(r.left, from)
+	}
 	if !q.x.isBefore(root, from) {
 		if n := q.first(r.left, from); n != 0 {
 			return n
@@ -98,9 +104,9 @@ func (q search) first(root int32, from mark) int32 {
 	return q.first(r.right, from)
 }
 
-// catchUp takes note of the hosts that were put into a tree since the front
+// catchUp takes note of the hosts that were put into a place since the front
 // was last used.
-func (q search) catchUp(f *front, tree int8) {
+func (q search) catchUp(f *front, at place) {
 	x := q.x
 	if x.puts-f.seen > logged {
 		f.from, f.some = start, f.some[:0]
@@ -114,7 +120,7 @@ func (q search) catchUp(f *front, tree int8) {
 	f.seen = x.puts
 	kept := f.some[:0]
 	for _, n := range f.some {
-		if x.hosts[n].attach == tree && x.isBefore(n, f.from) && q.takes(n) {
+		if x.hosts[n].place() == at && x.isBefore(n, f.from) && q.takes(n) {
 			kept = append(kept, n)
 		}
 	}
@@ -135,9 +141,9 @@ func (f *front) add(n int32) {
 	}
 }
 
-// next returns the best fit in a tree, or 0, and moves the front up to it.
-func (q search) next(f *front, tree int8) int32 {
-	q.catchUp(f, tree)
+// next returns the best fit in a place, or 0, and moves the front up to it.
+func (q search) next(f *front, at place) int32 {
+	q.catchUp(f, at)
 	best := int32(0)
 	for _, n := range f.some {
 		if n != q.avoid && (best == 0 || q.x.before(n, best)) {
@@ -147,7 +153,7 @@ func (q search) next(f *front, tree int8) int32 {
 	if best != 0 {
 		return best
 	}
-	n := q.first(q.x.roots[tree], f.from)
+	n := q.first(q.x.roots[at.tree][at.shelf], f.from)
 	f.from = q.x.markOf(n)
 	if q.avoid != 0 && q.x.isBefore(q.avoid, f.from) {
 		f.add(q.avoid) // it was passed over, and others may get it
@@ -155,16 +161,32 @@ func (q search) next(f *front, tree int8) int32 {
 	return n
 }
 
-// frontsOf returns the fronts of a need, one for each tree.
-func (x *Index) frontsOf(k need) *[trees]front {
+// A frontSet is the fronts of one need, one for each place.
+type frontSet [trees][shelves]front
+
+// all yields them in order.
+func (fs *frontSet) all() iter.Seq2[place, *front] {
+	return func(yield func(place, *front) bool) {
+		for tree := range trees {
+			for shelf := range shelves {
+				if !yield(place{tree, shelf}, &fs[tree][shelf]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// frontsOf returns the fronts of a need.
+func (x *Index) frontsOf(k need) *frontSet {
 	fs, ok := x.fronts[k]
 	if !ok {
 		if len(x.fronts) >= frontsAtOne {
 			clear(x.fronts)
 		}
-		fs = &[trees]front{}
-		for i := range fs {
-			fs[i] = front{from: start, seen: x.puts}
+		fs = &frontSet{}
+		for _, f := range fs.all() {
+			*f = front{from: start, seen: x.puts}
 		}
 		x.fronts[k] = fs
 	}

@@ -56,12 +56,12 @@ func (w *fronts) end(i int) {
 	w.step(id, task.Finished)
 }
 
-// best is the dumb twin: of all hosts of a tree that take the task, the first in
+// best is the dumb twin: of all hosts of a place that take the task, the first in
 // the tree's order.
-func best(q search, tree int8) int32 {
+func best(q search, at place) int32 {
 	found := int32(0)
 	for n := int32(1); int(n) < len(q.x.hosts); n++ {
-		if h := &q.x.hosts[n]; h.row.ID == "" || h.attach != tree || n == q.avoid || !q.takes(n) {
+		if h := &q.x.hosts[n]; h.row.ID == "" || h.place() != at || n == q.avoid || !q.takes(n) {
 			continue
 		}
 		if found == 0 || q.x.before(n, found) {
@@ -72,11 +72,11 @@ func best(q search, tree int8) int32 {
 }
 
 // search asks the front of a group, and its twin.
-func (w *fronts) search(g *group, tree int8, avoid int32) (got, want int32, looked int) {
+func (w *fronts) search(g *group, at place, avoid int32) (got, want int32, looked int) {
 	twin := 0
-	want = best(search{x: w.x, group: g, avoid: avoid, looked: &twin}, tree)
+	want = best(search{x: w.x, group: g, avoid: avoid, looked: &twin}, at)
 	q := search{x: w.x, group: g, avoid: avoid, looked: &looked}
-	got = q.next(&w.x.frontsOf(g.need())[tree], tree)
+	got = q.next(&w.x.frontsOf(g.need())[at.tree][at.shelf], at)
 	return got, want, looked
 }
 
@@ -108,10 +108,10 @@ func TestFrontTwin(t *testing.T) {
 				w.run(rapid.Int64Range(1, 1500).Draw(rt, "needs"))
 			default:
 				g := rapid.SampledFrom(w.groups).Draw(rt, "group")
-				tree := rapid.SampledFrom([]int8{preferred, lastly}).Draw(rt, "tree")
+				at := rapid.SampledFrom([]place{{preferred, even}, {lastly, even}, {preferred, shortOfCPU}}).Draw(rt, "place")
 				avoid := int32(rapid.IntRange(0, len(w.x.hosts)-1).Draw(rt, "avoid"))
-				if got, want, _ := w.search(g, tree, avoid); got != want {
-					rt.Fatalf("host %d of tree %d; want %d", got, tree, want)
+				if got, want, _ := w.search(g, at, avoid); got != want {
+					rt.Fatalf("host %d of %v; want %d", got, at, want)
 				}
 			}
 		}
@@ -132,7 +132,7 @@ func TestFrontLooks(t *testing.T) {
 	g := w.groups[1] // a core
 	look := func(what string, most int) {
 		t.Helper()
-		got, want, looked := w.search(g, preferred, 0)
+		got, want, looked := w.search(g, place{preferred, even}, 0)
 		if got != want || got == 0 {
 			t.Errorf("%s: host %d; want %d", what, got, want)
 		}
@@ -144,7 +144,7 @@ func TestFrontLooks(t *testing.T) {
 	look("the next", 20)
 	w.edit("m007", func(m *machine.Machine) { m.Capacity = cpu(1500) })
 	look("after one machine before it has grown", 40)
-	if got, _, _ := w.search(g, preferred, 0); w.x.hosts[got].row.ID != "m007" {
+	if got, _, _ := w.search(g, place{preferred, even}, 0); w.x.hosts[got].row.ID != "m007" {
 		t.Errorf("it found %s; want the machine that fits best, m007", w.x.hosts[got].row.ID)
 	}
 	for range logged + 1 {
@@ -165,7 +165,7 @@ func TestFrontFarBehind(t *testing.T) {
 		}
 		w.grow(4000)
 		g := w.groups[0]
-		if got, _, _ := w.search(g, preferred, 0); int(got) != len(w.x.hosts)-1 {
+		if got, _, _ := w.search(g, place{preferred, even}, 0); int(got) != len(w.x.hosts)-1 {
 			t.Fatalf("host %d; want the only one that is large enough", got)
 		}
 		for i := range more + 1 {
@@ -173,7 +173,7 @@ func TestFrontFarBehind(t *testing.T) {
 			w.edit(id, func(m *machine.Machine) { m.Capacity = cpu(int64(150 + i)) })
 		}
 		for range 3 { // the front finds it again, and does not pass it over
-			got, want, _ := w.search(g, preferred, 0)
+			got, want, _ := w.search(g, place{preferred, even}, 0)
 			if got != want || w.x.hosts[got].row.ID != "m001" {
 				t.Errorf("%d more have grown: host %d; want %d", more, got, want)
 			}
@@ -188,9 +188,9 @@ func TestFrontAvoid(t *testing.T) {
 		w.grow(1000)
 	}
 	g := w.groups[0]
-	first, _, _ := w.search(g, preferred, 0)
+	first, _, _ := w.search(g, place{preferred, even}, 0)
 	for _, avoid := range []int32{first, 0, first, 0} {
-		got, want, _ := w.search(g, preferred, avoid)
+		got, want, _ := w.search(g, place{preferred, even}, avoid)
 		if got != want || avoid == 0 && got != first {
 			t.Errorf("avoiding %d: host %d; want %d", avoid, got, want)
 		}
@@ -207,7 +207,7 @@ func TestFrontsBounded(t *testing.T) {
 			t.Fatalf("%d fronts are kept; want %d at most", n, frontsAtOne)
 		}
 	}
-	got, want, _ := w.search(w.groups[0], preferred, 0)
+	got, want, _ := w.search(w.groups[0], place{preferred, even}, 0)
 	if got != want || got == 0 {
 		t.Errorf("after that: host %d; want %d", got, want)
 	}

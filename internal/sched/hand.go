@@ -12,14 +12,17 @@ type hand struct {
 
 // again reports whether the next task of g goes to the machine in hand. It was
 // the first in the order of best fit that took the one before, has less left
-// now, and so stands first still, if it takes one more. That holds only
-// as long as nothing lets others go that were passed over.
+// now, and so stands first still, if it takes one more and stays on its shelf.
+// That holds only as long as nothing lets others go that were passed over.
 func (p *planner) again(g *group, avoid int32) bool {
 	n := p.hand.slot
 	if n == 0 || p.hand.group != g || avoid != 0 {
 		return false
 	}
 	h := &p.x.hosts[n]
+	if p.x.shelfOf(h) != h.shelf {
+		return false
+	}
 	return h.fits(g.shape) && (g.moving == nil || g.moving.passes(&h.row.Machine))
 }
 

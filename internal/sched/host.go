@@ -22,6 +22,7 @@ type host struct {
 	left   int64          // what it has left in all, as one number; see leftover
 	mask   bitmap         // the classes that allow it; may hold more, never less
 	attach int8           // which tree or board it is on: see treeOf
+	shelf  int8           // of it
 	ending unit.Resources // of the tasks that are being stopped
 	weak   unit.Resources // of the tasks that a preferred one may have stopped
 	ranks  []rank         // of the tasks that a stronger one of their role may have stopped
@@ -38,6 +39,11 @@ const (
 	allTrees      = 2 * trees // from trees on: hosts with GPUs, in the same order; they are on boards too
 	nowhere  int8 = -1        // takes no task
 )
+
+// A place is a tree and one of its shelves.
+type place struct{ tree, shelf int8 }
+
+func (h *host) place() place { return place{h.attach, h.shelf} }
 
 // treeOf says which tree a machine belongs to.
 func treeOf(m machine.Machine) int8 {

@@ -22,7 +22,7 @@ type Index struct {
 	slots   map[machine.ID]int32
 	hosts   []host // by slot; slot 0 is no host
 	nodes   []node // by slot
-	roots   [allTrees]int32
+	roots   [allTrees][shelves]int32
 	spare   []int32        // slots of machines that left
 	largest unit.Resources // the most that any machine may give, in each measure
 
@@ -31,6 +31,10 @@ type Index struct {
 	classes map[string]*class
 	tallies map[job.Key]*tally
 	clock   uint64 // counts questions for classes
+
+	tilt  tilt
+	tight bool               // see tilt.tight; never but for the policy Covey
+	asks  map[job.Key]amount // of the tilt; none that asks for nothing
 
 	policy  Policy
 	withGPU map[int32]bool // slots of hosts that are on boards
@@ -50,7 +54,7 @@ type Index struct {
 	ranks   map[standing]map[int32]int32 // how many hosts have tasks of a priority that may be stopped
 	ladders map[ladderKey]*ladder
 
-	fronts map[need]*[trees]front
+	fronts map[need]*frontSet
 	log    []int32 // the slots that were put last, into a tree or aside, or that are free
 	puts   uint64  // how many there were
 	looked int     // machines and tasks looked at to keep all of this, in all
@@ -104,7 +108,7 @@ func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 		policy: policy, withGPU: map[int32]bool{}, boards: map[need]*board{}, taste: &taste{},
 		slots: make(map[machine.ID]int32, machines), hosts: make([]host, 1, machines+1), nodes: make([]node, 1, machines+1),
 		groups: map[groupKey]*group{}, waiting: map[task.ID]waiting{}, classes: map[string]*class{}, tallies: map[job.Key]*tally{},
-		fronts: map[need]*[trees]front{}, log: make([]int32, putsKept),
+		asks: map[job.Key]amount{}, fronts: map[need]*frontSet{}, log: make([]int32, putsKept),
 		ranks: map[standing]map[int32]int32{}, ladders: map[ladderKey]*ladder{},
 	}
 	for row := range s.Machines() {
@@ -112,8 +116,13 @@ func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 		x.hosts[n] = look(s, row, x.kindOf)
 		x.rankHosts(&x.hosts[n], +1)
 		x.largest = largestOf(x.largest, row.Allocatable())
+		x.tilt.has = x.tilt.has.plus(mib(row.Allocatable()))
 	}
 	x.learn(s)
+	for j := range s.Jobs("") {
+		x.weigh(s, j.Key)
+	}
+	x.tight = policy == Covey && x.tilt.tight()
 	for n := range x.hosts[1:] {
 		x.put(int32(n + 1))
 	}
@@ -139,6 +148,12 @@ func (x *Index) Fold(s *state.Snapshot, d state.Delta) {
 		changed = nil
 	}
 	x.relearn(s, d.Jobs)
+	for k := range d.Jobs {
+		x.weigh(s, k)
+	}
+	if x.tighten() {
+		changed = nil
+	}
 	for _, n := range changed {
 		x.put(n)
 	}
@@ -182,6 +197,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	if known {
 		before = old.row.Allocatable()
 	}
+	x.tilt.has = x.tilt.has.minus(mib(before))
 	moved := !known || !exists || old.row.Rev != row.Rev
 	if moved {
 		x.redomain(n, &old.row.Machine, -1)
@@ -196,6 +212,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 		return 0, x.mayRescale(before, unit.Resources{})
 	}
 	h := look(s, row, x.kindOf)
+	x.tilt.has = x.tilt.has.plus(mib(row.Allocatable()))
 	x.looked += 1 + len(h.jobs)
 	x.count(&h, +1)
 	x.rankHosts(&h, +1)
@@ -239,14 +256,21 @@ func (x *Index) rescale() bool {
 	if largest == x.largest {
 		return false
 	}
-	x.looked += 2 * len(x.hosts)
-	x.largest, x.roots = largest, [allTrees]int32{}
+	x.looked += len(x.hosts)
+	x.largest = largest
+	x.putAll()
+	return true
+}
+
+// putAll puts every host into its tree, of which all are made anew.
+func (x *Index) putAll() {
+	x.looked += len(x.hosts)
+	x.roots = [allTrees][shelves]int32{}
 	for n := 1; n < len(x.hosts); n++ {
 		if x.hosts[n].row.ID != "" {
 			x.put(int32(n))
 		}
 	}
-	return true
 }
 
 // foldTask notes whether a task waits. It is live when there is one.

@@ -445,7 +445,7 @@ func TestProposed(t *testing.T) {
 		}
 	}
 	delta := d.Changed()
-	delta.Machines["m1"] = true
+	delta.Machines["m1"], delta.Jobs[web] = true, true
 	delta.Tasks[w.id(web, 0)], delta.Tasks[w.id("r/prod/other", 0)] = true, true
 	w.x.Fold(d.Snapshot(), delta)
 	if diff := w.x.Audit(d.Snapshot()); diff != "" {

@@ -101,15 +101,15 @@ type planner struct {
 	lim      Limits
 	changes  []state.Change
 	placed   []placed
-	saved    map[int32]host           // hosts as they were, by slot
-	touched  []int32                  // the slots of saved, in order
-	limited  map[*group]*[trees]front // of groups with limits
-	leveled  map[*group]*[trees]level // of groups that spread
-	boards   map[*group]*board        // the same
-	watchers map[job.Key][]*group     // groups that a placement of the job may let go
-	freed    map[*group]bool          // those that it did
-	known    map[*group]bool          // groups that are being watched
-	hopeless map[*group]bool          // those of them that no machine takes as long as nothing lets go
+	saved    map[int32]host              // hosts as they were, by slot
+	touched  []int32                     // the slots of saved, in order
+	limited  map[*group]map[place]*front // of groups with limits
+	leveled  map[*group]*[trees]level    // of groups that spread
+	boards   map[*group]*board           // the same
+	watchers map[job.Key][]*group        // groups that a placement of the job may let go
+	freed    map[*group]bool             // those that it did
+	known    map[*group]bool             // groups that are being watched
+	hopeless map[*group]bool             // those of them that no machine takes as long as nothing lets go
 	evicted  evicted
 	redeemed []placed // promises that became placements
 	stuck    []stuck
@@ -140,7 +140,7 @@ func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner
 	lim.Evictions = cmp.Or(lim.Evictions, defaultEvictions)
 	return &planner{
 		evicted: evicted{tasks: map[task.ID]bool{}},
-		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]*[trees]front{}, leveled: map[*group]*[trees]level{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{}, hopeless: map[*group]bool{},
+		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]map[place]*front{}, leveled: map[*group]*[trees]level{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{}, hopeless: map[*group]bool{},
 		claims: map[*class]*claim{}, sparings: map[sparingKey]*board{},
 	}
 }
@@ -304,40 +304,26 @@ func (p *planner) know(g *group) (hopeless bool) {
 	return hopeless
 }
 
-// inTree returns the best of the hosts in a tree, 0 if none takes a task of g.
-func (p *planner) inTree(g *group, q search, tree int8) int32 {
-	if g.shape.spreadsOut() {
-		return p.emptiest(g, tree, q.avoid)
-	}
-	n := q.next(&p.fronts(g)[tree], tree)
-	if n != 0 {
-		p.hand.next, p.hand.avoid = n, q.avoid
-	}
-	return n
-}
-
-// fronts returns how far the search for machines for g has come. Fronts of
-// needs outlive the plan. A limit may let go without any change of the
+// front returns how far the search for machines for g has come in a place.
+// Fronts of needs outlive the plan. A limit may let go without any change of the
 // machine that it ruled out, but never within a plan: a group with limits
 // goes on from its need's front and forgets its own with the plan.
-func (p *planner) fronts(g *group) *[trees]front {
-	fs := p.x.frontsOf(g.need())
+func (p *planner) front(g *group, at place) *front {
+	f := &p.x.frontsOf(g.need())[at.tree][at.shelf]
 	if g.moving == nil {
-		return fs
+		return f
 	}
 	own, ok := p.limited[g]
-	if ok {
-		return own
+	if !ok {
+		own = map[place]*front{}
+		p.limited[g] = own
 	}
-	own = &[trees]front{}
-	q := search{x: p.x, group: g, looked: &p.waits.Looked}
-	for tree := range fs {
-		f := &fs[tree]
-		q.next(f, int8(tree))
-		own[tree] = front{from: f.from, some: slices.Clone(f.some), seen: f.seen}
+	if own[at] == nil {
+		q := search{x: p.x, group: g, looked: &p.waits.Looked}
+		q.next(f, at)
+		own[at] = &front{from: f.from, some: slices.Clone(f.some), seen: f.seen}
 	}
-	p.limited[g] = own
-	return own
+	return own[at]
 }
 
 // take gives a place on a host to a task of g, for the time of this plan, and

@@ -58,7 +58,7 @@ func (p *planner) emptiest(g *group, tree int8, avoid int32) int32 {
 	at := *l
 	for !at.done {
 		q := search{x: p.x, group: g, avoid: avoid, limits: true, looked: &p.waits.Looked, spread: true, own: at.tasks}
-		n := q.farthest(p.x.roots[tree], at.from)
+		n := q.farthest(tree, at.from)
 		if n != 0 {
 			at.from = mark{left: p.x.hosts[n].left}
 			break
@@ -73,16 +73,36 @@ func (p *planner) emptiest(g *group, tree int8, avoid int32) int32 {
 		return 0
 	}
 	q := search{x: p.x, group: g, avoid: avoid, limits: true, looked: &p.waits.Looked, spread: true, own: at.tasks}
-	return q.first(p.x.roots[tree], at.from)
+	return q.nearest(tree, at.from)
 }
 
 // farthest returns a host of the tree that takes a task and that has as much
 // left over as any that does, beginning at a mark.
-func (q search) farthest(root int32, at mark) int32 {
+func (q search) farthest(tree int8, at mark) int32 {
 	if q.x.policy == Spread {
-		return q.first(root, at)
+		return q.nearest(tree, at)
 	}
-	return q.last(root, at.left)
+	far := int32(0)
+	for _, root := range q.x.roots[tree] {
+		q.past = far
+		if n := q.last(root, at.left); n != 0 {
+			far = n
+		}
+	}
+	return far
+}
+
+// nearest returns the first host of a tree, on whatever shelf, from a mark on,
+// that takes the task, or 0.
+func (q search) nearest(tree int8, at mark) int32 {
+	near := int32(0)
+	for _, root := range q.x.roots[tree] {
+		q.until = near
+		if n := q.first(root, at); n != 0 {
+			near = n
+		}
+	}
+	return near
 }
 
 // last returns the last host below root that takes the task, of those with no
@@ -95,6 +115,9 @@ func (q search) last(root int32, most int64) int32 {
 	r := &q.x.nodes[root]
 	if !r.mayHold(q.group) {
 		return 0
+	}
+	if q.past != 0 && q.x.before(root, q.past) {
+		return q.last(r.right, most)
 	}
 	if q.x.hosts[root].left <= most {
 		if n := q.last(r.right, most); n != 0 {

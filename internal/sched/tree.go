@@ -94,7 +94,7 @@ func (x *Index) put(n int32) {
 	if x.policy == Spread {
 		h.left = -h.left
 	}
-	h.attach = treeOf(h.row.Machine)
+	h.attach, h.shelf = treeOf(h.row.Machine), x.shelfOf(h)
 	if x.boarded(h) {
 		x.withGPU[n] = true
 		h.waste = x.taste.waste(n, h.free, h.devs)
@@ -110,7 +110,8 @@ func (x *Index) put(n int32) {
 	x.nodes[n].left, x.nodes[n].right = 0, 0
 	x.nodes[n].rank = mix(uint32(n))
 	x.pull(n)
-	x.roots[h.attach] = x.insert(x.roots[h.attach], n)
+	root := &x.roots[h.attach][h.shelf]
+	*root = x.insert(*root, n)
 }
 
 // note numbers a change of a host, for searches to catch up with.
@@ -123,7 +124,8 @@ func (x *Index) note(n int32) {
 func (x *Index) pick(n int32) {
 	h := &x.hosts[n]
 	if h.attach != nowhere {
-		x.roots[h.attach] = x.erase(x.roots[h.attach], n)
+		root := &x.roots[h.attach][h.shelf]
+		*root = x.erase(*root, n)
 	}
 	h.attach = nowhere
 }
@@ -216,6 +218,15 @@ func (x *Index) pull(n int32) {
 			r.mask[i] |= k.mask[i]
 			r.free[i] |= k.free[i]
 			r.freeGPU[i] |= k.freeGPU[i]
+		}
+	}
+}
+
+// pullTrees does so for all nodes.
+func (x *Index) pullTrees() {
+	for _, tree := range x.roots {
+		for _, root := range tree {
+			x.pullAll(root)
 		}
 	}
 }

@@ -115,17 +115,17 @@ func (w *twin) on(m machine.ID) []state.Task {
 
 // best ranks every machine that fits: the one failed on last, those avoided
 // last but that, then those with maintenance scheduled, those with GPUs, then for a job that spreads those with
-// more of its tasks; then the least left over, or the most; then the id.
+// more of its tasks; then by shelf; then the least left over, or the most; then the id.
 func (w *twin) best(t state.Task) machine.ID {
 	in, _ := w.s.Instance(state.Slot{Job: t.ID.Job, N: t.ID.Instance})
 	top := w.top()
 	var best machine.ID
-	var score [8]int64
+	var score [9]int64
 	for m := range w.s.Machines() {
 		if !w.fits(t, m) {
 			continue
 		}
-		var s [8]int64
+		var s [9]int64
 		if in.Last.Machine == m.ID && (in.Last.State == task.Failed || in.Last.State == task.Lost) {
 			s[0] = 1
 		}
@@ -136,11 +136,12 @@ func (w *twin) best(t state.Task) machine.ID {
 		free := w.free(m)
 		for _, x := range unit.Measures() {
 			if f := free.Of(x); f > 0 && top.Of(x) > 0 {
-				s[5] += f * (1 << 20) / top.Of(x)
+				s[6] += f * (1 << 20) / top.Of(x)
 			}
 		}
+		s[5] = w.shelf(t, free, m.Capacity.Sub(m.Overhead).Sub(m.Foreign))
 		if w.config(t).Placement == job.Spread {
-			s[5] = -s[5]
+			s[5], s[6] = 0, -s[6]
 			for _, o := range slices.Concat(w.on(m.ID), w.rooms[m.ID]) {
 				if o.ID.Job == t.ID.Job {
 					s[4]++
@@ -149,7 +150,7 @@ func (w *twin) best(t state.Task) machine.ID {
 		}
 		if m.Allocatable().GPU > 0 {
 			g := w.gpus(t, m)
-			s[2], s[5], s[6] = 1, g.steps, g.left
+			s[2], s[5], s[6], s[7] = 1, 0, g.steps, g.left
 			if w.kept(t, m) {
 				s[3] = 1
 			}
@@ -159,6 +160,49 @@ func (w *twin) best(t state.Task) machine.ID {
 		}
 	}
 	return best
+}
+
+// shelf says how little a task wants a machine for what it is short of: for
+// whatever is scarcer in the whole cluster, those that ask for less than their share
+// of it take the machines last that have nothing else left, and all others
+// take these first.
+func (w *twin) shelf(t state.Task, free, all unit.Resources) int64 {
+	const mega = 1 << 20
+	cpu := max(free.CPU, 0) * max(all.RAM/mega, 0)
+	ram := max(free.RAM/mega, 0) * max(all.CPU, 0)
+	noRAM, noCPU := 2*ram < cpu, 2*cpu < ram
+
+	var asked, has [2]int64 // cpu, ram
+	for j := range w.s.Jobs("") {
+		c, _ := w.s.Config(j.Config)
+		asked[0] += int64(j.Instances.Len()) * c.Task.Resources.CPU
+		asked[1] += int64(j.Instances.Len()) * (c.Task.Resources.RAM / mega)
+	}
+	for m := range w.s.Machines() {
+		a := m.Capacity.Sub(m.Overhead).Sub(m.Foreign)
+		has[0], has[1] = has[0]+max(a.CPU, 0), has[1]+max(a.RAM/mega, 0)
+	}
+	if asked[0] < has[0]*3/4+min(has[0]*3%4, 1) && asked[1] < has[1]*3/4+min(has[1]*3%4, 1) {
+		return 0 // there is plenty
+	}
+	need := t.Resources
+	lacksRAM := asked[1]*has[0] > has[1]*asked[0]
+	frugal := need.RAM/mega*asked[0] > asked[1]*need.CPU // with cpu
+	first, last := noRAM, noCPU
+	if lacksRAM {
+		frugal = asked[1]*need.CPU > need.RAM/mega*asked[0]
+		first, last = noCPU, noRAM
+	}
+	switch {
+	case !frugal && first, frugal && last:
+		return 0
+	case frugal && first:
+		return 2
+	case !frugal && last, frugal:
+		return 1
+	default:
+		return 2
+	}
 }
 
 // top is the most that any machine has, in each measure.
