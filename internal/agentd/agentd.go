@@ -28,6 +28,7 @@ const (
 	sampleEvery = 5 * time.Second
 	fullEvery   = 30 * time.Second
 	gcEvery     = time.Minute
+	roomEvery   = 5 * time.Second // between two looks whether the disk has room for what was promised
 	factsAtOnce = 20
 	ackPatience = 10 * time.Second // then facts are sent again
 )
@@ -98,7 +99,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	d.rt, err = runtime.New(runtime.Config{
 		Dir: filepath.Join(cfg.DataDir, "tasks"), Self: cfg.Self, CgroupRoot: "/covey/" + id.UID + "/" + cfg.Machine,
-		Hide: append([]string{cfg.DataDir}, cfg.Hide...), Reduced: cfg.Reduced, Spare: true, Log: d.log,
+		Hide: append([]string{cfg.DataDir}, cfg.Hide...), Reduced: cfg.Reduced, Spare: true, Keep: cfg.keepEnded(), Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -455,16 +456,21 @@ func (d *daemon) putAway(ctx context.Context) {
 	}
 }
 
-// collect removes old sandboxes.
+// collect removes old sandboxes, and others when the disk is short of room.
 func (d *daemon) collect(ctx context.Context) error {
+	var all time.Time // when all were looked at last
 	for {
-		if _, err := d.rt.GC(ctx, time.Now(), d.cfg.KeepAge, d.cfg.KeepBytes); err != nil && ctx.Err() == nil {
+		now, remove := time.Now(), d.rt.MakeRoom
+		if now.Sub(all) >= gcEvery {
+			all, remove = now, d.rt.GC
+		}
+		if _, err := remove(ctx, now); err != nil && ctx.Err() == nil {
 			d.log.WarnContext(ctx, "old sandboxes were not removed", "error", err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(gcEvery):
+		case <-time.After(roomEvery):
 		}
 	}
 }

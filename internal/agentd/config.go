@@ -30,6 +30,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/name"
 	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/runtime"
 	"github.com/covey-platform/covey/internal/trust"
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -54,8 +55,8 @@ type Config struct {
 	Version    string
 	Log        *slog.Logger
 
-	KeepAge   time.Duration // ended sandboxes are kept for so long; 0: a day
-	KeepBytes int64         // and together for so much; 0: 10 GiB
+	KeepFor   time.Duration // ended sandboxes are kept for so long; 0: a day
+	KeepBytes int64         // and together so much of them; 0: a tenth of the disk, and 10 GiB at most
 
 	// StopTasks, when it is closed, makes the agent stop every task and return.
 	StopTasks <-chan struct{}
@@ -67,10 +68,14 @@ type Config struct {
 
 // Defaults of a machine.
 const (
-	defaultKeepAge   = 24 * time.Hour
-	defaultKeepBytes = 10 << 30
-	portFrom         = 31000
-	portTo           = 32000
+	defaultKeepFor = 24 * time.Hour
+	maxKeepBytes   = 10 << 30
+	keepLeast      = time.Minute // ended sandboxes are kept for so long if there is room, whatever their size
+	keepPart       = 10          // ended sandboxes may have one part in so many of the disk
+	marginPart     = 50          // and what was promised has one part in so many more than it needs
+	maxMargin      = 1 << 30     // and at most so much
+	portFrom       = 31000
+	portTo         = 32000
 )
 
 func (c *Config) complete() error {
@@ -107,13 +112,23 @@ func (c *Config) complete() error {
 	if c.Ports.Len() == 0 {
 		c.Ports = machine.PortRange{From: portFrom, To: portTo}
 	}
-	if c.KeepAge == 0 {
-		c.KeepAge = defaultKeepAge
-	}
-	if c.KeepBytes == 0 {
-		c.KeepBytes = defaultKeepBytes
-	}
 	return c.measure()
+}
+
+// keepEnded says what is kept of ended tasks, once it is known what the
+// machine offers.
+func (c *Config) keepEnded() runtime.Keep {
+	k := runtime.Keep{Age: c.KeepFor, Bytes: c.KeepBytes, Least: keepLeast, Margin: min(c.Capacity.Disk/marginPart, maxMargin)}
+	if k.Age == 0 {
+		k.Age = defaultKeepFor
+	}
+	if k.Bytes == 0 {
+		k.Bytes = min(c.Capacity.Disk/keepPart, maxKeepBytes)
+	}
+	if c.Share > 1 {
+		k.Share = c.Capacity.Disk
+	}
+	return k
 }
 
 // maxHost bounds a host's name, as DNS does.

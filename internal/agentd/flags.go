@@ -88,6 +88,7 @@ func fromFlags(f cli.AgentFlags) (Config, error) {
 		{"--net", f.Net, &c.Capacity.Net, parseBits},
 		{"--overhead-cpu", f.OverheadCPU, &c.Overhead.CPU, parseCores},
 		{"--overhead-ram", f.OverheadRAM, &c.Overhead.RAM, parseBytes},
+		{"--keep-bytes", f.KeepBytes, &c.KeepBytes, parseBytes},
 	} {
 		if q.text == "" {
 			continue
@@ -101,6 +102,7 @@ func fromFlags(f cli.AgentFlags) (Config, error) {
 	if f.GPUs < 0 || f.GPUs > maxGPUs {
 		return c, fault.Invalid.Errorf("--gpus %d; want 0 to %d", f.GPUs, maxGPUs)
 	}
+	c.KeepFor = f.KeepFor
 	c.Capacity.GPU = int64(f.GPUs) * 1000
 	c.Share = f.Share
 	if f.Ports != "" {
@@ -172,9 +174,9 @@ func parseBytes(s string) (int64, error) {
 			continue
 		}
 		n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
-		if err == nil && n > 0 && n < (1<<62)/x.bytes {
+		if err == nil && n > 0 && n < (1<<62)/x.bytes && n*x.bytes >= unit.MiB { // less would be none, which means the default
 			return n * x.bytes / unit.MiB * unit.MiB, nil
 		}
 	}
-	return 0, fault.Invalid.Errorf("want a size such as 512MiB or 4GiB")
+	return 0, fault.Invalid.Errorf("want a size such as 512MiB or 4GiB, 1MiB or more")
 }

@@ -52,8 +52,10 @@ type AgentFlags struct {
 	Net           string // bandwidth, such as 1000Mbps
 	OverheadCPU   string
 	OverheadRAM   string
-	Ports         string   // FROM-TO of dynamic ports, empty: the default
-	Hide          []string // directories that no task may see
+	Ports         string        // FROM-TO of dynamic ports, empty: the default
+	Hide          []string      // directories that no task may see
+	KeepBytes     string        // of ended tasks' sandboxes, such as 4GiB; empty: the default
+	KeepFor       time.Duration // likewise; 0: the default
 }
 
 // DevFlags is what covey dev is told.
@@ -183,6 +185,9 @@ func hasPassword(u *url.Userinfo) bool {
 	return ok
 }
 
+// maxKeepFor bounds for how long ended tasks' sandboxes are kept.
+const maxKeepFor = 10_000 * time.Hour
+
 func (a *app) agentCommand() *cobra.Command {
 	var f AgentFlags
 	var attributes []string
@@ -205,6 +210,9 @@ func (a *app) agentCommand() *cobra.Command {
 			if f.Share < 1 || f.Share > 64 {
 				return badParameter("--share %d; want 1 to 64: the number of agents on this machine", f.Share)
 			}
+			if f.KeepFor < time.Minute || f.KeepFor > maxKeepFor {
+				return badParameter("--keep-for %s; want 1m to %.0fh", f.KeepFor, maxKeepFor.Hours())
+			}
 			if f.DataDir == "" {
 				f.DataDir = a.dataDir("agent")
 			}
@@ -225,6 +233,8 @@ func (a *app) agentCommand() *cobra.Command {
 	fs.StringVar(&f.Net, "net", "", "network bandwidth to offer, such as 1000Mbps (default: none)")
 	fs.StringVar(&f.OverheadCPU, "overhead-cpu", "", "cores kept back for the agent and the supervisors, even if they take less (default: one part in 20, at most 0.5)")
 	fs.StringVar(&f.OverheadRAM, "overhead-ram", "", "memory kept back for them, even if they take less, such as 256MiB (default: one part in 20, at most 1 GiB)")
+	fs.StringVar(&f.KeepBytes, "keep-bytes", "", "how much to keep of ended tasks' sandboxes, such as 4GiB (default: a tenth of the disk, and 10GiB at most)")
+	fs.DurationVar(&f.KeepFor, "keep-for", 24*time.Hour, "for how long to keep them; both hold as far as live tasks leave the room")
 	fs.StringVar(&f.Ports, "ports", "", "dynamic ports, such as 31000-32000")
 	fs.StringArrayVar(&f.Hide, "hide", nil, "a directory that no task may see (may be given again)")
 	return c

@@ -191,7 +191,7 @@ func TestGCSweepsCgroups(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := w.r.GC(t.Context(), time.Now(), time.Hour, 1<<40); err != nil {
+	if _, err := w.r.GC(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff([]string{name.Escape(live.String())}, w.r.groups.names()); d != "" {

@@ -3,6 +3,7 @@ package runtime
 import (
 	"time"
 
+	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/task"
 )
 
@@ -30,7 +31,9 @@ func (s *supervisor) finish() error {
 		s.log.Warn("cgroup is left", "error", err)
 	}
 	st := &s.status
-	st.Disk = measure(s.box.path(), nil, time.Now().Add(diskWithin)).bytes
+	use := measure(s.box.path(), nil, time.Now().Add(diskWithin))
+	st.Disk = use.bytes
+	end = judged(end, use, s.rec.Config.Task.Resources.Disk)
 	st.Ended, st.EndedAt = true, time.Now()
 	st.set(end.State, end.Reason)
 	s.settleExit(end.State)
@@ -47,6 +50,16 @@ func (s *supervisor) finish() error {
 	case <-time.After(time.Second):
 	}
 	return nil
+}
+
+// judged has a task fail that ended by itself with more in its sandbox than it
+// may have: it came there after the last sample. A task that was stopped stays
+// stopped, and one that failed has its reason.
+func judged(end agent.End, use diskUse, limit int64) agent.End {
+	if why := overSandbox(use, limit); why != "" && end.State == task.Finished {
+		return agent.End{State: task.Failed, Reason: why}
+	}
+	return end
 }
 
 // settleExit says how the process that decided the end ended. Where a process

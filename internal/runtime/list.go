@@ -2,11 +2,8 @@ package runtime
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/task"
@@ -91,80 +88,6 @@ func (w *watcher) run(ctx context.Context, closed <-chan struct{}, out chan<- St
 			return
 		}
 	}
-}
-
-// Forget says that a task's end was taken note of. Its files stay until
-// [Runtime.GC]; it is not listed any more, and its id still never runs again
-// while they exist. Kind Conflict: it has not ended.
-func (r *Runtime) Forget(ctx context.Context, id task.ID) error {
-	if err := ctx.Err(); err != nil {
-		return fault.Timeout.Errorf("forget %v: %w", id, err)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.tasks[id]
-	if e == nil {
-		return nil
-	}
-	if !e.status.Ended {
-		return fault.Conflict.Errorf("task %v has not ended; stop it first", id)
-	}
-	if err := os.Rename(e.dir, r.endedDir(id)); err != nil && !missing(e.dir) { // one that was lost leaves nothing to keep
-		return fault.Unavailable.Errorf("forget %v: %w", id, err)
-	}
-	delete(r.tasks, id)
-	return nil
-}
-
-// Collected says what [Runtime.GC] did.
-type Collected struct {
-	Removed int   // directories
-	Freed   int64 // bytes
-	Kept    int64 // bytes
-}
-
-// GC removes the files of forgotten tasks that ended longer than maxAge ago,
-// and then the oldest until they take at most maxBytes. It also removes what
-// ended tasks have left in the kernel.
-func (r *Runtime) GC(ctx context.Context, now time.Time, maxAge time.Duration, maxBytes int64) (Collected, error) {
-	r.sweepEnded()
-	names, err := os.ReadDir(filepath.Join(r.cfg.Dir, endedDir))
-	if err != nil {
-		return Collected{}, fault.Unavailable.Errorf("collect: %w", err)
-	}
-	type old struct {
-		dir  string
-		at   time.Time
-		size int64
-	}
-	var all []old
-	var c Collected
-	for _, n := range names {
-		o := old{dir: filepath.Join(r.cfg.Dir, endedDir, n.Name())}
-		if st, err := readStatus(o.dir, exitFile); err == nil {
-			o.at, o.size = st.EndedAt, st.Disk
-		} else if info, err := n.Info(); err == nil {
-			o.at = info.ModTime() // a removal that was cut off, or damage: by age all the same
-		}
-		c.Kept += o.size
-		all = append(all, o)
-	}
-	slices.SortFunc(all, func(a, b old) int { return a.at.Compare(b.at) })
-	for _, o := range all {
-		if now.Sub(o.at) <= maxAge && c.Kept <= maxBytes {
-			break
-		}
-		if err := ctx.Err(); err != nil {
-			return c, fault.Timeout.Errorf("collect: %w", err)
-		}
-		if err := removeTree(o.dir); err != nil {
-			return c, fault.Unavailable.Errorf("collect: %w", err)
-		}
-		c.Removed++
-		c.Freed += o.size
-		c.Kept -= o.size
-	}
-	return c, nil
 }
 
 // Usage returns what a task has used. Of an ended one it is final. Kind

@@ -280,7 +280,7 @@ func TestNewerFormat(t *testing.T) {
 
 func TestForgetAndGC(t *testing.T) {
 	needRoot(t)
-	w := newWorld(t)
+	w := newWorld(t, func(c *Config) { c.Keep = Keep{Age: time.Hour, Bytes: 7 << 20} })
 	live := w.start(w.spec("exec sleep 1000"))
 	w.running(live)
 	if err := w.r.Forget(t.Context(), live); fault.Of(err) != fault.Conflict {
@@ -307,14 +307,14 @@ func TestForgetAndGC(t *testing.T) {
 	if c, err := w.r.LogChunk(ids[0], "p0", 0, Stdout, 0, 100); err != nil || string(c.Data) != "said\n" || !c.EOF {
 		t.Errorf("log of a forgotten task: %+v, %v", c, err)
 	}
-	got, err := w.r.GC(t.Context(), time.Now(), time.Hour, 7<<20)
+	got, err := w.r.GC(t.Context(), time.Now())
 	if err != nil || got.Removed != 1 || got.Freed < 2<<20 {
 		t.Errorf("by space: got %+v, %v; want the oldest gone", got, err)
 	}
 	if _, err = w.r.LogChunk(ids[0], "p0", 0, Stdout, 0, 100); fault.Of(err) != fault.NotFound {
 		t.Errorf("log of a collected task: %v; want not found", err)
 	}
-	got, err = w.r.GC(t.Context(), time.Now().Add(2*time.Hour), time.Hour, 1<<40)
+	got, err = w.r.GC(t.Context(), time.Now().Add(2*time.Hour))
 	if err != nil || got.Removed != 2 || got.Kept != 0 {
 		t.Errorf("by age: got %+v, %v; want the other two gone", got, err)
 	}

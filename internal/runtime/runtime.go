@@ -45,6 +45,7 @@ type Config struct {
 	Reduced    bool         // do without cgroups, namespaces and users even when they could be had
 	Zone       string       // TZ of the tasks; empty: unset
 	Spare      bool         // keep a supervisor waiting, so that a task starts faster
+	Keep       Keep         // of what ended tasks have left
 	Log        *slog.Logger // nil: silent
 }
 
@@ -66,6 +67,9 @@ type Runtime struct {
 	tasks    map[task.ID]*entry
 	lease    time.Duration // of exclusive tasks, as it was renewed last
 	watchers map[*watcher]struct{}
+	left     int64 // bytes of forgotten tasks, as far as they were counted
+
+	collecting chan struct{} // holds one while somebody collects
 }
 
 // New opens a directory, attaches to every task that lives there, and
@@ -94,6 +98,7 @@ func New(cfg Config) (*Runtime, error) {
 		cfg: cfg, log: cfg.Log, able: able, boot: boot,
 		groups: newGroups(able.mounts, cfg.CgroupRoot),
 		tasks:  map[task.ID]*entry{}, watchers: map[*watcher]struct{}{}, spares: make(chan *spare, 1),
+		collecting: make(chan struct{}, 1),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.closed, r.stop = ctx.Done(), stop

@@ -60,15 +60,23 @@ func (s *supervisor) sampled(e sampled) {
 	}
 	moved := e.disk.bytes/unit.MiB != s.status.Disk/unit.MiB
 	s.status.Disk = e.disk.bytes
-	switch {
-	case e.disk.tooDeep:
-		s.step(agent.Violated{Reason: fmt.Sprintf("sandbox has directories nested deeper than %d", maxDepth)})
-	case r.Disk > 0 && e.disk.bytes > r.Disk:
-		s.step(agent.Violated{Reason: fmt.Sprintf("disk limit %s exceeded: used %s", unit.Disk.Format(r.Disk), unit.Disk.Format(e.disk.bytes))})
+	if why := overSandbox(e.disk, r.Disk); why != "" {
+		s.step(agent.Violated{Reason: why})
 	}
 	if moved || e.cpu > 0 {
 		s.changed()
 	}
+}
+
+// overSandbox says what a sandbox has more of than it may; empty: nothing.
+func overSandbox(use diskUse, limit int64) string {
+	switch {
+	case use.tooDeep:
+		return fmt.Sprintf("sandbox has directories nested deeper than %d", maxDepth)
+	case limit > 0 && use.bytes > limit:
+		return fmt.Sprintf("disk limit %s exceeded: used %s", unit.Disk.Format(limit), unit.Disk.Format(use.bytes))
+	}
+	return ""
 }
 
 // suspectOOM ends the task for a kill that the sample before saw as well. A kill

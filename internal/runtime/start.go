@@ -39,7 +39,8 @@ func (e *entry) hangUp() {
 }
 
 // Start begins a task and returns as soon as its supervisor lives; what comes
-// of it is told by [Runtime.Watch]. It does nothing when the id is known, also
+// of it is told by [Runtime.Watch]. Where the disk has not enough room for it,
+// what ended tasks have left goes first, which takes 3 s at most. It does nothing when the id is known, also
 // when it has ended: an id runs once. Kind Invalid: it could never run.
 func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 	rec, err := r.record(spec)
@@ -64,7 +65,7 @@ func (r *Runtime) Start(ctx context.Context, spec Spec) error {
 	if known {
 		return nil
 	}
-	pid, err := r.launch(e)
+	pid, err := r.launch(ctx, e)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
@@ -108,7 +109,10 @@ func (r *Runtime) record(spec Spec) (taskRecord, error) {
 
 // launch makes the task's directory and starts its supervisor, which holds the
 // lock from before it exists until after it is gone.
-func (r *Runtime) launch(e *entry) (pid int, err error) {
+func (r *Runtime) launch(ctx context.Context, e *entry) (pid int, err error) {
+	if err = r.awaitRoom(ctx, e.rec.ID); err != nil {
+		return 0, err
+	}
 	if pids := r.group(e).procs(); len(pids) > 0 {
 		return 0, fault.Unavailable.Errorf("processes %v of another start of task %s live in its cgroup, and its directory was lost; they are left alone", pids, e.rec.ID)
 	}
