@@ -196,7 +196,7 @@ func (f *fetcher) download(u *url.URL, to string, want []byte) error {
 		return fault.Invalid.Errorf("larger than the %s left of the task's disk; reserve more", unit.Disk.Format(f.room))
 	}
 	if got := sum.Sum(nil); want != nil && string(got) != string(want) {
-		return fault.Invalid.Errorf("digest is sha256:%.6x..., want %.6x...", got, want)
+		return fault.Invalid.Errorf("digest is sha256:%x, want sha256:%x", got, want)
 	}
 	f.room -= n
 	return nil
