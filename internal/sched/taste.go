@@ -118,13 +118,20 @@ func (y *taste) foresee() {
 	for _, t := range y.shapes {
 		likely[t.each] += t.share
 	}
+	var sizes []int64 // that come at all: a few
+	for d := int64(1); d <= oneGPU; d++ {
+		if likely[d] > 0 {
+			sizes = append(sizes, d)
+		}
+	}
 	for r := int64(1); r <= oneGPU; r++ {
 		num, den := dusk*r*grain, int64(dusk)
-		for d := int64(1); d <= r; d++ {
-			if p := likely[d]; p > 0 {
-				num += p * y.rest[r-d]
-				den += p
+		for _, d := range sizes {
+			if d > r {
+				break
 			}
+			num += likely[d] * y.rest[r-d]
+			den += likely[d]
 		}
 		y.rest[r] = num / den
 	}
