@@ -73,12 +73,13 @@ func (r *Runtime) adopt(id task.ID) error {
 		e.status.Supervisor, e.status.SupervisorStart = supervisor.Pid, supervisor.Start
 	}
 	r.tasks[id] = e
+	dead := gone(dir, e.status, r.boot) // before the file is looked for, which it wrote first
 	if st, err := readStatus(dir, exitFile); err == nil {
 		e.status = st
 		close(e.over)
 		return nil
 	}
-	if gone(dir, e.status, r.boot) {
+	if dead {
 		r.conclude(e)
 		return nil
 	}

@@ -155,9 +155,7 @@ func TestDirectoryLost(t *testing.T) {
 	}
 	w.open() // wiped
 	w.r.Close()
-	if err := os.RemoveAll(w.cfg.Dir); err != nil {
-		t.Fatal(err)
-	}
+	w.wipe()
 	if err := os.CopyFS(w.cfg.Dir, onlyRecords{os.DirFS(kept)}); err != nil {
 		t.Fatal(err)
 	}
@@ -166,9 +164,7 @@ func TestDirectoryLost(t *testing.T) {
 		t.Errorf("got %+v; want the task to live", got)
 	}
 	w.r.Close()
-	if err := os.RemoveAll(w.cfg.Dir); err != nil {
-		t.Fatal(err)
-	}
+	w.wipe()
 	if err := os.Rename(kept, w.cfg.Dir); err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +172,17 @@ func TestDirectoryLost(t *testing.T) {
 	if got := w.running(id); got.Pid != st.Pid {
 		t.Errorf("got %+v; want it back", got)
 	}
+}
+
+// wipe removes the runtime's directory, in which a supervisor may be writing.
+func (w *world) wipe() {
+	w.t.Helper()
+	eventually(w.t, func() string {
+		if err := os.RemoveAll(w.cfg.Dir); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 }
 
 func TestRebooted(t *testing.T) {
