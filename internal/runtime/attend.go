@@ -54,7 +54,7 @@ func (r *Runtime) adopt(id task.ID) error {
 	if fault.Of(err) == fault.Conflict {
 		return err
 	}
-	if cutOff(dir) && gone(dir, Status{}, r.boot) && len(r.groups.of(filepath.Base(dir)).procs()) == 0 {
+	if gone(dir, Status{}, r.boot) && cutOff(dir) && len(r.groups.of(filepath.Base(dir)).procs()) == 0 {
 		r.log.Info("a start that was cut off is forgotten; nothing ran", "task", id)
 		return os.RemoveAll(dir)
 	}
