@@ -110,11 +110,13 @@ func (l *lowering) bound() *object {
 	if len(l.binds.table) > 0 {
 		o.scopes = &scopes{l.binds, o.scopes}
 	}
-	std := newEnv()
-	std.most = 2
-	std.table[".mesos.role"], std.table[".mesos.cluster"], std.table[".thermos.user"] = "{{role}}", "{{cluster}}", "{{role}}"
-	o.scopes = &scopes{std, o.scopes}
+	o.scopes = &scopes{standard(), o.scopes}
 	return &o
+}
+
+// standard returns Aurora's own bindings.
+func standard() *env {
+	return &env{table: map[string]any{".mesos.role": "{{role}}", ".mesos.cluster": "{{cluster}}", ".thermos.user": "{{role}}"}, most: 2}
 }
 
 // label finds the job's key as far as it can be told.

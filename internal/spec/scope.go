@@ -111,6 +111,13 @@ func join(a, b *scopes) *scopes {
 type env struct {
 	table map[string]any // by the canonical form
 	most  int            // parts of the longest address
+	took  *takings       // nil: nobody asks
+}
+
+// takings is what was made of an env.
+type takings struct {
+	reached map[string]bool // addresses that were looked up in it
+	used    map[string]bool // those of them that it binds
 }
 
 func newEnv() *env { return &env{table: map[string]any{}} }
@@ -171,12 +178,18 @@ func asScope(in *pyx.Interp, v pyx.Value) (scope, error) {
 // find looks an address up in an env: itself, or inside the object that the
 // longest beginning of it names.
 func (e *env) find(b *binder, r ref) (any, error) {
+	if e.took != nil {
+		e.took.reached[strings.Join(r, "")] = true
+	}
 	for n := min(len(r), e.most); n > 0; n-- {
 		v, ok := e.table[strings.Join(r[:n], "")]
 		if !ok {
 			continue
 		}
 		if n == len(r) {
+			if e.took != nil {
+				e.took.used[strings.Join(r, "")] = true
+			}
 			return v, nil
 		}
 		if o, ok := v.(*object); ok {

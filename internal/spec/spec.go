@@ -157,6 +157,9 @@ func eval(b Bundle, read func(string) ([]byte, error), limits Limits) (*File, er
 	for _, j := range jobs {
 		f.entries = append(f.entries, ev.entry(j))
 	}
+	if err = ev.untaken(jobs, f.entries); err != nil {
+		return nil, invalid(err)
+	}
 	return f, nil
 }
 
@@ -244,21 +247,6 @@ type evaluation struct {
 	binds  *env
 	start  pyx.Pos // of the main file
 	at     pyx.Pos // of the list of jobs
-}
-
-// bindings reads the bundle's name=value pairs.
-func (ev *evaluation) bindings() error {
-	ev.binds = newEnv()
-	for _, b := range ev.bundle.Binds {
-		name, value, ok := strings.Cut(b, "=")
-		if !ok {
-			return fmt.Errorf("the binding %.80q has no value; want name=value, such as --bind profile.instances=3", b)
-		}
-		if err := ev.binds.put(ev.in, nil, name, value); err != nil {
-			return fmt.Errorf("the binding %.80q: %w", b, err)
-		}
-	}
-	return nil
 }
 
 func (ev *evaluation) hooks(f *File) error {
