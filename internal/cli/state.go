@@ -1,13 +1,10 @@
 package cli
 
 import (
-	"bufio"
 	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -78,30 +75,16 @@ func export(ctx context.Context, c *client, w io.Writer) (n int64, err error) {
 
 // exportFile writes the file whole or not at all. Others may not read it.
 func exportFile(ctx context.Context, c *client, name string) (n int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".covey-*")
-	if err != nil {
-		return 0, badParameter("%s cannot be written: %w", name, err)
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
+	err = WriteWhole(name, 0o600, func(w io.Writer) error {
+		if !strings.HasSuffix(name, ".gz") {
+			n, err = export(ctx, c, w)
+			return err
 		}
-	}()
-	buf := bufio.NewWriter(f)
-	ends := []func() error{buf.Flush, f.Sync, f.Close, func() error { return os.Rename(f.Name(), name) }}
-	var w io.Writer = buf
-	if strings.HasSuffix(name, ".gz") {
-		z := gzip.NewWriter(buf)
-		w, ends = z, append([]func() error{z.Close}, ends...)
-	}
-	if n, err = export(ctx, c, w); err != nil {
-		return n, err
-	}
-	for _, end := range ends {
-		if err = end(); err != nil {
-			return n, badParameter("%s is not written: %w", name, err)
+		z := gzip.NewWriter(w)
+		if n, err = export(ctx, c, z); err != nil {
+			return err
 		}
-	}
-	return n, nil
+		return z.Close()
+	})
+	return n, err
 }

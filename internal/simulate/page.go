@@ -1,11 +1,11 @@
 package simulate
 
 import (
-	"bufio"
 	"cmp"
 	_ "embed" // the page's frame
 	"fmt"
 	"html/template"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -122,7 +122,7 @@ func nice(x float64) float64 {
 }
 
 // writePage writes the report as a page.
-func writePage(w *bufio.Writer, v playJSON, h whatif.History) error {
+func writePage(w io.Writer, v playJSON, h whatif.History) error {
 	t, err := template.New("page").Funcs(template.FuncMap{"span": span}).Parse(page)
 	if err != nil {
 		return fault.Internal.Errorf("the page's frame: %w", err)
@@ -145,10 +145,7 @@ func writePage(w *bufio.Writer, v playJSON, h whatif.History) error {
 	for _, k := range sortedKeys(v.Waiting) {
 		data.Reasons = append(data.Reasons, reasonRow{k, v.Waiting[k]})
 	}
-	if err = t.Execute(w, data); err != nil {
-		return fault.Exhausted.Errorf("%w", err)
-	}
-	return nil
+	return unwritten(t.Execute(w, data))
 }
 
 type measureRow struct {

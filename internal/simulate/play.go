@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"strings"
@@ -31,6 +30,9 @@ func play(f cli.SimulateFlags) (cli.Simulated, error) {
 	if err != nil {
 		return cli.Simulated{}, err
 	}
+	if err = failures(f, len(machines)); err != nil {
+		return cli.Simulated{}, err
+	}
 	sky := whatif.Weather{Seed: f.Seed, MTBF: int64(f.MTBF / time.Second), Repair: int64(f.Repair / time.Second)}
 	h, err := w.Play(asks, events, sky, int64(f.Until/time.Second))
 	if err != nil {
@@ -38,16 +40,31 @@ func play(f cli.SimulateFlags) (cli.Simulated, error) {
 	}
 	v := playOf(f, h)
 	if f.Samples != "" {
-		if err = writeFile(f.Samples, func(w *bufio.Writer) error { return writeSamples(w, h) }); err != nil {
+		if err = cli.WriteWhole(f.Samples, readable, func(w io.Writer) error { return writeSamples(w, h) }); err != nil {
 			return cli.Simulated{}, err
 		}
 	}
 	if f.HTML != "" {
-		if err = writeFile(f.HTML, func(w *bufio.Writer) error { return writePage(w, v, h) }); err != nil {
+		if err = cli.WriteWhole(f.HTML, readable, func(w io.Writer) error { return writePage(w, v, h) }); err != nil {
 			return cli.Simulated{}, err
 		}
 	}
 	return cli.Simulated{JSON: v, Table: func(out io.Writer) { playTable(out, v, h) }}, nil
+}
+
+// maxFailures bounds the failures by chance.
+const maxFailures = 5_000_000
+
+// failures refuses weather in which nothing else would happen for hours.
+func failures(f cli.SimulateFlags, machines int) error {
+	if f.MTBF == 0 {
+		return nil
+	}
+	if n := f.Until.Seconds() / (f.MTBF.Seconds() + f.Repair.Seconds()) * float64(machines); n > maxFailures {
+		return fault.Invalid.Errorf("with --mtbf %v and --repair %v these %d machines fail about %.0f times in %v; want at most %d: let them fail more rarely, or less time pass",
+			f.MTBF, f.Repair, machines, n, f.Until, maxFailures)
+	}
+	return nil
 }
 
 func readEvents(f cli.SimulateFlags, w *whatif.World, asks []whatif.Ask) ([]whatif.Event, error) {
@@ -144,23 +161,24 @@ func share(s whatif.Sample, m unit.Measure) float64 {
 	return 100 * float64(s.Held.Of(m)) / float64(s.Has.Of(m))
 }
 
-func writeSamples(w *bufio.Writer, h whatif.History) error {
+func writeSamples(w io.Writer, h whatif.History) error {
 	all := measuresOf(h)
-	_, _ = w.WriteString("at_s,machines,running,waiting")
+	line := "at_s,machines,running,waiting"
 	for _, m := range all {
-		_, _ = fmt.Fprintf(w, ",%v_percent", m)
+		line += fmt.Sprintf(",%v_percent", m)
 	}
-	_ = w.WriteByte('\n')
+	_, err := fmt.Fprintln(w, line)
 	for _, s := range h.Samples {
-		_, _ = fmt.Fprintf(w, "%d,%d,%d,%d", s.At, s.Machines, s.Running, s.Waiting)
+		if err != nil {
+			break
+		}
+		line = fmt.Sprintf("%d,%d,%d,%d", s.At, s.Machines, s.Running, s.Waiting)
 		for _, m := range all {
-			_, _ = fmt.Fprintf(w, ",%.2f", share(s, m))
+			line += fmt.Sprintf(",%.2f", share(s, m))
 		}
-		if err := w.WriteByte('\n'); err != nil {
-			return fault.Exhausted.Errorf("%w", err)
-		}
+		_, err = fmt.Fprintln(w, line)
 	}
-	return nil
+	return unwritten(err)
 }
 
 func playTable(w io.Writer, v playJSON, h whatif.History) {

@@ -3,12 +3,10 @@
 package simulate
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"time"
 
@@ -279,42 +277,25 @@ func lines(w io.Writer, rows [][2]string) {
 
 // writePlacements writes where tasks are, whole or not at all.
 func writePlacements(name string, all []whatif.Placement) error {
-	return writeFile(name, func(w *bufio.Writer) error {
-		_, _ = w.WriteString("task,machine\n")
+	return cli.WriteWhole(name, readable, func(w io.Writer) error {
+		_, err := io.WriteString(w, "task,machine\n")
 		for _, p := range all {
-			_, _ = fmt.Fprintf(w, "%s/%d,%s\n", whatif.IDOf(p.Task.Job), p.Task.Instance, p.Machine)
+			if err != nil {
+				break
+			}
+			_, err = fmt.Fprintf(w, "%s/%d,%s\n", whatif.IDOf(p.Task.Job), p.Task.Instance, p.Machine)
 		}
-		return nil
+		return unwritten(err)
 	})
 }
 
-// writeFile writes a file beside its name and moves it there when it is whole.
-func writeFile(name string, f func(w *bufio.Writer) error) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(name), ".covey-*")
-	if err != nil {
-		return fault.Invalid.Errorf("%w", err)
+// readable is the mode of what is written.
+const readable = 0o644
+
+// unwritten gives an error of writing its kind.
+func unwritten(err error) error {
+	if err == nil {
+		return nil
 	}
-	defer func() {
-		if err != nil {
-			_ = file.Close()
-			_ = os.Remove(file.Name())
-		}
-	}()
-	w := bufio.NewWriterSize(file, 1<<20)
-	if err = f(w); err != nil {
-		return err
-	}
-	if err = w.Flush(); err != nil {
-		return fault.Exhausted.Errorf("%s: %w", name, err)
-	}
-	if err = file.Chmod(0o644); err != nil {
-		return fault.Internal.Errorf("%s: %w", name, err)
-	}
-	if err = file.Close(); err != nil {
-		return fault.Exhausted.Errorf("%s: %w", name, err)
-	}
-	if err = os.Rename(file.Name(), name); err != nil {
-		return fault.Invalid.Errorf("%w", err)
-	}
-	return nil
+	return fault.Exhausted.Errorf("%w", err)
 }

@@ -106,6 +106,9 @@ func (w *World) Grow(k job.Key, n int32) error {
 	if !ok {
 		return fault.Internal.Errorf("the config of job %s is not there", w.full(k))
 	}
+	if err := countable(int64(n), cfg.Task.Resources); err != nil {
+		return fault.Invalid.Errorf("%d instances of job %s would ask for %w", n, w.full(k), err)
+	}
 	j := job.Job{Key: k, Instances: job.FirstN(n), Config: *cfg}
 	if err := w.s.Admit(j); err != nil {
 		return err
@@ -158,6 +161,9 @@ func (w *World) Add(n int) error {
 	}
 	if like.ID == "" {
 		return fault.Invalid.Errorf("there is no machine of which there could be more; name a file of machines")
+	}
+	if err := countable(int64(n), like.Capacity); err != nil {
+		return fault.Invalid.Errorf("%d more machines like %s would have %w", n, like.ID, err)
 	}
 	added := make([]machine.Machine, 0, n)
 	for i := 0; len(added) < n; i++ {

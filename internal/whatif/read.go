@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"encoding/csv"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strconv"
@@ -25,7 +26,29 @@ const (
 	maxTasks    = 5_000_000 // of one file
 	maxCount    = 1_000_000 // tasks of one job: a line of a trace may stand for more than one job of a cluster
 	maxAmount   = 1 << 40   // of any measure, in the unit of its column
+	maxTotal    = 1 << 60   // of any measure, of all lines together, so that no sum passes what can be counted
 )
+
+// add adds what n of something have, or ask for, to what the lines before said.
+func (t *Table) add(sum *unit.Resources, n int64, each unit.Resources) error {
+	for _, m := range unit.Measures() {
+		if each.Of(m) > (maxTotal-sum.Of(m))/n {
+			return t.Errorf("with this line the file has more %v than can be counted, all lines together; want less", m)
+		}
+	}
+	*sum = sum.Add(each.Times(n))
+	return nil
+}
+
+// countable reports the measure of which n of something have too much together.
+func countable(n int64, each unit.Resources) error {
+	for _, m := range unit.Measures() {
+		if each.Of(m) > maxTotal/n {
+			return fmt.Errorf("more %v together than can be counted", m)
+		}
+	}
+	return nil
+}
 
 // role owns the jobs of files: they have an id and no key.
 const role = "trace"
@@ -80,7 +103,11 @@ func ReadTable(file string, r io.Reader, want ...string) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{file: file, lines: bufio.NewScanner(r), at: map[string]int{}}
+	text := bufio.NewReader(r)
+	if mark, _ := text.Peek(3); string(mark) == "\ufeff" { // as some spreadsheets begin a file
+		_, _ = text.Discard(3)
+	}
+	t := &Table{file: file, lines: bufio.NewScanner(text), at: map[string]int{}}
 	t.lines.Buffer(make([]byte, 0, 4096), maxLine)
 	if ok, err := t.Next(); !ok {
 		if err == nil {
@@ -90,7 +117,7 @@ func ReadTable(file string, r io.Reader, want ...string) (*Table, error) {
 	}
 	t.columns = t.fields
 	for i, c := range t.columns {
-		c = strings.TrimSpace(strings.TrimPrefix(c, "\ufeff"))
+		c = strings.TrimSpace(c)
 		if _, twice := t.at[c]; twice {
 			return nil, t.Errorf("column %.40q stands there twice", c)
 		}
@@ -228,7 +255,7 @@ func ReadMachines(file string, r io.Reader) (all []machine.Machine, notes []stri
 		return nil, nil, err
 	}
 	notes = t.note(append([]string{disk, mode, avoid}, machineColumns...)...)
-	seen := map[machine.ID]int{}
+	seen, sum := map[machine.ID]int{}, unit.Resources{}
 	for {
 		ok, err := t.Next()
 		if err != nil {
@@ -246,6 +273,9 @@ func ReadMachines(file string, r io.Reader) (all []machine.Machine, notes []stri
 		}
 		if len(all) == maxMachines {
 			return nil, nil, t.Errorf("it has more than %d machines", maxMachines)
+		}
+		if err = t.add(&sum, 1, m.Capacity); err != nil {
+			return nil, nil, err
 		}
 		seen[m.ID] = t.line
 		all = append(all, m)
@@ -345,7 +375,7 @@ func ReadJobs(file string, r io.Reader) (all []Ask, notes []string, err error) {
 		return nil, nil, err
 	}
 	notes = t.note(slices.Concat([]string{disk, placement}, jobColumns, timeColumns)...)
-	seen, tasks := map[job.Key]int{}, 0
+	seen, tasks, sum := map[job.Key]int{}, 0, unit.Resources{}
 	for {
 		ok, err := t.Next()
 		if err != nil {
@@ -363,6 +393,9 @@ func ReadJobs(file string, r io.Reader) (all []Ask, notes []string, err error) {
 		}
 		if tasks += a.Job.Instances.Len(); tasks > maxTasks {
 			return nil, nil, t.Errorf("with this job the file has %d tasks; want at most %d", tasks, maxTasks)
+		}
+		if err = t.add(&sum, int64(a.Job.Instances.Len()), a.Job.Config.Task.Resources); err != nil {
+			return nil, nil, err
 		}
 		seen[a.Job.Key] = t.line
 		all = append(all, a)

@@ -14,7 +14,7 @@ import (
 // TestReadMachines reads columns by name, in any order, with attributes that
 // are not there left out.
 func TestReadMachines(t *testing.T) {
-	const file = "gen,id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,disk_mib\r\n\"g1\",m1,4000,2048,2,100,r1,-,7\r\n\r\n"
+	const file = "\ufeff\"gen\",id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,disk_mib\r\n\"g1\",m1,4000,2048,2,100,r1,-,7\r\n\r\n"
 	got, notes, err := ReadMachines("f", strings.NewReader(file))
 	if err != nil || len(notes) > 0 {
 		t.Fatal(err, notes)

@@ -4,17 +4,9 @@
 package check
 
 import (
-	"bufio"
-	"compress/gzip"
-	"encoding/csv"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"strings"
-
-	"github.com/covey-platform/covey/internal/fault"
 )
 
 // A Kind says what is wrong with a placement.
@@ -87,38 +79,33 @@ type work struct {
 	placed         map[int64]bool
 }
 
+// Columns that each file must have.
+var (
+	machineColumns   = []string{"id", "cpu_milli", "mem_mib", "gpu", "net_mbps", "gen"}
+	jobColumns       = []string{"id", "prio", "prod", "count", "cpu_milli", "mem_mib", "gpu", "net_mbps", "gen", "max_per_host"}
+	placementColumns = []string{"task", "machine"}
+)
+
 // Files verifies a file of placements.
 func Files(placements, machines, jobs string) (*Report, error) {
 	nodes, works := map[string]*node{}, map[string]*work{}
 	r := &Report{Wrong: map[Kind]int{}, Findings: []Finding{}}
-	err := read(machines, func(_ int, f map[string]string) (err error) {
-		n := &node{gen: f["gen"], mode: strings.ToUpper(f["mode"]), avoid: f["avoid"] == "1", shares: map[int64]int{}, tasks: map[string]int{}}
+	err := read(machines, machineColumns, func(_ int, f map[string]string) (err error) {
 		if nodes[f["id"]] != nil {
 			return fmt.Errorf("machine %s stands there twice", f["id"])
 		}
-		n.left, err = amountsOf(f)
-		n.gpus = n.left[2] / 1000
-		nodes[f["id"]] = n
+		nodes[f["id"]], err = nodeOf(f)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	err = read(jobs, func(_ int, f map[string]string) (err error) {
-		w := &work{gen: f["gen"], urgency: f["prod"] + " " + f["prio"], placed: map[int64]bool{}}
+	err = read(jobs, jobColumns, func(_ int, f map[string]string) error {
 		if works[f["id"]] != nil {
 			return fmt.Errorf("job %s stands there twice", f["id"])
 		}
-		if w.need, err = amountsOf(f); err != nil {
-			return err
-		}
-		if w.spread, err = placement(f["placement"]); err != nil {
-			return err
-		}
-		if w.count, err = strconv.ParseInt(f["count"], 10, 64); err != nil {
-			return err
-		}
-		if w.perHost, err = strconv.ParseInt(f["max_per_host"], 10, 64); err != nil {
+		w, err := workOf(f)
+		if err != nil {
 			return err
 		}
 		works[f["id"]] = w
@@ -128,7 +115,7 @@ func Files(placements, machines, jobs string) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = read(placements, func(line int, f map[string]string) error { return r.place(line, f, nodes, works) }); err != nil {
+	if err = read(placements, placementColumns, func(line int, f map[string]string) error { return r.place(line, f, nodes, works) }); err != nil {
 		return nil, err
 	}
 	r.spread(nodes, works)
@@ -183,7 +170,7 @@ func (r *Report) place(line int, f map[string]string, nodes map[string]*node, wo
 	}
 	if !n.gpu(w.need[2]) && !n.over {
 		n.over = true
-		r.add(Capacity, line, "the tasks on machine %s do not fit on its %d GPUs with task %s", found, n.gpus, id)
+		r.add(Capacity, line, "no way is found to fit the tasks on machine %s on its %d GPUs with task %s", found, n.gpus, id)
 	}
 	return nil
 }
@@ -193,96 +180,4 @@ func unitOf(m int) string {
 		return "thousandths of a gpu"
 	}
 	return measures[m]
-}
-
-// gpu reports whether whole GPUs and shares of single ones could be given out
-// as they are asked for: by trying, the largest share first, each on the
-// fullest GPU that holds it.
-func (n *node) gpu(need int64) bool {
-	switch {
-	case need == 0:
-		return true
-	case need >= 1000:
-		n.whole += need / 1000
-	default:
-		n.shares[need]++
-	}
-	free := n.gpus - n.whole
-	if free < 0 {
-		return false
-	}
-	bins := make([]int64, free)
-	for share := int64(999); share > 0; share-- {
-		for range n.shares[share] {
-			best := -1
-			for b, used := range bins {
-				if used+share <= 1000 && (best < 0 || used > bins[best]) {
-					best = b
-				}
-			}
-			if best < 0 {
-				return false
-			}
-			bins[best] += share
-		}
-	}
-	return true
-}
-
-func amountsOf(f map[string]string) (a amounts, err error) {
-	for i, m := range measures {
-		s := f[m]
-		if s == "" && m == "disk_mib" {
-			continue
-		}
-		scale := 1.0
-		if m == "gpu" {
-			scale = 1000
-		}
-		v, err := strconv.ParseFloat(s, 64)
-		if err != nil || !(v >= 0 && v <= 1<<40) {
-			return a, fmt.Errorf("%s is %.40q; want a number of 0 or more", m, s)
-		}
-		a[i] = int64(v*scale + 0.5)
-	}
-	return a, nil
-}
-
-// read calls f for each line of a CSV file, plain or packed.
-func read(name string, f func(line int, fields map[string]string) error) (err error) {
-	file, err := os.Open(name) //nolint:gosec // the user's own file
-	if err != nil {
-		return fault.Invalid.Errorf("%w", err)
-	}
-	defer file.Close() //nolint:errcheck // it was read
-	var in io.Reader = bufio.NewReader(file)
-	if magic, _ := in.(*bufio.Reader).Peek(2); string(magic) == "\x1f\x8b" {
-		if in, err = gzip.NewReader(in); err != nil {
-			return fault.Invalid.Errorf("%s: %w", name, err)
-		}
-	}
-	rows := csv.NewReader(in)
-	rows.ReuseRecord = true
-	head, err := rows.Read()
-	if err != nil {
-		return fault.Invalid.Errorf("%s: it has no first line: %w", name, err)
-	}
-	head = append([]string(nil), head...)
-	fields := make(map[string]string, len(head))
-	for {
-		row, err := rows.Read()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fault.Invalid.Errorf("%s: %w", name, err)
-		}
-		for i, c := range head {
-			fields[c] = row[i]
-		}
-		line, _ := rows.FieldPos(0)
-		if err := f(line, fields); err != nil {
-			return fault.Invalid.Errorf("%s:%d: %w", name, line, err)
-		}
-	}
 }
