@@ -28,6 +28,7 @@ const (
 	maxConstraint = 32
 	maxText       = 4 << 10 // bytes of any other text
 	maxSeconds    = 366 * 24 * 3600
+	maxTotal      = 1 << 58 // of any measure, of all instances together, so that sums over jobs stay sums
 )
 
 // A FieldError says what is wrong with one field of a job, without the job's
@@ -128,6 +129,16 @@ func forms(c Constraint) int {
 	return n
 }
 
+// checkTotal bounds what all instances ask for together.
+func (j Job) checkTotal() error {
+	for _, m := range unit.Measures() {
+		if n, each := j.Instances.Len(), j.Config.Task.Resources.Of(m); each > maxTotal/int64(n) {
+			return bad("task.resources."+m.String(), "%d instances ask for more %v together than can be counted; want less", n, m)
+		}
+	}
+	return nil
+}
+
 func (j Job) checkTask() error {
 	t := j.Config.Task
 	r := t.Resources
@@ -145,6 +156,9 @@ func (j Job) checkTask() error {
 	}
 	if r.GPU > 1000 && r.GPU%1000 != 0 {
 		return bad("task.resources.gpu", "gpu is %s; want a share below 1 or whole GPUs", unit.GPU.Format(r.GPU))
+	}
+	if err := j.checkTotal(); err != nil {
+		return err
 	}
 	if len(t.Ports) > MaxPorts {
 		return bad("task.processes", "it names %d ports; want at most %d", len(t.Ports), MaxPorts)

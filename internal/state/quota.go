@@ -47,14 +47,18 @@ func (s *Snapshot) Consumers(from string) iter.Seq2[string, tenant.Consumption] 
 }
 
 // Admit reports why j may not be written and all of its instances started: an
-// error of kind Exhausted if its role would reserve more than its quota.
+// error of kind Exhausted if its role would reserve more than its quota, or more
+// than can be counted.
 func (s *Snapshot) Admit(j job.Job) error {
 	role := j.Key.Role()
+	before := s.Consumed(role)
+	if err := before.Counts(role, j.Config.Task.Resources.Times(int64(j.Instances.Len()))); err != nil {
+		return err
+	}
 	q, bounded := s.QuotaFor(role)
 	if !bounded {
 		return nil
 	}
-	before := s.Consumed(role)
 	after := before.Sub(s.jobConsumes(j.Key)).Add(s.sum(j.Key, j.Instances, claimOf(&j.Config), nil))
 	return q.Admit(role, before, after)
 }

@@ -1,8 +1,11 @@
 package state_test
 
 import (
+	"fmt"
 	"maps"
+	"testing"
 
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/tenant"
@@ -63,5 +66,27 @@ func (w *drafting) consumption(s *state.Snapshot) {
 	}
 	if diff := differ(want, maps.Collect(s.Consumers(""))); diff != "" {
 		w.t.Fatalf("what roles reserve (-by every slot +by the account):\n%s", diff)
+	}
+}
+
+// TestAdmitWhatCannotBeCounted: jobs that ask for absurd amounts do not bring a
+// role's account around to nothing, with or without a quota.
+func TestAdmitWhatCannotBeCounted(t *testing.T) {
+	d := state.NewDraft(state.New(), unit.Hour)
+	var err error
+	taken := 0
+	for ; taken < 100 && err == nil; taken++ {
+		j := job.Job{Key: job.NewKey("www", "prod", fmt.Sprint("j", taken)), Instances: job.FirstN(8), Config: job.Config{
+			Tier: job.Preemptible, MaxTaskFailures: 1, Task: job.Task{Name: "x", Resources: unit.Resources{CPU: 1, RAM: 1 << 55, Disk: 1 << 20}, MaxFailures: 1, Processes: []job.Process{{Name: "p", Cmdline: "true"}}},
+		}}
+		if err = j.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		if err = d.Snapshot().Admit(j); err == nil {
+			err = d.Apply(state.PutJob{Job: j})
+		}
+	}
+	if fault.Of(err) != fault.Exhausted || taken != 9 { // 2^61 bytes are eight such jobs
+		t.Errorf("job %d: %v; want the ninth refused", taken, err)
 	}
 }

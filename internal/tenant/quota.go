@@ -87,6 +87,23 @@ type Quota struct{ unit.Resources }
 // counted lists what a quota bounds, in the order in which a lack is told.
 var counted = [...]unit.Measure{unit.CPU, unit.RAM, unit.Disk, unit.GPU}
 
+// maxReserved bounds what a role may reserve of any measure, quota or not: sums
+// that pass 64 bits would begin again at nothing.
+const maxReserved = 1 << 61
+
+// Counts reports why a role that reserves c cannot reserve more besides, or
+// nothing if the sum can be counted. more is at most half of 64 bits.
+func (c Consumption) Counts(role string, more unit.Resources) error {
+	for _, class := range c {
+		for _, m := range unit.Measures() {
+			if class.Of(m) > maxReserved-more.Of(m) {
+				return fault.Exhausted.Errorf("role %s would reserve more %v than can be counted; end something of the role's, or ask for less", role, m)
+			}
+		}
+	}
+	return nil
+}
+
 // Each number of a quota is bounded, far from the end of what 64 bits hold.
 const (
 	maxMilli = 1_000_000_000 * 1000 // thousandths of a core or of a GPU

@@ -50,6 +50,26 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// TestCounts: sums that 64 bits do not hold are refused before they are made.
+func TestCounts(t *testing.T) {
+	half := Consumption{NonProdShared: unit.Resources{RAM: maxReserved / 2}}
+	for _, tt := range []struct {
+		what string
+		more unit.Resources
+		ok   bool
+	}{
+		{"nothing", unit.Resources{}, true},
+		{"the other half", unit.Resources{RAM: maxReserved / 2}, true},
+		{"one more", unit.Resources{RAM: maxReserved/2 + 1}, false},
+		{"so much that the sum begins at nothing again", unit.Resources{RAM: 1 << 62}, false},
+		{"another measure", unit.Resources{Net: maxReserved}, true},
+	} {
+		if err := half.Counts("www", tt.more); (err == nil) != tt.ok || err != nil && fault.Of(err) != fault.Exhausted {
+			t.Errorf("%s: %v; want it to count %t", tt.what, err, tt.ok)
+		}
+	}
+}
+
 func TestCover(t *testing.T) {
 	q := Quota{unit.Resources{CPU: 4000, RAM: 8 << 30}}
 	if err := q.Cover("www", Consumption{ProdShared: unit.Resources{CPU: 4000, Net: 5}, NonProdShared: unit.Resources{CPU: 9000}}); err != nil {
