@@ -32,12 +32,8 @@ func (ev *evaluation) untaken(jobs []*object, entries []Entry) error {
 		return nil
 	}
 	for i, o := range jobs {
-		if entries[i].Err == nil {
-			continue // all of its names have been looked up
-		}
-		l := &lowering{evaluation: ev, job: o}
-		if _, err := newBinder(ev.in, true).interpolate(l.bound()); err != nil {
-			return nil // what the rest of it would take nobody knows; its own error stands
+		if entries[i].Err != nil && !ev.asks(o) {
+			return nil // what the rest of the job would take nobody knows; its own error stands
 		}
 	}
 	left := ev.unused()
@@ -49,6 +45,14 @@ func (ev *evaluation) untaken(jobs []*object, entries []Entry) error {
 		return fmt.Errorf("%s cannot be bound: it is what the job's own fields say; leave --bind %s=... out", r, r)
 	}
 	return fmt.Errorf("nothing in %s takes the binding of %.80s: no template asks for it, or what is nearer binds it%s", ev.bundle.Main, r, ev.bindable(r.String()))
+}
+
+// asks looks up all names of a job that was not lowered to its end. It is false
+// if they cannot all be found.
+func (ev *evaluation) asks(o *object) bool {
+	l := &lowering{evaluation: ev, job: o}
+	_, err := newBinder(ev.in, true).interpolate(l.bound())
+	return err == nil
 }
 
 // unused returns the addresses that were bound and never asked for, in the order

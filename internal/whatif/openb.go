@@ -55,7 +55,7 @@ func ReadOpenbMachines(file string, r io.Reader) ([]machine.Machine, error) {
 		if err != nil {
 			return nil, err
 		}
-		gpus, err := t.Number("gpu", 0, 1024)
+		gpus, err := t.Number("gpu", 0, maxGPUs)
 		if err != nil {
 			return nil, err
 		}

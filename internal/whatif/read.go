@@ -27,6 +27,7 @@ const (
 	maxCount    = 1_000_000 // tasks of one job: a line of a trace may stand for more than one job of a cluster
 	maxAmount   = 1 << 40   // of any measure, in the unit of its column
 	maxTotal    = 1 << 60   // of any measure, of all lines together, so that no sum passes what can be counted
+	maxGPUs     = 1024      // of one machine, each of which is kept apart
 )
 
 // add adds what n of something have, or ask for, to what the lines before said.
@@ -299,7 +300,7 @@ func (t *Table) machine() (machine.Machine, error) {
 	if err := name.Valid("machine id", id); err != nil {
 		return machine.Machine{}, t.Errorf("%w", err)
 	}
-	gpu, err := t.Number("gpu", 0, 1_000_000)
+	gpu, err := t.Number("gpu", 0, maxGPUs)
 	if err != nil {
 		return machine.Machine{}, err
 	}
