@@ -132,8 +132,8 @@ func forms(c Constraint) int {
 // checkTotal bounds what all instances ask for together.
 func (j Job) checkTotal() error {
 	for _, m := range unit.Measures() {
-		if n, each := j.Instances.Len(), j.Config.Task.Resources.Of(m); each > maxTotal/int64(n) {
-			return bad("task.resources."+m.String(), "%d instances ask for more %v together than can be counted; want less", n, m)
+		if j.Config.Task.Resources.Of(m) > maxTotal/int64(j.Instances.Len()) {
+			return bad("task.resources."+m.String(), "its instances ask for more %v together than can be counted", m)
 		}
 	}
 	return nil

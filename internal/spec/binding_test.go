@@ -62,7 +62,7 @@ included = Job(cluster = 'north', role = 'r', environment = 'prod', name = 'i', 
 // that the name that was meant is bound by nothing.
 func TestBindingMisspeltAndMissed(t *testing.T) {
 	b := one(`jobs = [Job(cluster = 'c', role = 'r', environment = 'prod', name = 'n', task = SimpleTask('t', '{{version}}'))]`)
-	b.Binds = []string{"verison=2"}
+	b.Binds = []string{"vrsion=2"}
 	if _, err := spec.Eval(b, spec.DefaultLimits()); err == nil || !strings.Contains(err.Error(), "did you mean version?") {
 		t.Errorf("got %v; want the name that was meant", err)
 	}

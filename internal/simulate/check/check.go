@@ -104,9 +104,9 @@ func Files(placements, machines, jobs string) (*Report, error) {
 		if works[f["id"]] != nil {
 			return fmt.Errorf("job %s stands there twice", f["id"])
 		}
-		w, err := workOf(f)
-		if err != nil {
-			return err
+		w, bad := workOf(f)
+		if bad != nil {
+			return bad
 		}
 		works[f["id"]] = w
 		r.Tasks += int(w.count)
