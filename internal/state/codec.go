@@ -2,6 +2,7 @@ package state
 
 import (
 	"math"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -82,19 +83,24 @@ type reader struct {
 	data    []byte // of bytes
 	field   []byte // the field as it came
 	unknown []byte
-	shared  map[string]string // nil, or one copy of each string there is
+	shared  *texts
 	err     error
 }
 
 // newReader returns a reader of a row's value, or of a block.
-func newReader(b []byte, shared map[string]string) *reader {
-	r := &reader{shared: shared}
+func newReader(b []byte, shared *texts) *reader {
+	r := &reader{shared: shared} // small enough to be inlined: then it is no allocation
+	r.begin(b)
+	return r
+}
+
+// begin reads the format byte.
+func (r *reader) begin(b []byte) {
 	if len(b) == 0 {
 		r.err = fault.Internal.Errorf("it is empty; want a format byte first")
-		return r
+		return
 	}
 	r.rest, r.err = b[1:], readable(b[0])
-	return r
 }
 
 func (r *reader) next() bool {
@@ -181,20 +187,57 @@ func (r *reader) bytes() []byte {
 func (r *reader) str() string { return string(r.bytes()) }
 
 // share is str for values that many rows have in common.
-func (r *reader) share() string { return share(r.shared, r.bytes()) }
+func (r *reader) share() string { return r.shared.text(r.bytes()) }
 
-func share(m map[string]string, b []byte) string {
-	if len(b) == 0 {
+// texts holds one copy of each string there is. A nil one holds none.
+type texts struct {
+	own  map[string]string
+	last string // the key of a job: most rows have that of the row before
+	base *texts // looked into first, and not changed; nil: there is none
+}
+
+func newTexts(base *texts) *texts { return &texts{own: make(map[string]string), base: base} }
+
+func (t *texts) text(b []byte) string {
+	switch {
+	case len(b) == 0:
 		return ""
-	}
-	if m == nil {
+	case t == nil:
 		return string(b)
 	}
-	s, ok := m[string(b)]
+	if t.base != nil {
+		if s, ok := t.base.own[string(b)]; ok {
+			return s
+		}
+	}
+	s, ok := t.own[string(b)]
 	if !ok {
 		s = string(b)
-		m[s] = s
+		t.own[s] = s
 	}
+	return s
+}
+
+// job returns the one copy of a job's key.
+func (t *texts) job(k string) string {
+	switch {
+	case t == nil:
+		return strings.Clone(k)
+	case k == t.last:
+		return t.last
+	}
+	s, ok := "", false
+	if t.base != nil {
+		s, ok = t.base.own[k]
+	}
+	if !ok {
+		s, ok = t.own[k]
+	}
+	if !ok {
+		s = strings.Clone(k)
+		t.own[s] = s
+	}
+	t.last = s
 	return s
 }
 

@@ -53,17 +53,17 @@ func appendSlot(b []byte, k job.Key, n int32) []byte {
 }
 
 // parseSlot reads what appendSlot wrote.
-func parseSlot(key string, shared map[string]string) (Slot, error) {
+func parseSlot(key string, shared *texts) (Slot, error) {
 	i := len(key) - 5
 	if i < 0 || key[i] != 0 {
 		return Slot{}, fault.Internal.Errorf("the key %.80q names no slot; want a job key, a zero byte and 4 bytes", key)
 	}
 	n := binary.BigEndian.Uint32([]byte(key[i+1:])) ^ signBit
-	return Slot{Job: job.Key(share(shared, []byte(key[:i]))), N: int32(n)}, nil
+	return Slot{Job: job.Key(shared.job(key[:i])), N: int32(n)}, nil
 }
 
 // parseTask reads what [TaskKey] returned.
-func parseTask(key string, shared map[string]string) (task.ID, error) {
+func parseTask(key string, shared *texts) (task.ID, error) {
 	i := len(key) - 4
 	if i < 5 || key[i-5] != 0 {
 		return task.ID{}, fault.Internal.Errorf("the key %.80q names no task; want a job key, a zero byte and 8 bytes", key)

@@ -168,15 +168,19 @@ func EncodeInstance(i Instance) []byte {
 
 // DecodeInstance reads what [EncodeInstance] returned.
 func DecodeInstance(key string, value []byte) (Instance, error) {
-	return decodeInstance(key, value, nil)
-}
-
-func decodeInstance(key string, value []byte, shared map[string]string) (Instance, error) {
-	at, err := parseSlot(key, shared)
+	i, err := decodeInstance(key, value, nil)
 	if err != nil {
 		return Instance{}, err
 	}
-	i := Instance{Slot: at}
+	return *i, nil
+}
+
+func decodeInstance(key string, value []byte, shared *texts) (*Instance, error) {
+	at, err := parseSlot(key, shared)
+	if err != nil {
+		return nil, err
+	}
+	i := &Instance{Slot: at}
 	r := newReader(value, shared)
 	for r.next() {
 		switch r.num {

@@ -40,14 +40,20 @@ func EncodeTask(t Task) []byte {
 }
 
 // DecodeTask reads what [EncodeTask] returned.
-func DecodeTask(key string, value []byte) (Task, error) { return decodeTask(key, value, nil) }
-
-func decodeTask(key string, value []byte, shared map[string]string) (Task, error) {
-	id, err := parseTask(key, shared)
+func DecodeTask(key string, value []byte) (Task, error) {
+	t, err := decodeTask(key, value, nil)
 	if err != nil {
 		return Task{}, err
 	}
-	t := Task{Task: task.Task{ID: id}}
+	return *t, nil
+}
+
+func decodeTask(key string, value []byte, shared *texts) (*Task, error) {
+	id, err := parseTask(key, shared)
+	if err != nil {
+		return nil, err
+	}
+	t := &Task{Task: task.Task{ID: id}}
 	r := newReader(value, shared)
 	for r.next() {
 		switch r.num {

@@ -13,7 +13,7 @@ func (s *Snapshot) Follow(rows []Row, head Head) (*Snapshot, error) {
 	next := s.clone()
 	next.Rev, next.Seq, next.At = head.Rev, head.Seq, head.At
 	f := following{
-		Snapshot: next, shared: make(map[string]string), refs: make(map[job.Hash]int),
+		Snapshot: next, shared: newTexts(nil), refs: make(map[job.Hash]int),
 		written: make(map[job.Key]bool), moved: make(map[Slot]bool),
 	}
 	for _, r := range rows {
@@ -30,7 +30,7 @@ func (s *Snapshot) Follow(rows []Row, head Head) (*Snapshot, error) {
 // order.
 type following struct {
 	*Snapshot
-	shared  map[string]string
+	shared  *texts
 	refs    map[job.Hash]int // how many more run each config
 	written map[job.Key]bool // jobs whose rows have changed
 	moved   map[Slot]bool    // slots of which the memory or a task has changed
@@ -161,20 +161,20 @@ func (s following) followTask(r Row) error {
 		return err
 	}
 	t.ID = id
-	s.tasks.set(id, &t)
+	s.tasks.set(id, t)
 	s.refs[t.Config]++
 	if t.Room != "" {
 		s.rooms.ReplaceOrInsert(place{machine: t.Room, id: id})
 	}
 	if t.Machine != "" && t.State.Placed() {
-		s.on.ReplaceOrInsert(place{t.Machine, id, &t})
+		s.on.ReplaceOrInsert(place{t.Machine, id, t})
 		s.giveBack(t.Machine, unit.Resources{}.Sub(t.Resources))
 	}
 	return nil
 }
 
 func (s following) followMachine(r Row) error {
-	id := machine.ID(share(s.shared, []byte(r.Key)))
+	id := machine.ID(s.shared.text([]byte(r.Key)))
 	old, _ := s.Machine(id)
 	if r.Value == nil {
 		s.machines.remove(id)

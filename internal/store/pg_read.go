@@ -12,8 +12,12 @@ import (
 	"github.com/covey-platform/covey/internal/task"
 )
 
-// pgChunk is how many rows are handed over at a time.
-const pgChunk = 1024
+// pgChunk is how many rows are handed over at a time, and ahead how many such
+// are read while the first of them is worked on.
+const (
+	pgChunk = 1024
+	ahead   = 8
+)
 
 // Load yields every row, in the order of [state.Tables] and keys, and returns
 // where the store stands, all as of one moment. It reads ahead while yield works.

@@ -1,12 +1,10 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"errors"
-	"io"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/state"
@@ -14,16 +12,58 @@ import (
 	"github.com/covey-platform/covey/internal/unit"
 )
 
-// chunk is how many rows are read ahead at a time, and ahead how many chunks.
-const (
-	chunk = 256
-	ahead = 8
-)
-
 // Load yields every row, in the order of [state.Tables] and keys, and returns
-// where the store stands, all as of one moment. It reads ahead while yield
-// works: a new leader has nothing else to do with its other core.
+// where the store stands, all as of one moment.
 func (s *SQLite) Load(ctx context.Context, yield func(state.Row) error) (state.Head, error) {
+	return s.load(ctx, func(l *loading) error {
+		for _, t := range state.Tables() {
+			if err := l.table(ctx, t, yield); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// LoadBeside is Load for who has several cores, and nothing else to do: the rows
+// of slots and those of tasks, which are nearly all, come last, from two
+// goroutines at the same time.
+func (s *SQLite) LoadBeside(ctx context.Context, yield func(state.Row) error) (state.Head, error) {
+	return s.load(ctx, func(l *loading) error {
+		for _, t := range state.Tables() {
+			if t == state.InstanceTable || t == state.TaskTable {
+				continue
+			}
+			if err := l.table(ctx, t, yield); err != nil {
+				return err
+			}
+		}
+		g, both := errgroup.WithContext(ctx)
+		g.Go(func() error { return l.table(both, state.InstanceTable, yield) })
+		g.Go(func() error { return l.table(both, state.TaskTable, yield) })
+		return g.Wait()
+	})
+}
+
+// loading is what there is to read at one moment.
+type loading struct {
+	s     *SQLite
+	pages *pages
+	roots map[string]uint32 // where each table begins
+	wait  map[state.Table][]state.Row
+}
+
+func (l *loading) table(ctx context.Context, t state.Table, yield func(state.Row) error) error {
+	root := l.roots[t.String()]
+	if root == 0 {
+		return l.s.damaged("load table "+t.String(), fault.Internal.Errorf("it is not there"))
+	}
+	w := tableWalk{s: l.s, table: t, wait: l.wait[t], yield: yield}
+	return w.run(ctx, l.pages, root)
+}
+
+// load lets tables be read in one transaction, and returns where the store stands.
+func (s *SQLite) load(ctx context.Context, read func(*loading) error) (state.Head, error) {
 	conn, err := s.read.Conn(ctx)
 	if err != nil {
 		return state.Head{}, s.explain("load", err)
@@ -38,133 +78,59 @@ func (s *SQLite) Load(ctx context.Context, yield func(state.Row) error) (state.H
 	if err != nil {
 		return state.Head{}, err
 	}
+	l := loading{s: s, wait: map[state.Table][]state.Row{}}
 	wait, err := s.waiting(ctx, tx, allSteps)
 	if err != nil {
 		return state.Head{}, err
 	}
-	rows := make(chan []state.Row, ahead)
-	stop := make(chan struct{})
-	var broken error // of the reading; written before rows is closed
-	go func() {
-		defer close(rows)
-		broken = conn.Raw(func(dc any) error { return s.loadTables(ctx, dc, wait.rows, rows, stop) })
-	}()
-	for some := range rows {
-		for i := 0; err == nil && i < len(some); i++ {
-			if err = yield(some[i]); err != nil {
-				close(stop)
-			}
+	for rows := wait.rows; len(rows) > 0; rows = rows[len(l.wait[rows[0].Table]):] {
+		n := 1
+		for n < len(rows) && rows[n].Table == rows[0].Table {
+			n++
 		}
+		l.wait[rows[0].Table] = rows[:n]
 	}
-	if err = cmp.Or(err, broken); err != nil {
+	if l.roots, err = s.roots(ctx, tx); err != nil {
 		return state.Head{}, err
+	}
+	var failed error // as it is: what the driver's connection returns is taken for its own
+	err = conn.Raw(func(dc any) (err error) {
+		if l.pages, err = openPages(ctx, dc); err != nil {
+			return err
+		}
+		failed = read(&l)
+		return l.pages.close()
+	})
+	if failed != nil {
+		return state.Head{}, failed
+	}
+	if err != nil {
+		return state.Head{}, s.explain("load", err)
 	}
 	return head, nil
 }
 
-// loadTables sends the rows of every table as the steps that wait make them,
-// until stop is closed. It reads from the driver itself, which is twice as fast
-// as through database/sql.
-func (s *SQLite) loadTables(ctx context.Context, dc any, wait []state.Row, to chan<- []state.Row, stop <-chan struct{}) error {
-	c, ok := dc.(driver.QueryerContext)
-	if !ok {
-		return fault.Internal.Errorf("the SQLite driver cannot query")
+// roots returns the first page of each table.
+func (s *SQLite) roots(ctx context.Context, tx *sql.Tx) (map[string]uint32, error) {
+	const doing = "find the tables"
+	rows, err := tx.QueryContext(ctx, "SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")
+	if err != nil {
+		return nil, s.explain(doing, err)
 	}
-	for _, t := range state.Tables() {
-		select {
-		case <-stop:
-			return nil
-		default:
+	defer func() { _ = rows.Close() }()
+	out := map[string]uint32{}
+	for rows.Next() {
+		var name string
+		var root uint32
+		if err := rows.Scan(&name, &root); err != nil {
+			return nil, s.explain(doing, err)
 		}
-		n := 0
-		for n < len(wait) && wait[n].Table == t {
-			n++
-		}
-		doing := "load table " + t.String()
-		rows, err := c.QueryContext(ctx, "SELECT key, value FROM "+t.String()+" ORDER BY key", nil)
-		if err != nil {
-			return s.explain(doing, err)
-		}
-		l := tableLoad{s: s, doing: doing, table: t, rows: rows, wait: wait[:n], some: make([]state.Row, 0, chunk), to: to, stop: stop}
-		err = l.run()
-		if e := rows.Close(); err == nil && e != nil {
-			err = s.explain(doing, e)
-		}
-		if err != nil {
-			return err
-		}
-		wait = wait[n:]
+		out[name] = root
 	}
-	return nil
-}
-
-// A tableLoad sends the rows of one table.
-type tableLoad struct {
-	s     *SQLite
-	doing string
-	table state.Table
-	rows  driver.Rows
-	wait  []state.Row // count more than those in the table
-	some  []state.Row // to be sent
-	to    chan<- []state.Row
-	stop  <-chan struct{}
-}
-
-func (l *tableLoad) run() error {
-	seal := newSealer()
-	dest := make([]driver.Value, 2)
-	for {
-		err := l.rows.Next(dest)
-		if errors.Is(err, io.EOF) {
-			_ = l.until("", true) && l.send()
-			return nil
-		}
-		if err != nil {
-			return l.s.explain(l.doing, err)
-		}
-		key, _ := dest[0].([]byte)
-		sealed, _ := dest[1].([]byte)
-		value, err := seal.open(key, sealed)
-		if err != nil {
-			return l.s.damaged(l.doing, fault.Internal.Errorf("row %.100q: %w", key, err))
-		}
-		r := state.Row{Table: l.table, Key: string(key), Value: value}
-		if !l.until(r.Key, false) {
-			return nil
-		}
-		if len(l.wait) > 0 && l.wait[0].Key == r.Key {
-			continue // it comes with the next one
-		}
-		if !l.add(r) {
-			return nil
-		}
+	if err := rows.Err(); err != nil {
+		return nil, s.explain(doing, err)
 	}
-}
-
-// until adds the waiting rows before key, or all. It is false when stop is closed.
-func (l *tableLoad) until(key string, all bool) bool {
-	for len(l.wait) > 0 && (all || l.wait[0].Key < key) {
-		if r := l.wait[0]; r.Value != nil && !l.add(r) {
-			return false
-		}
-		l.wait = l.wait[1:]
-	}
-	return true
-}
-
-func (l *tableLoad) add(r state.Row) bool {
-	l.some = append(l.some, r)
-	return len(l.some) < chunk || l.send()
-}
-
-func (l *tableLoad) send() bool {
-	select {
-	case l.to <- l.some:
-		l.some = make([]state.Row, 0, chunk)
-		return true
-	case <-l.stop:
-		return false
-	}
+	return out, nil
 }
 
 // head reads where the store stands and the first record that is kept.
