@@ -118,12 +118,22 @@ type Held struct {
 // New returns the loop of a leader that begins its term e at s. steady is a
 // clock that no one sets; see [Loop.Begin].
 func New(s *state.Snapshot, e machine.Epoch, steady unit.Tick, cfg Config) *Loop {
+	o := Foresee(s)
+	for _, part := range o.Parts() {
+		part()
+	}
+	return o.New(e, steady, cfg)
+}
+
+// New returns the loop of a leader that begins its term e at the snapshot of o,
+// whose parts are done. An outlook makes one loop.
+func (o *Outlook) New(e machine.Epoch, steady unit.Tick, cfg Config) *Loop {
+	s := o.snap
 	l := &Loop{
 		cfg: cfg, epoch: e, snap: s, first: s.Rev,
-		converge: converge.NewIndex(s), sched: sched.NewIndex(s),
+		converge: o.converge, sched: o.sched, todo: o.todo,
 		agents: map[machine.ID]*agent{}, leases: leases(), retries: leases(), held: map[task.ID]Held{}, met: map[machine.ID]bool{},
 	}
-	l.todo = everything(s)
 	l.vanish = remember(s, steady, cfg)
 	l.hold, l.lone = wait(s, steady, cfg), lone(s, steady, cfg)
 	for m := range s.Machines() {
@@ -133,6 +143,34 @@ func New(s *state.Snapshot, e machine.Epoch, steady unit.Tick, cfg Config) *Loop
 	}
 	return l
 }
+
+// An Outlook is what a leader works out of the snapshot at which it begins. That
+// takes long in a large cluster, so who may have to lead soon does it before,
+// and who has several cores on all of them.
+type Outlook struct {
+	snap     *state.Snapshot
+	converge *converge.Index
+	sched    *sched.Index
+	todo     state.Delta
+}
+
+// Foresee begins the outlook of a leader that would begin at s.
+func Foresee(s *state.Snapshot) *Outlook { return &Outlook{snap: s} }
+
+// Parts returns what is to be done before [Outlook.New]. They may run at the
+// same time.
+func (o *Outlook) Parts() []func() {
+	return []func(){
+		func() { o.sched = sched.NewIndex(o.snap) },
+		func() {
+			o.converge = converge.NewIndex(o.snap)
+			o.todo = everything(o.snap)
+		},
+	}
+}
+
+// Of returns the snapshot that an outlook is of.
+func (o *Outlook) Of() *state.Snapshot { return o.snap }
 
 // everything is the delta of a leader that has seen nothing yet. A job stands
 // for its instances; only those that no job wants are named.

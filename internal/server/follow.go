@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/covey-platform/covey/internal/control"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/rpc"
@@ -35,6 +36,7 @@ const (
 	lookDeadline = 5 * time.Second
 	feedEvery    = 10 * time.Second // the leader trims the feed
 	settling     = 2 * renewal      // by then the leader knows that it is followed
+	doubt        = 2 * renewal      // a leader that has not renewed its lease for so long may be gone
 )
 
 // View returns the cluster as this server knows it.
@@ -170,7 +172,23 @@ func (l *looper) look(ctx context.Context) error {
 	}
 	l.heed(snap, term, began)
 	l.settle(ctx, term.Epoch)
+	l.foresee(snap, term, time.Now())
 	return nil
+}
+
+// foresee gets ready to lead while the lease of who led runs out: to work out
+// of a large cluster what a leader needs takes about as long as that. It does so
+// once, although the leader may yet go on to commit.
+func (l *looper) foresee(snap *state.Snapshot, term state.Term, now time.Time) {
+	switch {
+	case term.Until != l.until:
+		l.until, l.moved, l.foreseen = term.Until, now, nil
+	case now.Sub(l.moved) < doubt, l.foreseen != nil:
+	default:
+		o := control.Foresee(snap)
+		beside(o.Parts())
+		l.foreseen = o
+	}
 }
 
 // advance returns snap with every commit that followed it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -80,6 +79,10 @@ type looper struct {
 	ring     ring
 	witness  witness // of a database that no other server uses
 
+	foreseen *control.Outlook // of a follower that may soon lead; nil: there is none
+	until    unit.Tick        // the lease of who leads, as seen last
+	moved    time.Time        // when that was seen to change
+
 	tail      tail
 	view      atomic.Pointer[rpc.View]
 	mu        sync.Mutex
@@ -126,20 +129,6 @@ func (l *looper) newest(ctx context.Context) (snap *state.Snapshot, warm bool, e
 	return snap, false, err
 }
 
-// load reads the whole state, and builds it while the store reads ahead.
-func (l *looper) load(ctx context.Context) (*state.Snapshot, error) {
-	defer hush()()
-	return state.Restore(func(yield func(state.Row) error) (state.Head, error) { return l.store.Load(ctx, yield) })
-}
-
-// hush lets the memory grow fivefold between two collections until what it
-// returns is called. While the state is read, most of what is allocated stays:
-// to look for the rest again and again takes as long as the reading.
-func hush() func() {
-	before := debug.SetGCPercent(400)
-	return func() { debug.SetGCPercent(before) }
-}
-
 // reign begins a term at snap.
 func (l *looper) reign(ctx context.Context, snap *state.Snapshot, epoch machine.Epoch, warm bool) error {
 	if err := l.named(snap); err != nil {
@@ -148,7 +137,8 @@ func (l *looper) reign(ctx context.Context, snap *state.Snapshot, epoch machine.
 	l.endSessions()
 	l.clock = control.Clock{}
 	l.clock.Since(snap.At, l.steady())
-	l.loop = control.New(snap, epoch, l.steady(), control.Defaults())
+	l.loop = l.outlook(snap).New(epoch, l.steady(), control.Defaults())
+	l.foreseen = nil
 	l.loop.Prove(unit.Tick(l.renewed.Load()))
 	if l.shared == nil {
 		if warm = l.witness.saw(snap); !warm {

@@ -170,7 +170,7 @@ func restart(b *testing.B, cfg store.Config) {
 		b.Fatal(err)
 	}
 	s.done("load-ms")
-	loop := control.New(snap, e, 1, control.Defaults())
+	loop := looper.outlook(snap).New(e, 1, control.Defaults())
 	s.done("new-ms")
 	loud()
 	t := loop.Begin(snap.At+1, 2)
