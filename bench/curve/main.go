@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -43,7 +44,14 @@ type figures struct {
 	DiskPerReplaced float64 `json:"disk_bytes_per_replaced_task"`
 	ReadySeconds    float64 `json:"ready_seconds"`
 	PlacedSeconds   float64 `json:"placed_seconds"`
+	BackSeconds     float64 `json:"back_seconds"`
+	Postgres        bool    `json:"postgres"`
+	Servers         int     `json:"servers"`
+	FollowerRSS     int64   `json:"follower_rss_bytes"`
 }
+
+// apart reports whether a measurement is not of one server on SQLite.
+func (f figures) apart() bool { return f.Postgres || f.Servers > 1 }
 
 // alike reports whether two measurements differ by nothing but their size.
 func (f figures) alike(g figures) bool {
@@ -81,11 +89,15 @@ func run(dir, command string, files []string) error {
 	if len(all) == 0 {
 		return fmt.Errorf("no measurement; want the files that `go run ./scripts/scale -json FILE` wrote")
 	}
-	slices.SortStableFunc(all, func(a, b figures) int { return a.Agents - b.Agents })
+	slices.SortStableFunc(all, func(a, b figures) int { return cmp.Or(a.Agents-b.Agents, a.Tasks-b.Tasks) })
+	one, _ := split(all)
+	if len(one) == 0 {
+		return fmt.Errorf("no measurement of one server on SQLite; want some for the plot")
+	}
 	if err := os.WriteFile(filepath.Join(dir, "scale.md"), page(command, all), 0o644); err != nil {
 		return err
 	}
-	image, err := plots(all)
+	image, err := plots(one)
 	if err != nil {
 		return err
 	}
@@ -135,31 +147,61 @@ func page(command string, all []figures) []byte {
 	if command != "" {
 		fmt.Fprintf(&b, "    %s\n\n", command)
 	}
-	b.WriteString("![costs by number of machines](scale.svg)\n\n| |")
+	b.WriteString("![costs by number of machines](scale.svg)\n\n")
+	one, several := split(all)
+	table(&b, columns, one)
+	if len(several) > 0 {
+		b.WriteString("\n## Several servers\n\nThe same on PostgreSQL, with all servers, the database and the agents on this one machine. The one that leads is killed with -9; another takes the\n")
+		b.WriteString("lead when the lease of 3 s has run out. Then every agent is waited for: each task runs on, none was begun anew, and the server knows of as many as run.\n\n")
+		table(&b, slices.Concat(columns[:len(columns)-1], []column{
+			{"RSS of one that follows, MiB", "", func(f figures) float64 { return float64(f.FollowerRSS) / (1 << 20) }, "%.0f", true},
+			columns[len(columns)-1],
+			{"from then until all agents are back, s", "", func(f figures) float64 { return f.BackSeconds }, "%.1f", true},
+		}), several)
+	}
+	return b.Bytes()
+}
+
+// split parts measurements of one server on SQLite from all others.
+func split(all []figures) (one, several []figures) {
+	for _, f := range all {
+		if f.apart() {
+			several = append(several, f)
+		} else {
+			one = append(one, f)
+		}
+	}
+	return one, several
+}
+
+func table(b *bytes.Buffer, columns []column, all []figures) {
+	b.WriteString("| |")
 	for _, f := range all {
 		way := ""
+		if f.Servers > 1 {
+			way = fmt.Sprintf(", %d servers", f.Servers)
+		}
 		if f.Shared {
-			way = ", shared connections"
+			way += ", shared connections"
 		}
 		if f.TLS {
 			way += ", TLS"
 		}
-		fmt.Fprintf(&b, " %d machines%s |", f.Agents, way)
+		fmt.Fprintf(b, " %d machines%s |", f.Agents, way)
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---:|", len(all)) + "\n")
 	for _, c := range columns {
-		fmt.Fprintf(&b, "| %s |", c.head)
+		fmt.Fprintf(b, "| %s |", c.head)
 		for _, f := range all {
 			b.WriteString(" " + c.show(f) + " |")
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(&b, "| load average on %d cores |", all[0].Cores)
+	fmt.Fprintf(b, "| load average on %d cores |", all[0].Cores)
 	for _, f := range all {
-		fmt.Fprintf(&b, " %s |", f.Load)
+		fmt.Fprintf(b, " %s |", f.Load)
 	}
 	b.WriteString("\n")
-	return b.Bytes()
 }
 
 // plots draws every column that has a title, beside each other.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covey-platform/covey/internal/agent"
@@ -33,6 +34,7 @@ type simulated struct {
 	self   machine.Machine
 	client *rpc.Agent
 	source string // of its usage facts
+	begun  *atomic.Int64
 
 	mu      sync.Mutex
 	mind    *agent.Agent
@@ -61,7 +63,7 @@ func (a *simulated) look(ctx context.Context) {
 
 // run holds sessions with the server until ctx ends, as the real agent does.
 func (a *simulated) run(ctx context.Context) {
-	wait := firstRetry
+	wait, moves := firstRetry, 0
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := a.talk(ctx)
@@ -69,8 +71,14 @@ func (a *simulated) run(ctx context.Context) {
 			return
 		}
 		if time.Since(began) > rpc.Silence {
-			wait = firstRetry
+			wait, moves = firstRetry, 0
 		}
+		if errors.Is(err, rpc.ErrMoved) {
+			if moves++; moves <= 2*len(a.client.Servers()) { // somebody may know the leader
+				wait = firstRetry
+			}
+		}
+		wait = max(wait, 2*rpc.RetryAfter(err)) // half of it is by lot
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait/2 + rand.N(wait/2)):
@@ -122,6 +130,7 @@ func (a *simulated) obey(o rpc.Orders) error {
 	for i, d := range deeds {
 		switch d.Verb {
 		case task.Run:
+			a.begun.Add(1)
 			a.running = append(a.running, d.ID)
 			a.began[d.ID] = unit.TickAt(time.Now())
 			a.mind.See(task.Sighting{ID: d.ID, Config: d.Config, Resources: resourcesOf(o.Orders, i, d.ID), Ports: d.Ports, State: task.Running})

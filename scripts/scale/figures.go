@@ -9,12 +9,16 @@ import (
 // figures is what one measurement found. The server's CPU is that of its own
 // process: the evaluation of configurations, in children, is not in it.
 type figures struct {
-	Agents int    `json:"agents"`
-	Tasks  int    `json:"tasks"`
-	Shared bool   `json:"shared_connections"`
-	TLS    bool   `json:"tls,omitempty"`
-	Cores  int    `json:"cores"`
-	Load   string `json:"load_average"`
+	Agents int  `json:"agents"`
+	Tasks  int  `json:"tasks"`
+	Shared bool `json:"shared_connections"`
+	TLS    bool `json:"tls,omitempty"`
+	// The store is PostgreSQL, and there may be several servers: then all other
+	// figures are those of the one that leads.
+	Postgres bool   `json:"postgres,omitempty"`
+	Servers  int    `json:"servers"`
+	Cores    int    `json:"cores"`
+	Load     string `json:"load_average"`
 
 	JoinSeconds    float64 `json:"join_seconds"`     // until every agent had joined and said hello
 	JoinCPU        float64 `json:"join_cpu_seconds"` // of the server
@@ -27,7 +31,8 @@ type figures struct {
 
 	RunSeconds  float64 `json:"run_seconds"` // from the first submit to the last acknowledged RUNNING
 	RunCPU      float64 `json:"run_cpu_seconds"`
-	RSS         int64   `json:"rss_bytes"` // of the server then
+	RSS         int64   `json:"rss_bytes"`                    // of the server then
+	FollowerRSS int64   `json:"follower_rss_bytes,omitempty"` // the largest
 	HeapPerTask float64 `json:"bytes_per_task"`
 	DiskPerTask float64 `json:"disk_bytes_per_task"`
 
@@ -40,6 +45,7 @@ type figures struct {
 
 	ReadySeconds  float64 `json:"ready_seconds,omitempty"`  // from kill -9 to an answer
 	PlacedSeconds float64 `json:"placed_seconds,omitempty"` // and to the next placement
+	BackSeconds   float64 `json:"back_seconds,omitempty"`   // from then until all agents were back and the new task ran
 }
 
 func (f *figures) print(out io.Writer) {
@@ -60,11 +66,18 @@ func (f *figures) print(out io.Writer) {
 	line("submit to RUNNING", "%.1f s, %.0f tasks/s", f.RunSeconds, float64(f.Tasks)/f.RunSeconds)
 	line("server's CPU for 1,000 tasks", "%.3f s", f.RunCPU*1000/float64(f.Tasks))
 	line("memory of a task", "%.0f B; RSS %d MiB", f.HeapPerTask, f.RSS>>20)
+	if f.Servers > 1 {
+		line("servers", "%d on PostgreSQL; RSS of one that follows %d MiB", f.Servers, f.FollowerRSS>>20)
+	}
 	line("disk of a new task", "%.0f B", f.DiskPerTask)
 	line("at rest, all tasks run", "%.3f cores", f.FullCores)
 	line("churn", "%.0f tasks/s replaced, %.3f cores, %.1f commits/s, %.0f B of disk for each", f.Replaced, f.ChurnCores, f.ChurnCommits, f.DiskPerReplaced)
 	if f.PlacedSeconds > 0 {
-		line("killed and started again", "answers after %.1f s, places after %.1f s", f.ReadySeconds, f.PlacedSeconds)
+		how := fmt.Sprintf("started again, answers after %.1f s", f.ReadySeconds)
+		if f.Servers > 1 {
+			how = "another takes over"
+		}
+		line("killed", "%s, places after %.1f s; all agents back %.1f s later, every task runs on", how, f.PlacedSeconds, f.BackSeconds)
 	}
 	line("cores, load average", "%d, %s", f.Cores, f.Load)
 	_ = w.Flush()

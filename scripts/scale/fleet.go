@@ -41,9 +41,10 @@ const joiners = 32
 // fleetConfig is what a process of agents is told, as its only argument.
 type fleetConfig struct {
 	Server    string
-	Authority string // file with who signs for the server; empty: it speaks no TLS
-	Token     string // an admin's, to make join tokens
-	First     int    // number of its first machine
+	Others    []string // further servers of the cluster
+	Authority string   // file with who signs for the server; empty: it speaks no TLS
+	Token     string   // an admin's, to make join tokens
+	First     int      // number of its first machine
 	Count     int
 	Shared    bool
 	Capacity  unit.Resources
@@ -56,6 +57,7 @@ type fleetState struct {
 	Connected int
 	Running   int
 	Ended     int64 // tasks that failed by themselves
+	Begun     int64 // tasks that were started, in all
 	Error     string
 }
 
@@ -88,6 +90,7 @@ type fleet struct {
 	machines []*simulated
 	perSec   atomic.Uint64 // tasks that shall fail in a second, in thousandths
 	ended    atomic.Int64
+	begun    atomic.Int64
 }
 
 // command reads how many tasks shall end in a second.
@@ -129,11 +132,11 @@ func (f *fleet) join(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			cfg := rpc.AgentConfig{URL: f.cfg.Server, Credential: j.Credential, Version: "simulated", Roots: roots, Cert: j.Cert}
+			cfg := rpc.AgentConfig{URL: f.cfg.Server, Others: f.cfg.Others, Credential: j.Credential, Version: "simulated", Roots: roots, Cert: j.Cert}
 			if f.cfg.Shared {
 				cfg.Beside = way
 			}
-			a := &simulated{uid: j.UID, self: f.describe(id, f.cfg.First+i), source: string(id) + "/journal", mind: agent.New(j.UID, agent.Seen{}), began: map[task.ID]unit.Tick{}}
+			a := &simulated{uid: j.UID, self: f.describe(id, f.cfg.First+i), source: string(id) + "/journal", mind: agent.New(j.UID, agent.Seen{}), began: map[task.ID]unit.Tick{}, begun: &f.begun}
 			a.client, err = rpc.DialAgent(cfg)
 			f.machines[i] = a
 			return err
@@ -190,7 +193,7 @@ func (f *fleet) churn(owed uint64) uint64 {
 }
 
 func (f *fleet) state() fleetState {
-	s := fleetState{Joined: len(f.machines), Ended: f.ended.Load()}
+	s := fleetState{Joined: len(f.machines), Ended: f.ended.Load(), Begun: f.begun.Load()}
 	for _, a := range f.machines {
 		a.mu.Lock()
 		if a.session != nil {

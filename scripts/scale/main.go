@@ -1,5 +1,5 @@
 // Command scale measures the control plane from end to end: a real server on
-// SQLite with synchronous=FULL, and agents that are simulated, by the
+// SQLite with synchronous=FULL, or several on PostgreSQL, and agents that are simulated, by the
 // thousands, in processes of their own. They join with real credentials, hold
 // real sessions and think with the real agent's mind; only what they run is
 // made up: a task runs as soon as it is told to. So the figures are those of the
@@ -44,6 +44,8 @@ type options struct {
 	steady   time.Duration
 	churn    float64 // share of the tasks that end in a minute of the churn
 	restart  bool
+	servers  int    // of the cluster
+	postgres bool   // the cluster's store is PostgreSQL, started for the measurement
 	profiles string // directory for CPU and heap profiles of the server
 	json     string
 	log      io.Writer
@@ -67,6 +69,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	fs.DurationVar(&o.steady, "steady", 15*time.Second, "how long to watch the cluster at rest, and with churn")
 	fs.Float64Var(&o.churn, "churn", 0.01, "share of the tasks that end in a minute of churn")
 	fs.BoolVar(&o.restart, "restart", false, "kill the server at the end, start it again, and wait for the next placement")
+	fs.IntVar(&o.servers, "servers", 1, "servers of the cluster, with -postgres; -restart kills the one that leads, and another takes over")
+	fs.BoolVar(&o.postgres, "postgres", false, "keep the cluster in PostgreSQL, which is started from Debian's package")
 	fs.StringVar(&o.profiles, "profiles", "", "directory for profiles of the server")
 	fs.StringVar(&o.json, "json", "", "file for the figures")
 	if err := fs.Parse(args); err != nil {
@@ -84,6 +88,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	}
 	if o.tls && o.shared {
 		return errors.New("by TLS a connection is who speaks on it; want -tls or -shared")
+	}
+	if o.servers < 1 || o.servers > 5 || o.servers > 1 && (!o.postgres || o.shared || o.tls) {
+		return errors.New("want 1 to 5 servers; several with -postgres, and without -shared and -tls")
 	}
 	return measureAll(ctx, o, out)
 }

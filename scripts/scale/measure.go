@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	api "github.com/covey-platform/covey/api/covey/v1/coveyv1connect"
+	"github.com/covey-platform/covey/internal/store/storetest"
 	"github.com/covey-platform/covey/internal/unit"
 )
 
@@ -44,7 +44,10 @@ jobs = [Service(
 // run1 is one measurement.
 type run1 struct {
 	o      options
-	srv    *server
+	srv    *server   // that leads
+	others []*server // that follow
+	dirs   []string  // of the servers' data
+	pg     *storetest.Postgres
 	fleets []*fleetProcess
 	empty  usage // of the server, before the first job
 	out    figures
@@ -59,23 +62,15 @@ type fleetProcess struct {
 }
 
 // measure measures a new cluster of so many agents.
-func measure(ctx context.Context, o options, agents int) (figures, error) {
-	dir, err := os.MkdirTemp(o.dir, "covey-scale-*")
-	if err != nil {
-		return figures{}, err
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // what stays is a temporary directory
+func measure(ctx context.Context, o options, agents int) (_ figures, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &run1{o: o}
-	r.out = figures{Agents: agents, Tasks: agents * o.tasks, Shared: o.shared, TLS: o.tls, Cores: runtime.NumCPU()}
-	if r.srv, err = newServer(ctx, o.covey, dir, o.tls); err != nil {
+	r.out = figures{Agents: agents, Tasks: agents * o.tasks, Shared: o.shared, TLS: o.tls, Servers: o.servers, Postgres: o.postgres, Cores: runtime.NumCPU()}
+	defer r.tidy()
+	if err = r.startServers(ctx); err != nil {
 		return r.out, err
 	}
-	if err := r.srv.start(ctx); err != nil {
-		return r.out, err
-	}
-	defer r.srv.stop()
 	defer r.stopFleets()
 	for _, phase := range []struct {
 		name string
@@ -90,8 +85,7 @@ func measure(ctx context.Context, o options, agents int) (figures, error) {
 	} {
 		fmt.Fprintf(o.log, "%s  %d agents: %s\n", time.Now().Format("15:04:05"), agents, phase.name)
 		if err := phase.do(ctx); err != nil {
-			logs, _ := os.ReadFile(filepath.Join(dir, "server.log")) //nolint:gosec // a path of our own making
-			return r.out, fmt.Errorf("%s: %w\n%s", phase.name, err, tail(logs, 2000))
+			return r.out, fmt.Errorf("%s: %w\n%s", phase.name, err, r.logs())
 		}
 	}
 	r.out.Load = loadAverage()
@@ -124,7 +118,7 @@ func (r *run1) join(ctx context.Context) error {
 	}
 	for i := range r.o.procs {
 		first := r.out.Agents * i / r.o.procs
-		c := fleetConfig{Server: r.srv.url(), Authority: r.srv.authority(), First: first, Count: r.out.Agents*(i+1)/r.o.procs - first, Shared: r.o.shared, Capacity: capacity}
+		c := fleetConfig{Server: r.srv.url(), Authority: r.srv.authority(), Others: r.otherURLs(), First: first, Count: r.out.Agents*(i+1)/r.o.procs - first, Shared: r.o.shared, Capacity: capacity}
 		if err = r.startFleet(ctx, c); err != nil {
 			return err
 		}
@@ -292,7 +286,7 @@ func (r *run1) submit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	disk := r.srv.disk()
+	disk := r.srv.disk(ctx)
 	defer r.profiled(ctx, "submit.pprof")()
 	began := time.Now()
 	g, waiting := errgroup.WithContext(ctx)
@@ -306,7 +300,11 @@ func (r *run1) submit(ctx context.Context) error {
 	r.out.RunSeconds = time.Since(began).Seconds()
 	r.out.RunCPU = r.since(cpu)
 	r.out.RSS, err = r.srv.rss()
-	r.out.DiskPerTask = float64(r.srv.disk()-disk) / float64(r.out.Tasks)
+	for _, s := range r.others {
+		rss, failed := s.rss()
+		r.out.FollowerRSS, err = max(r.out.FollowerRSS, rss), errors.Join(err, failed)
+	}
+	r.out.DiskPerTask = float64(r.srv.disk(ctx)-disk) / float64(r.out.Tasks)
 	return err
 }
 
@@ -322,14 +320,13 @@ func (r *run1) createJobs(ctx context.Context) error {
 }
 
 func (r *run1) createJob(ctx context.Context, name string, n int) error {
-	jobs := api.NewJobServiceClient(http.DefaultClient, r.srv.url())
 	req := connect.NewRequest(&pb.CreateJobRequest{
 		Key: cluster + "/www-data/prod/" + name, Main: "job.aurora", User: "root",
 		Files: map[string][]byte{"job.aurora": fmt.Appendf(nil, jobFile, name, n)},
 	})
 	req.Header().Set("Authorization", "Bearer "+r.srv.token)
 	for wait := 50 * time.Millisecond; ; wait *= 2 {
-		_, err := jobs.CreateJob(ctx, req)
+		_, err := r.jobs().CreateJob(ctx, req)
 		if code := connect.CodeOf(err); err == nil || wait > tooLong || code != connect.CodeUnavailable && code != connect.CodeResourceExhausted {
 			return err
 		}
@@ -339,6 +336,10 @@ func (r *run1) createJob(ctx context.Context, name string, n int) error {
 		case <-time.After(wait):
 		}
 	}
+}
+
+func (r *run1) jobs() api.JobServiceClient {
+	return api.NewJobServiceClient(http.DefaultClient, r.srv.url())
 }
 
 // tooLong ends the attempts to hand a job to a server that has too much to do.
@@ -368,7 +369,7 @@ func (r *run1) churn(ctx context.Context) error {
 	if err = r.order(each); err != nil {
 		return err
 	}
-	disk := r.srv.disk()
+	disk := r.srv.disk(ctx)
 	began := time.Now()
 	if r.out.ChurnCores, r.out.ChurnCommits, err = r.watch(ctx, "churn"); err != nil {
 		return err
@@ -382,7 +383,7 @@ func (r *run1) churn(ctx context.Context) error {
 		return err
 	}
 	r.out.Replaced = (now[stepsRunning] - m[stepsRunning]) / took
-	size := r.srv.disk()
+	size := r.srv.disk(ctx)
 	if n := now[stepsRunning] - m[stepsRunning]; n > 0 {
 		r.out.DiskPerReplaced = float64(size-disk) / n
 	}
@@ -397,29 +398,4 @@ func (r *run1) order(each float64) error {
 		}
 	}
 	return nil
-}
-
-// restart kills the server and measures until a new job's task runs.
-func (r *run1) restart(ctx context.Context) error {
-	if !r.o.restart {
-		return nil
-	}
-	if err := r.srv.kill(); err != nil {
-		return err
-	}
-	began := time.Now()
-	if err := r.srv.start(ctx); err != nil {
-		return err
-	}
-	r.out.ReadySeconds = time.Since(began).Seconds()
-	defer r.profiled(ctx, "restart.pprof")()
-	if err := r.createJob(ctx, "afterwards", 1); err != nil {
-		return err
-	}
-	err := r.until(ctx, 5*time.Minute, func(m map[string]float64) bool { return m[`covey_task_steps_total{state="ASSIGNED"}`] >= 1 })
-	r.out.PlacedSeconds = time.Since(began).Seconds()
-	if err != nil {
-		return err
-	}
-	return r.until(ctx, 5*time.Minute, func(m map[string]float64) bool { return m[stepsRunning] >= 1 })
 }

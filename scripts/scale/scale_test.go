@@ -6,7 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
+
+	"github.com/covey-platform/covey/internal/store/storetest"
 )
 
 // TestMain lets the test's binary be a process of agents, as the program is.
@@ -26,11 +29,15 @@ func TestMeasure(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", covey, "../../cmd/covey").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	for _, way := range []string{"-shared=true", "-shared=false", "-tls=true"} {
+	for _, way := range []string{"-shared=true", "-shared=false", "-tls=true", "-servers=3"} {
 		t.Run(way, func(t *testing.T) {
+			several := way == "-servers=3"
+			if several {
+				storetest.StartPostgres(t).Stop() // or says why there is none
+			}
 			file := filepath.Join(t.TempDir(), "figures.json")
 			var out bytes.Buffer
-			args := []string{way, "-covey", covey, "-dir", dir, "-agents", "30", "-tasks", "10", "-job-size", "70", "-procs", "2", "-steady", "1s", "-churn", "20", "-restart", "-json", file}
+			args := []string{way, "-postgres=" + strconv.FormatBool(several), "-covey", covey, "-dir", dir, "-agents", "30", "-tasks", "10", "-job-size", "70", "-procs", "2", "-steady", "1s", "-churn", "20", "-restart", "-json", file}
 			if err := run(t.Context(), args, nil, &out, t.Output()); err != nil {
 				t.Fatal(err)
 			}
@@ -53,13 +60,16 @@ func TestMeasure(t *testing.T) {
 			if f.PlacedSeconds <= 0 || f.IdleCommits > 0.5 {
 				t.Errorf("placed again after %v s, %v commits a second at rest; want some time, and none", f.PlacedSeconds, f.IdleCommits)
 			}
+			if several != (f.FollowerRSS > 0) || several != (f.Servers == 3) {
+				t.Errorf("%d servers, %d bytes of one that follows; want those of %s", f.Servers, f.FollowerRSS, way)
+			}
 		})
 	}
 }
 
 // TestBadOptions refuses what makes no sense, before anything is started.
 func TestBadOptions(t *testing.T) {
-	for _, args := range [][]string{{"-agents", "0"}, {"-agents", "ten"}, {"-tasks", "0"}, {"-job-size", "4001"}, {"-procs", "0"}, {"-tls", "-shared"}} {
+	for _, args := range [][]string{{"-agents", "0"}, {"-agents", "ten"}, {"-tasks", "0"}, {"-job-size", "4001"}, {"-procs", "0"}, {"-tls", "-shared"}, {"-servers", "0"}, {"-servers", "3"}, {"-servers", "3", "-postgres", "-tls"}} {
 		if err := run(t.Context(), args, nil, t.Output(), t.Output()); err == nil {
 			t.Errorf("%v: no error", args)
 		}

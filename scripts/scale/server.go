@@ -29,20 +29,21 @@ type server struct {
 	addr  string
 	token string
 	tls   bool
+	db    string // both stores are this PostgreSQL database; empty: files in dir
 	cmd   *exec.Cmd
 	over  chan struct{}
 	died  error // set before over is closed
 	admin *http.Client
 }
 
-// newServer chooses a port for a server whose data is in dir.
-func newServer(ctx context.Context, covey, dir string, secure bool) (*server, error) {
+// newServer chooses a port for a server whose data is in dir, or in db.
+func newServer(ctx context.Context, covey, dir, db string, secure bool) (*server, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{covey: covey, dir: dir, addr: l.Addr().String(), tls: secure}
+	s := &server{covey: covey, dir: dir, addr: l.Addr().String(), tls: secure, db: db}
 	socket := filepath.Join(dir, "admin.sock")
 	s.admin = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -94,6 +95,9 @@ func (s *server) start(ctx context.Context) error {
 	args := []string{"server", "--cluster", cluster, "--data-dir", s.dir, "--listen", s.addr}
 	if s.tls {
 		args = append(args, "--tls")
+	}
+	if s.db != "" {
+		args = append(args, "--cluster-store", s.db, "--company-store", s.db)
 	}
 	s.cmd = exec.CommandContext(ctx, s.covey, args...) //nolint:gosec // the program to measure
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.SysProcAttr = logs, logs, &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -268,7 +272,11 @@ func (s *server) profile(ctx context.Context, dir, name, what string) error {
 }
 
 // disk is the size of the cluster's database, in bytes.
-func (s *server) disk() (n int64) {
+func (s *server) disk(ctx context.Context) (n int64) {
+	if s.db != "" {
+		m, _ := s.metrics(ctx)
+		return int64(m["covey_store_bytes"])
+	}
 	for _, name := range []string{"cluster.db", "cluster.db-wal"} {
 		if info, err := os.Stat(filepath.Join(s.dir, name)); err == nil {
 			n += info.Size()

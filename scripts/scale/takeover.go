@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/covey-platform/covey/api/covey/v1"
+	api "github.com/covey-platform/covey/api/covey/v1/coveyv1connect"
+	"github.com/covey-platform/covey/internal/store/storetest"
+)
+
+// postgresSettings are those of a database that has a machine's memory to
+// itself as little as Covey has; what makes a commit durable stays as it is.
+var postgresSettings = []string{"shared_buffers=512MB", "max_wal_size=4GB", "checkpoint_timeout=15min"}
+
+// startServers starts the first server, which leads, and then those that follow.
+func (r *run1) startServers(ctx context.Context) error {
+	db := ""
+	if r.o.postgres {
+		pg, err := storetest.RunPostgres(ctx, r.o.dir, postgresSettings...)
+		if err != nil {
+			return err
+		}
+		r.pg = pg
+		if db, err = pg.NewDatabase(); err != nil {
+			return err
+		}
+	}
+	for i := range r.o.servers {
+		dir, err := os.MkdirTemp(r.o.dir, "covey-scale-*")
+		if err != nil {
+			return err
+		}
+		r.dirs = append(r.dirs, dir)
+		s, err := newServer(ctx, r.o.covey, dir, db, r.o.tls)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			r.srv = s
+		} else {
+			r.others = append(r.others, s)
+		}
+		if err = s.start(ctx); err != nil {
+			return fmt.Errorf("%w\n%s", err, r.logs())
+		}
+	}
+	return nil
+}
+
+// tidy ends what was started, and removes its data.
+func (r *run1) tidy() {
+	for _, s := range append(r.others, r.srv) {
+		if s != nil && s.cmd != nil {
+			s.stop()
+		}
+	}
+	for _, d := range r.dirs {
+		_ = os.RemoveAll(d)
+	}
+	if r.pg != nil {
+		r.pg.Stop()
+	}
+}
+
+// logs returns the last that each server has said.
+func (r *run1) logs() string {
+	var text strings.Builder
+	for _, d := range r.dirs {
+		b, _ := os.ReadFile(filepath.Join(d, "server.log")) //nolint:gosec // a path of our own making
+		text.Write(append(tail(b, 2000), '\n'))
+	}
+	return text.String()
+}
+
+// otherURLs is where the servers are that follow.
+func (r *run1) otherURLs() (urls []string) {
+	for _, s := range r.others {
+		urls = append(urls, s.url())
+	}
+	return urls
+}
+
+// restart kills the server that leads and measures until a new job has a
+// machine: by the same server, started again, or by the one that takes over.
+// Then it sees that no task was lost or doubled.
+func (r *run1) restart(ctx context.Context) error {
+	if !r.o.restart {
+		return nil
+	}
+	if err := r.stillLeads(ctx); err != nil {
+		return err
+	}
+	before := r.fleet()
+	if err := r.srv.kill(); err != nil {
+		return err
+	}
+	began := time.Now()
+	if len(r.others) > 0 {
+		r.srv, r.others = r.others[0], r.others[1:]
+	} else if err := r.srv.start(ctx); err != nil {
+		return err
+	}
+	r.out.ReadySeconds = time.Since(began).Seconds()
+	defer r.profiled(ctx, "restart.pprof")()
+	if err := r.placed(ctx, "afterwards"); err != nil {
+		return err
+	}
+	r.out.PlacedSeconds = time.Since(began).Seconds()
+	return r.unharmed(ctx, before)
+}
+
+// stillLeads refuses to measure the loss of a leader that is none.
+func (r *run1) stillLeads(ctx context.Context) error {
+	if len(r.others) == 0 {
+		return nil
+	}
+	c := api.NewClusterServiceClient(http.DefaultClient, r.srv.url())
+	got, err := c.GetCluster(ctx, authorised(r, &pb.GetClusterRequest{}))
+	if err != nil {
+		return err
+	}
+	for _, s := range got.Msg.GetServers() {
+		if s.GetLeads() && s.GetUrl() == r.srv.url() {
+			return nil
+		}
+	}
+	return errors.New("another server leads than the one that led first: this machine is too slow for so many")
+}
+
+func authorised[T any](r *run1, m *T) *connect.Request[T] {
+	req := connect.NewRequest(m)
+	req.Header().Set("Authorization", "Bearer "+r.srv.token)
+	return req
+}
+
+// placed creates a job of one task and waits until that has a machine.
+func (r *run1) placed(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	if err := r.createJob(ctx, name, 1); err != nil {
+		return err
+	}
+	for {
+		got, err := r.jobs().GetJob(ctx, authorised(r, &pb.GetJobRequest{Key: cluster + "/www-data/prod/" + name}))
+		if err == nil && len(got.Msg.GetTasks()) == 1 && got.Msg.GetTasks()[0].GetMachine() != "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the task of %s has no machine: %w", name, errors.Join(err, ctx.Err()))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// fleet sums up what the processes of agents say.
+func (r *run1) fleet() (all fleetState) {
+	for _, p := range r.fleets {
+		if s := p.last.Load(); s != nil {
+			all.Connected += s.Connected
+			all.Running += s.Running
+			all.Ended += s.Ended
+			all.Begun += s.Begun
+		}
+	}
+	return all
+}
+
+// unharmed waits until every agent is back, and for as long again as it takes
+// to give up and replace what is missing. Every task runs as before then, and
+// none was begun but the new one.
+func (r *run1) unharmed(ctx context.Context, before fleetState) error {
+	back := time.Now()
+	for now := r.fleet(); now.Connected < r.out.Agents || now.Running <= before.Running; now = r.fleet() {
+		if time.Since(back) > 5*time.Minute {
+			return fmt.Errorf("after the restart %d of %d agents are back, and %d tasks run; want %d", now.Connected, r.out.Agents, now.Running, before.Running+1)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	r.out.BackSeconds = time.Since(back).Seconds()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(r.o.steady):
+	}
+	now := r.fleet()
+	m, err := r.srv.metrics(ctx)
+	if err != nil {
+		return err
+	}
+	if now.Running != before.Running+1 || now.Begun != before.Begun+1 || int(m["covey_tasks"]) != now.Running {
+		return fmt.Errorf("before the restart %d tasks ran, of %d begun; after it %d run, of %d begun, and the server knows %d: want one more of each", before.Running, before.Begun, now.Running, now.Begun, int(m["covey_tasks"]))
+	}
+	return nil
+}
