@@ -308,7 +308,7 @@ func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.Expla
 		}
 	}
 	if !ok && len(resp.Instances) == 0 {
-		return nil, control.NoJob(v.Snapshot, key)
+		return s.explainGone(ctx, v.Snapshot, key)
 	}
 	asked := map[job.Hash]sched.Wait{}
 	for n := range j.Instances.All() {
@@ -340,6 +340,30 @@ func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.Expla
 		}
 	}
 	slices.SortStableFunc(resp.Instances, func(a, b *pb.InstanceExplanation) int { return int(a.GetInstance() - b.GetInstance()) })
+	return connect.NewResponse(resp), nil
+}
+
+// explainGone says what became of the last tasks of a job that was killed, as
+// far as its slots and the history remember.
+func (s *services) explainGone(ctx context.Context, snap *state.Snapshot, key job.Key) (*connect.Response[pb.ExplainJobResponse], error) {
+	if !known(snap, key) {
+		return nil, control.NoJob(snap, key)
+	}
+	past, err := s.ended(ctx, key, -1)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.ExplainJobResponse{}
+	for in := range snap.Instances(key) {
+		if t, ok := lastOf(in, past); ok {
+			resp.Instances = append(resp.Instances, &pb.InstanceExplanation{
+				TaskId: t.ID.String(), Instance: in.N, Status: t.State.String(), Text: text("its last task is " + explainPlaced(t)),
+			})
+		}
+	}
+	if len(resp.Instances) == 0 {
+		return nil, control.NoJob(snap, key)
+	}
 	return connect.NewResponse(resp), nil
 }
 

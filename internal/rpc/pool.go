@@ -39,10 +39,7 @@ func (s *services) ListMachines(_ context.Context, req *connect.Request[pb.ListM
 		}
 	}
 	resp := &pb.ListMachinesResponse{}
-	for m := range snap.Machines() {
-		if m.ID < from {
-			continue
-		}
+	for m := range snap.MachinesFrom(from) {
 		if len(resp.Machines) == limit {
 			resp.NextPage = string(m.ID)
 			break

@@ -324,6 +324,11 @@ func (s *Snapshot) Machines() iter.Seq[Machine] {
 	return func(yield func(Machine) bool) { s.machines.all(yield) }
 }
 
+// MachinesFrom yields every machine from an id on, in order.
+func (s *Snapshot) MachinesFrom(id machine.ID) iter.Seq[Machine] {
+	return func(yield func(Machine) bool) { s.machines.from(id, func(machine.ID) bool { return true }, yield) }
+}
+
 // Free returns what a machine has left to reserve. It is negative where its
 // pool took capacity back.
 func (s *Snapshot) Free(id machine.ID) unit.Resources {
