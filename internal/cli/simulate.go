@@ -74,6 +74,9 @@ and --grow say what would become of either if it changed.`,
 			if err := f.complete(); err != nil {
 				return err
 			}
+			if err := f.idle(cmd.Flags().Changed); err != nil {
+				return err
+			}
 			f.Note = func(s string) { _, _ = fmt.Fprintln(cmd.ErrOrStderr(), "note: "+printable(s)) }
 			r, err := a.env.Simulate(cmd.Context(), f)
 			if err != nil {
@@ -116,6 +119,23 @@ and --grow say what would become of either if it changed.`,
 
 // maxUntil bounds the time that may pass.
 const maxUntil = 10 * 366 * 24 * time.Hour
+
+// idle refuses flags that were given and that nothing of what is asked looks at.
+func (f *SimulateFlags) idle(given func(flag string) bool) error {
+	for _, x := range []struct {
+		flag, of string
+		used     bool
+	}{
+		{"trials", "--compact", f.Compact},
+		{"repair", "--mtbf", f.MTBF > 0},
+		{"policy", "a simulation, and --check makes none", f.Check == ""},
+	} {
+		if given(x.flag) && !x.used {
+			return badCommand("--%s is of %s; leave it out", x.flag, x.of)
+		}
+	}
+	return nil
+}
 
 // complete says which flags are missing or do not go together.
 func (f *SimulateFlags) complete() error {

@@ -159,7 +159,10 @@ func add(w *whatif.World, what string, note func(string)) error {
 	if err != nil {
 		return err
 	}
-	return w.AddMachines(machines)
+	if err = w.AddMachines(machines); err != nil {
+		return fault.Invalid.Errorf("%s: %w", what, err)
+	}
+	return nil
 }
 
 func grow(w *whatif.World, what string) error {
