@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -46,6 +47,9 @@ beside its name and moved there when it is whole.`,
 			n, err := exportFile(ctx, c, args[0])
 			if err != nil {
 				return err
+			}
+			if info, err := os.Stat(args[0]); err == nil && info.Mode().IsRegular() {
+				n = info.Size() // packed, if it is
 			}
 			return a.print(cmd, map[string]any{"file": args[0], "bytes": n}, func(w io.Writer) {
 				_, _ = fmt.Fprintf(w, "%s: %d bytes\n", args[0], n)
