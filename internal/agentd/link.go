@@ -51,6 +51,7 @@ const (
 	firstRetry   = 50 * time.Millisecond
 	lastRetry    = 2 * time.Second
 	refusedRetry = 15 * time.Second // the server will not have this machine: somebody must act
+	slowRetry    = 5 * time.Second  // it did not answer in time: it has too much to do, and more attempts do not help
 )
 
 // connect holds a session with the server, one after another.
@@ -61,8 +62,12 @@ func connect(ctx context.Context, client *rpc.Agent, hello func() control.Hello,
 	session := func() error {
 		s, err := client.Session(ctx, hello())
 		if err != nil {
-			if k := fault.Of(err); k == fault.Conflict || k == fault.Unauthenticated || k == fault.Denied {
+			switch fault.Of(err) {
+			case fault.Conflict, fault.Unauthenticated, fault.Denied:
 				wait = refusedRetry
+			case fault.Timeout:
+				wait = max(wait, slowRetry)
+			default:
 			}
 			wait = max(wait, 2*rpc.RetryAfter(err)) // half of it is by lot, below
 			return err

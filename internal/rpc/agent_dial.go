@@ -66,7 +66,9 @@ type way struct {
 	moved  bool          // to another server; set before over is closed
 
 	sessions http.RoundTripper // for sessions on connections of their own
-	old      atomic.Bool       // the server does not know them
+	shared   http.RoundTripper // for those of agents that share some
+	sharing  sharing
+	old      atomic.Bool // the server does not know them
 }
 
 // DialAgent returns a way to the server. It opens no connection: the calls do,
@@ -137,7 +139,8 @@ func (a *Agent) open(server string, c *tls.Config) *way {
 		IdleConnTimeout: time.Minute,
 		HTTP2:           &http.HTTP2Config{SendPingTimeout: Silence, PingTimeout: 5 * time.Second},
 	}}
-	w.sessions = w.direct(a.secure, c)
+	w.sessions = ownConnections(a.secure, c)
+	w.shared = directly(func(ctx context.Context, _, address string) (net.Conn, error) { return w.sharing.open(ctx, address) })
 	w.client = api.NewAgentServiceClient(&http.Client{Transport: trust.Explained{Next: w.conns}}, server, connect.WithReadMaxBytes(maxReport))
 	return w
 }
@@ -169,6 +172,7 @@ func (w *way) endWith(ctx context.Context, end context.CancelCauseFunc) {
 func (a *Agent) Close() {
 	w, _ := a.current()
 	w.conns.CloseIdleConnections()
+	w.sharing.drop()
 }
 
 func (a *Agent) current() (*way, *tls.Certificate) {

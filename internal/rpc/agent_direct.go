@@ -36,8 +36,8 @@ func (a *Agent) pipe(ctx context.Context, w *way) (clientPipe, error) {
 	if lost := a.unreached(); lost != "" {
 		header.Set(lostHeader, lost)
 	}
-	if a.cfg.Beside == nil && !w.old.Load() {
-		p, err := w.upgrade(ctx, header)
+	if !w.old.Load() {
+		p, err := w.upgrade(ctx, header, a.cfg.Beside != nil)
 		switch {
 		case err == nil:
 			return p, nil
@@ -57,15 +57,20 @@ func (a *Agent) pipe(ctx context.Context, w *way) (clientPipe, error) {
 // errOld says that the other end knows no sessions on a connection of their own.
 var errOld = fault.Invalid.Errorf("the server speaks HTTP/2 only")
 
-// direct returns connections for sessions.
-func (w *way) direct(secure bool, c *tls.Config) http.RoundTripper {
-	dial := &net.Dialer{Timeout: 5 * time.Second}
+// directly returns a transport of connections for sessions.
+func directly(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Transport {
 	var p http.Protocols
 	p.SetHTTP1(true)
-	t := &http.Transport{
-		Protocols: &p, DialContext: dial.DialContext, MaxIdleConnsPerHost: -1,
+	return &http.Transport{
+		Protocols: &p, DialContext: dial, MaxIdleConnsPerHost: -1,
 		ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10, ResponseHeaderTimeout: sendLimit,
 	}
+}
+
+// ownConnections are for a session each.
+func ownConnections(secure bool, c *tls.Config) http.RoundTripper {
+	dial := &net.Dialer{Timeout: 5 * time.Second}
+	t := directly(dial.DialContext)
 	if secure {
 		c = c.Clone()
 		c.NextProtos = []string{directProtocol} // and no other, so that an older server says that it does not know it
@@ -74,9 +79,9 @@ func (w *way) direct(secure bool, c *tls.Config) http.RoundTripper {
 	return trust.Explained{Next: t}
 }
 
-// upgrade opens a connection for one session; the error errOld says that the
-// server has none to give.
-func (w *way) upgrade(ctx context.Context, header http.Header) (clientPipe, error) {
+// upgrade opens a connection for one session, or takes part in one; the error
+// errOld says that the server has none to give.
+func (w *way) upgrade(ctx context.Context, header http.Header, share bool) (clientPipe, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url+api.AgentServiceSessionProcedure, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -84,8 +89,12 @@ func (w *way) upgrade(ctx context.Context, header http.Header) (clientPipe, erro
 	r.Header = header.Clone()
 	r.Header.Set("Connection", "Upgrade")
 	r.Header.Set("Upgrade", directProtocol)
-	resp, err := w.sessions.RoundTrip(r)
-	if p := trust.ProblemOf(err); p != nil && p.Unspoken() {
+	conns := w.sessions
+	if share {
+		conns = w.shared
+	}
+	resp, err := conns.RoundTrip(r)
+	if p := trust.ProblemOf(err); p != nil && p.Unspoken() || errors.Is(err, errOld) {
 		return nil, errOld
 	}
 	if err != nil {

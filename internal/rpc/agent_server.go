@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -71,7 +72,34 @@ func (s *services) certify(csr []byte, m trust.Machine) ([]byte, error) {
 
 // Session is the life of an agent here.
 func (s *services) Session(ctx context.Context, stream *connect.BidiStream[pb.SessionRequest, pb.SessionResponse]) error {
-	return s.converse(ctx, bidi{stream, deadlinesOf(ctx)}, stream.RequestHeader().Get(lostHeader))
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return s.converse(ctx, bidi{stream, deadlinesOf(ctx)}, stream.RequestHeader().Get(lostHeader), leave)
+}
+
+// Of very many agents that come at once, maxOpening are let in at the same
+// time and the others wait: what thousands of goroutines do together nobody
+// else gets a word in, and least of all the loop for which they wait.
+const (
+	maxOpening  = 512
+	helloWithin = 5 * time.Second // an agent that is let in says hello
+)
+
+// enter waits until an agent may open a session, and returns what to call when
+// it has; it may be called again.
+func (s *services) enter(ctx context.Context) (leave func(), err error) {
+	late := time.NewTimer(sendLimit) // the agent waits no longer
+	defer late.Stop()
+	select {
+	case s.opening <- struct{}{}:
+		return sync.OnceFunc(func() { <-s.opening }), nil
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	return nil, fault.Timeout.Errorf("the server has too much to do: %d agents are about to be let in; try again in a moment", maxOpening)
 }
 
 // A pipe carries the messages of a session. One goroutine receives, and one at
@@ -104,8 +132,9 @@ func (b bidi) Send(m *pb.SessionResponse) error {
 // converse holds a session with who is at the other end of a pipe; lost is the
 // server that it has not reached before. What is needed only to begin is done by
 // functions of its own: the stack of a session lives as long as it does.
-func (s *services) converse(ctx context.Context, p pipe, lost string) error {
+func (s *services) converse(ctx context.Context, p pipe, lost string, leave func()) error {
 	t, first, err := s.meet(ctx, p, lost)
+	leave()
 	if err != nil {
 		return ended(err)
 	}
@@ -115,7 +144,7 @@ func (s *services) converse(ctx context.Context, p pipe, lost string) error {
 
 // meet hears the agent's first message, and lets it in.
 func (s *services) meet(ctx context.Context, p pipe, lost string) (*talk, *pb.SessionRequest, error) {
-	p.Until(time.Now().Add(Silence))
+	p.Until(time.Now().Add(helloWithin))
 	first, err := p.Receive()
 	if err != nil {
 		return nil, nil, err

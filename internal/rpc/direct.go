@@ -46,6 +46,17 @@ func (s *services) upgrade(w http.ResponseWriter, r *http.Request) {
 	if !held {
 		ctx = context.WithoutCancel(ctx) // it ends with the request
 	}
+	leave, err := s.enter(ctx)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	opened := false
+	defer func() {
+		if !opened {
+			leave()
+		}
+	}()
 	known, err := s.gate(context.WithValue(ctx, connKey{}, r.TLS), connect.Spec{Procedure: api.AgentServiceSessionProcedure, StreamType: connect.StreamTypeBidi}, connect.Peer{}, r.Header)
 	if err != nil {
 		refuse(w, FromWire(err))
@@ -65,11 +76,12 @@ func (s *services) upgrade(w http.ResponseWriter, r *http.Request) {
 		ahead = io.MultiReader(bytes.NewReader(bytes.Clone(early)), conn)
 	}
 	d.in = bufio.NewReaderSize(ahead, directBuffer)
+	opened = true
 	if held {
-		stays.then = func() { d.run(ctx) }
+		stays.then = func() { d.run(ctx, leave) }
 		return
 	}
-	go d.run(ctx) // so that what HTTP holds for the request is let go
+	go d.run(ctx, leave) // so that what HTTP holds for the request is let go
 }
 
 // direct is a session's connection, after HTTP. It is a [pipe].
@@ -82,7 +94,8 @@ type direct struct {
 }
 
 // run holds the session until it is over.
-func (d *direct) run(ctx context.Context) {
+func (d *direct) run(ctx context.Context, leave func()) {
+	defer leave()
 	defer d.conn.Close() //nolint:errcheck // nothing is lost
 	defer func() {
 		if what := recover(); what != nil {
@@ -90,10 +103,16 @@ func (d *direct) run(ctx context.Context) {
 		}
 	}()
 	_ = d.conn.SetDeadline(time.Now().Add(sendLimit))
-	if _, err := io.WriteString(d.conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+directProtocol+"\r\n\r\n"); err != nil {
+	if switchTo(d.conn, directProtocol) != nil {
 		return
 	}
-	d.end(d.s.converse(ctx, d, d.lost))
+	d.end(d.s.converse(ctx, d, d.lost, leave))
+}
+
+// switchTo says that a connection leaves HTTP.
+func switchTo(w io.Writer, protocol string) error {
+	_, err := io.WriteString(w, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
+	return err
 }
 
 // end tells the agent how the session ended, and waits a moment until it has
@@ -140,17 +159,28 @@ func (d *direct) Send(m *pb.SessionResponse) error {
 }
 
 // serveDirect serves a connection by TLS whose client asked for a session of
-// its own: one request, and then what the handler makes of it.
+// its own.
 func serveDirect(s *http.Server, conn *tls.Conn, h http.Handler) {
-	defer conn.Close() //nolint:errcheck // nothing is lost
 	ctx := context.Background()
 	if b, ok := h.(interface{ BaseContext() context.Context }); ok {
 		ctx = b.BaseContext()
 	}
+	serveOne(ctx, conn, h, func(what any) {
+		if s.ErrorLog != nil {
+			s.ErrorLog.Printf("a bug of the server ended a connection: %v", what)
+		}
+	})
+}
+
+// serveOne serves a connection of its own, or a stream that stands for one: one
+// request, and then what the handler makes of it. A bug in that ends the
+// connection, and is told.
+func serveOne(ctx context.Context, conn net.Conn, h http.Handler, bug func(what any)) {
+	defer conn.Close() //nolint:errcheck // nothing is lost
 	// A server that ends does not wait for sessions.
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	w := &headWriter{conn: conn, header: http.Header{}}
-	w.serve(ctx, s, h)
+	w.serve(ctx, h, bug)
 	if w.then != nil {
 		w.then()
 	}
@@ -159,14 +189,14 @@ func serveDirect(s *http.Server, conn *tls.Conn, h http.Handler) {
 // headWriter answers the one request of a connection, unless that is taken
 // over.
 type headWriter struct {
-	conn   *tls.Conn
+	conn   net.Conn
 	in     *bufio.Reader
 	header http.Header
 	wrote  bool
 	then   func() // who took it over
 }
 
-func (w *headWriter) serve(ctx context.Context, s *http.Server, h http.Handler) {
+func (w *headWriter) serve(ctx context.Context, h http.Handler, bug func(what any)) {
 	defer func() { w.in, w.header = nil, nil }()
 	_ = w.conn.SetDeadline(time.Now().Add(directHead))
 	w.in = bufio.NewReaderSize(io.LimitReader(w.conn, maxHead), directBuffer)
@@ -174,15 +204,18 @@ func (w *headWriter) serve(ctx context.Context, s *http.Server, h http.Handler) 
 	if err != nil {
 		return
 	}
-	state := w.conn.ConnectionState()
-	r.TLS, r.RemoteAddr, r.Body = &state, w.conn.RemoteAddr().String(), http.NoBody
+	r.RemoteAddr, r.Body = w.conn.RemoteAddr().String(), http.NoBody
+	if c, ok := w.conn.(*tls.Conn); ok {
+		state := c.ConnectionState()
+		r.TLS = &state
+	}
 	if !wantsDirect(r) {
 		refuse(w, fault.Denied.Errorf("a connection of protocol %s is for sessions of agents; want h2 for all else", directProtocol))
 		return
 	}
 	defer func() {
-		if what := recover(); what != nil && s.ErrorLog != nil {
-			s.ErrorLog.Printf("a bug of the server ended a connection: %v", what)
+		if what := recover(); what != nil {
+			bug(what)
 		}
 	}()
 	h.ServeHTTP(w, r.WithContext(ctx))

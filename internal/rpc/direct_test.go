@@ -34,6 +34,7 @@ import (
 type ways struct {
 	next http.Handler
 	old  bool
+	url  string // where it is served without TLS
 
 	mu   sync.Mutex
 	seen []string
@@ -105,6 +106,7 @@ func listenWays(t *testing.T, w *ways, secure bool) (*backend, *Agent) {
 		ts.Config = NewServer(w)
 		ts.Start()
 		t.Cleanup(ts.Close)
+		w.url = ts.URL
 		return b, dial(t, ts.URL, agentToken)
 	}
 	s := serveTLS(t)

@@ -53,6 +53,8 @@ type services struct {
 	opt   Options
 	looks *looks
 	fits  chan struct{} // one for each question of FitJob that is worked on
+
+	opening chan struct{} // one for each agent that is about to be let in
 }
 
 // now is the time of this moment.
@@ -142,7 +144,7 @@ func newServices(b Backend, opt Options) *services {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	return &services{b: b, opt: opt, looks: newLooks(), fits: make(chan struct{}, maxFits)}
+	return &services{b: b, opt: opt, looks: newLooks(), fits: make(chan struct{}, maxFits), opening: make(chan struct{}, maxOpening)}
 }
 
 // messageLimit bounds one message of a procedure, in bytes.
@@ -207,8 +209,12 @@ func (s *services) door(next http.Handler) http.Handler {
 			refuse(w, err)
 			return
 		}
-		if wantsDirect(r) {
+		switch {
+		case wantsDirect(r):
 			s.upgrade(w, r)
+			return
+		case wantsShared(r):
+			s.share(w, r, s.door(next))
 			return
 		}
 		rc := http.NewResponseController(w)

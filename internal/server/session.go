@@ -39,6 +39,9 @@ type session struct {
 func (l *looper) attach(ctx context.Context, h control.Hello, news func()) (*session, error) {
 	s := &session{l: l, machine: h.Machine.ID, name: h.Session, news: news}
 	err := l.request(ctx, l.coming, func(t *control.Turn) error {
+		if ctx.Err() != nil { // it did not wait for its turn, and comes anew
+			return fault.Timeout.Errorf("the agent has gone: %w", context.Cause(ctx))
+		}
 		if err := t.Hello(h); err != nil {
 			return err
 		}

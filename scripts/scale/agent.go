@@ -24,6 +24,7 @@ const (
 	fullEvery   = 30 * time.Second
 	firstRetry  = 50 * time.Millisecond
 	lastRetry   = 2 * time.Second
+	slowRetry   = 5 * time.Second
 	factsAtOnce = 20
 )
 
@@ -65,13 +66,15 @@ func (a *simulated) look(ctx context.Context) {
 func (a *simulated) run(ctx context.Context) {
 	wait, moves := firstRetry, 0
 	for ctx.Err() == nil {
-		began := time.Now()
-		err := a.talk(ctx)
+		open, err := a.talk(ctx)
 		if errors.Is(err, context.Canceled) {
 			return
 		}
-		if time.Since(began) > rpc.Silence {
+		switch {
+		case open > rpc.Silence:
 			wait, moves = firstRetry, 0
+		case open == 0 && fault.Of(err) == fault.Timeout:
+			wait = max(wait, slowRetry)
 		}
 		if errors.Is(err, rpc.ErrMoved) {
 			if moves++; moves <= 2*len(a.client.Servers()) { // somebody may know the leader
@@ -87,17 +90,18 @@ func (a *simulated) run(ctx context.Context) {
 	}
 }
 
-// talk is one session.
-func (a *simulated) talk(ctx context.Context) error {
+// talk is one session. It returns how long it was open, and why it ended.
+func (a *simulated) talk(ctx context.Context) (open time.Duration, err error) {
 	a.mu.Lock()
 	seen := a.mind.Seen()
 	a.mu.Unlock()
 	h := control.Hello{UID: a.uid, Machine: a.self, Seen: control.Seen{Epoch: seen.Epoch, Rev: state.Rev(seen.Rev)}}
 	s, err := a.client.Session(ctx, h)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer s.Close()
+	began := time.Now()
 	a.mu.Lock()
 	a.session, a.n, a.unsent = s, 0, 0
 	a.mind.Open()
@@ -117,7 +121,7 @@ func (a *simulated) talk(ctx context.Context) error {
 	a.mu.Lock()
 	a.session = nil
 	a.mu.Unlock()
-	return err
+	return time.Since(began), err
 }
 
 // obey carries orders out: at once, and without fail.
