@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 // with one each, also by TLS: real processes, real credentials, every task acknowledged.
 func TestMeasure(t *testing.T) {
 	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // PostgreSQL runs as a user of its own
+		t.Fatal(err)
+	}
 	covey := filepath.Join(dir, "covey")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", covey, "../../cmd/covey").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

@@ -99,8 +99,11 @@ func (r *run1) restart(ctx context.Context) error {
 	if err := r.stillLeads(ctx); err != nil {
 		return err
 	}
-	before := r.fleet()
-	if err := r.srv.kill(); err != nil {
+	before, err := r.whole(ctx)
+	if err != nil {
+		return err
+	}
+	if err = r.srv.kill(); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -173,6 +176,28 @@ func (r *run1) fleet() (all fleetState) {
 		}
 	}
 	return all
+}
+
+// whole waits until all tasks run and none has been begun for two rounds of
+// what the fleets say: churn leaves some that wait for their next attempt.
+func (r *run1) whole(ctx context.Context) (fleetState, error) {
+	const quiet = 2500 * time.Millisecond
+	since, last := time.Now(), r.fleet()
+	for began := time.Now(); time.Since(began) < 5*time.Minute; {
+		select {
+		case <-ctx.Done():
+			return last, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+		now := r.fleet()
+		switch {
+		case now.Begun != last.Begun || now.Running != r.out.Tasks:
+			since, last = time.Now(), now
+		case time.Since(since) >= quiet:
+			return now, nil
+		}
+	}
+	return last, fmt.Errorf("before the restart %d tasks run; want %d", last.Running, r.out.Tasks)
 }
 
 // unharmed waits until every agent is back, and for as long again as it takes
