@@ -64,6 +64,7 @@ type machineJSON struct {
 	Leaving    bool                `json:"leaving,omitempty"`
 	Mode       string              `json:"mode"`
 	Avoid      string              `json:"avoid,omitempty"` // why it is avoided, if it is
+	AvoidUntil string              `json:"avoid_until,omitempty"`
 	Since      string              `json:"since,omitempty"`
 	Tasks      int32               `json:"tasks"`
 	Attributes map[string][]string `json:"attributes"`
@@ -80,7 +81,7 @@ type machineJSON struct {
 
 func machineOf(m *pb.Machine) machineJSON {
 	out := machineJSON{
-		ID: m.GetId(), Host: m.GetHost(), Up: m.GetUp(), Leaving: m.GetLeaving(), Mode: m.GetMode(), Avoid: m.GetAvoid(), Since: moment(m.GetSinceUnixNanos()),
+		ID: m.GetId(), Host: m.GetHost(), Up: m.GetUp(), Leaving: m.GetLeaving(), Mode: m.GetMode(), Avoid: m.GetAvoid(), AvoidUntil: moment(m.GetAvoidUntilUnixNanos()), Since: moment(m.GetSinceUnixNanos()),
 		Tasks: m.GetTasks(), Attributes: map[string][]string{}, Capacity: resourcesOf(m.GetCapacity()),
 		Overhead: resourcesOf(m.GetOverhead()), Owed: resourcesOf(m.GetOwed()), Foreign: resourcesOf(m.GetForeign()), Free: resourcesOf(m.GetFree()),
 		PortFrom: m.GetPortFrom(), PortTo: m.GetPortTo(), Limits: append([]string{}, m.GetLimits()...), Boot: m.GetBoot(),
@@ -106,6 +107,18 @@ func owed(m *pb.Machine) string {
 	return ""
 }
 
+// avoided says until when and why tasks are put on a machine last; empty: they
+// are not.
+func avoided(m *pb.Machine) string {
+	if m.GetAvoid() == "" {
+		return ""
+	}
+	if until := moment(m.GetAvoidUntilUnixNanos()); until != "" {
+		return "until " + until + ": " + m.GetAvoid()
+	}
+	return m.GetAvoid()
+}
+
 func upOrDown(m *pb.Machine) string {
 	s := "down"
 	switch {
@@ -128,6 +141,7 @@ func upOrDown(m *pb.Machine) string {
 func (a *app) listMachines(cmd *cobra.Command, c *client, limit int) error {
 	out := []machineJSON{}
 	var rows [][]string
+	var why []string
 	page := ""
 	for {
 		n := min(limit-len(out), 1000)
@@ -137,6 +151,9 @@ func (a *app) listMachines(cmd *cobra.Command, c *client, limit int) error {
 		}
 		for _, m := range r.GetMachines() {
 			out = append(out, machineOf(m))
+			if m.GetAvoid() != "" && len(why) < mostReasons {
+				why = append(why, m.GetId()+" is avoided "+avoided(m))
+			}
 			rows = append(rows, []string{
 				m.GetId(), upOrDown(m), ago(m.GetSinceUnixNanos()), fmt.Sprint(m.GetTasks()), amounts(m.GetFree()), amounts(m.GetCapacity()),
 			})
@@ -154,8 +171,14 @@ func (a *app) listMachines(cmd *cobra.Command, c *client, limit int) error {
 		if page != "" {
 			_, _ = fmt.Fprintln(w, "... and more; see --limit")
 		}
+		for _, line := range why {
+			_, _ = fmt.Fprintln(w, printable(line))
+		}
 	})
 }
+
+// mostReasons bounds the machines of a list of which it is told why they are avoided.
+const mostReasons = 10
 
 func machineTable(w io.Writer, r *pb.GetMachineResponse) {
 	m := r.GetMachine()
@@ -166,6 +189,7 @@ func machineTable(w io.Writer, r *pb.GetMachineResponse) {
 	for _, l := range [][2]string{
 		{"machine", m.GetId()},
 		{"state", upOrDown(m) + " for " + ago(m.GetSinceUnixNanos())},
+		{"avoided", avoided(m)},
 		{"host", m.GetHost()},
 		{"attributes", strings.Join(attributes, " ")},
 		{"capacity", amounts(m.GetCapacity())},

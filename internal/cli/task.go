@@ -301,12 +301,13 @@ type scoreJSON struct {
 	Last    bool   `json:"last"`            // maintenance is scheduled: those without come first
 	GPUs    bool   `json:"gpus,omitempty"`  // it has GPUs, which the task does not want: those without come first
 	Avoided bool   `json:"avoided,omitempty"`
+	Avoid   string `json:"avoid,omitempty"` // why it is avoided
 	Here    bool   `json:"here"`
 }
 
 func scoresOf(list []*pb.MachineScore) (out []scoreJSON) {
 	for _, x := range list {
-		out = append(out, scoreJSON{x.GetMachine(), thousandths(x.GetThousandths()), x.GetTasks(), x.GetLast(), x.GetGpus(), x.GetAvoided(), x.GetHere()})
+		out = append(out, scoreJSON{x.GetMachine(), thousandths(x.GetThousandths()), x.GetTasks(), x.GetLast(), x.GetGpus(), x.GetAvoided(), x.GetAvoid(), x.GetHere()})
 	}
 	return out
 }
@@ -348,7 +349,7 @@ func noteOf(x *pb.MachineScore) string {
 		notes = append(notes, "maintenance is scheduled")
 	}
 	if x.GetAvoided() {
-		notes = append(notes, "it is avoided")
+		notes = append(notes, strings.TrimSuffix("it is avoided: "+printable(x.GetAvoid()), ": "))
 	}
 	if x.GetGpus() {
 		notes = append(notes, "it has GPUs")

@@ -87,6 +87,7 @@ type Loop struct {
 	lone     unit.Tick // no slot of an exclusive job is filled before, by the steady clock; 0: it is over
 	auditing *Audit    // of the indexes; nil: none is under way
 	surplus  surplus
+	conduct  conduct
 	steady   unit.Tick // of the turn that was committed last
 	told     unit.Tick // the same moment by the time of the records; 0: none was
 	proved   unit.Tick // when it was certain last that this leader leads, by the steady clock; 0: never
@@ -135,6 +136,7 @@ func (o *Outlook) New(e machine.Epoch, steady unit.Tick, cfg Config) *Loop {
 		agents: map[machine.ID]*agent{}, leases: leases(), retries: leases(), held: map[task.ID]Held{}, met: map[machine.ID]bool{},
 	}
 	l.vanish = remember(s, steady, cfg)
+	l.conduct = behaviour(s)
 	l.hold, l.lone = wait(s, steady, cfg), lone(s, steady, cfg)
 	for m := range s.Machines() {
 		if m.Up {

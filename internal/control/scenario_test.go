@@ -100,6 +100,8 @@ func (w *world) verbs() map[string]func([]string) {
 		"proved":   func([]string) { w.unproved = false },
 		"manual":   each(func(n *node) { n.manual = true }),
 		"auto":     each(func(n *node) { n.manual = false }),
+		"hole":     each(func(n *node) { n.hole = true }),
+		"mended":   each(func(n *node) { n.hole = false }),
 		"bye":      func(a []string) { w.bye(w.node(a[0])); w.turn() },
 		"say":      func(a []string) { w.tell(a, false) },
 		"full":     func(a []string) { w.tell(a, true) },
@@ -135,6 +137,7 @@ func (w *world) verbs() map[string]func([]string) {
 		"clone":       func(a []string) { w.clone(w.node(a[0]), a[1]) },
 		"leave":       func(a []string) { w.leave(w.node(a[0]), false); w.turn() },
 		"goodbye":     func(a []string) { w.leave(w.node(a[0]), true); w.turn() },
+		"avoided":     func([]string) { w.avoided() },
 		"limit":       func(a []string) { w.cfg.TurnChanges = w.number(a[0]); w.lead() },
 		"brief":       func([]string) { w.brief = true },
 		"tasks":       func([]string) { w.tasks() },
@@ -373,6 +376,14 @@ func (w *world) tasks() {
 func (w *world) slots() {
 	for in := range w.loop.Snapshot().AllInstances() {
 		w.printf("%v attempt %d live=%v open=%v streak %d failures %d last %v", in.Slot, in.Attempt, in.Live, in.Open, in.Streak, in.Failures, in.Last.State)
+	}
+}
+
+func (w *world) avoided() {
+	for m := range w.loop.Snapshot().Machines() {
+		if m.Avoid != "" {
+			w.printf("%s until %s: %s", m.ID, stamp(m.AvoidUntil), m.Avoid)
+		}
 	}
 }
 

@@ -78,7 +78,8 @@ func (t *Turn) Hello(h Hello) error {
 // not the agent's to say.
 func (t *Turn) machine(m machine.Machine) error {
 	old, exists := t.draft.Snapshot().Machine(m.ID)
-	m.Up, m.Mode, m.Avoid, m.Owed = true, old.Mode, old.Avoid, unit.Resources{}
+	m.Up, m.Mode, m.Owed = true, old.Mode, unit.Resources{}
+	m.Avoid, m.AvoidUntil, m.Avoided = old.Avoid, old.AvoidUntil, old.Avoided
 	if exists && sameMachine(old.Machine, m) {
 		return nil
 	}
@@ -489,6 +490,6 @@ func (l *Loop) taken() func(state.Slot) bool {
 // sameMachine compares what an agent says of its machine.
 func sameMachine(a, b machine.Machine) bool {
 	return a.ID == b.ID && a.Host == b.Host && slices.Equal(a.Attributes, b.Attributes) && a.Capacity == b.Capacity &&
-		a.Taken() == b.Taken() && a.Foreign == b.Foreign && a.Ports == b.Ports && a.Mode == b.Mode && a.Avoid == b.Avoid && a.Up == b.Up && a.Leaving == b.Leaving &&
+		a.Taken() == b.Taken() && a.Foreign == b.Foreign && a.Ports == b.Ports && a.Mode == b.Mode && a.Up == b.Up && a.Leaving == b.Leaving &&
 		a.Boot == b.Boot && slices.Equal(a.Limits, b.Limits)
 }

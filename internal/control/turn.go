@@ -77,6 +77,9 @@ func (t *Turn) End() (*state.Batch, error) {
 	l := t.loop
 	t.expire()
 	t.release()
+	if err := t.conduct(); err != nil {
+		return nil, err
+	}
 	look := l.todo
 	if l.hold.over(t.steady, t.draft.Snapshot().Cluster.Recovery) {
 		if err := t.renumber(); err != nil {
@@ -228,14 +231,18 @@ func (l *Loop) Commit(t *Turn) Result {
 		l.auditing.since.Merge(t.delta)
 	}
 	l.waits, l.due, l.busy = t.waits, t.next, t.busy
-	freed := false
+	l.conduct.fold(t.snap, t.batch.Records, t.delta)
+	soon := len(l.conduct.verdicts) > 0
 	for _, id := range t.unheld {
-		freed = l.unhold(id) || freed
+		soon = l.unhold(id) || soon
 	}
 	for _, id := range t.drop {
 		l.forgetAgent(id)
 	}
-	r := Result{Records: t.batch.Records, Delta: t.delta, Drop: t.drop, Next: t.next, Busy: t.busy || freed, Looked: t.looked}
+	r := Result{Records: t.batch.Records, Delta: t.delta, Drop: t.drop, Next: t.next, Busy: t.busy || soon, Looked: t.looked}
+	if at := l.conduct.parole; at != 0 && (r.Next == 0 || at < r.Next) {
+		r.Next = at
+	}
 	for _, id := range sortedMachines(t.orders, t.acks) {
 		r.Sends = append(r.Sends, Send{id, t.orders[id], t.acks[id], t.leased[id], slices.Contains(t.left, id)})
 	}
@@ -260,8 +267,9 @@ func (l *Loop) Commit(t *Turn) Result {
 // Abort drops a turn whose batch was refused and of which nothing happened.
 // Every session must be dropped with it: the agents say everything again.
 func (l *Loop) Abort(t *Turn) {
-	first, proved, surplus, met, lone := l.first, l.proved, l.surplus, l.met, l.lone
+	first, proved, surplus, met, lone, conduct := l.first, l.proved, l.surplus, l.met, l.lone, l.conduct
 	*l = *New(l.snap, l.epoch, t.steady, l.cfg)
+	l.conduct = conduct
 	l.met, l.first, l.vanish, l.hold, l.proved, l.surplus, l.lone = met, first, t.wasVanish, t.wasHold, proved, surplus, lone
 }
 

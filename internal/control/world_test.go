@@ -67,6 +67,7 @@ type node struct {
 	seen    control.Seen
 	silent  bool // nothing goes out
 	manual  bool // orders are shown and not carried out
+	hole    bool // it refuses every task
 	tasks   map[task.ID]task.Sighting
 	beats   unit.Tick
 }
@@ -211,6 +212,8 @@ func (n *node) obey(o task.Order) (task.Sighting, bool) {
 	case o.Verb == task.Forget:
 		delete(n.tasks, o.ID)
 		return x, false
+	case o.Verb == task.Run && !known && n.hole:
+		return task.Sighting{ID: o.ID, Config: o.Config, State: task.Lost, Reason: "refused: it starts nothing"}, true
 	case o.Verb == task.Run && !known:
 		x = task.Sighting{ID: o.ID, Config: o.Config, Resources: o.Resources, Ports: o.Ports, State: task.Running}
 	case o.Verb == task.Stop && !x.State.Terminal():
@@ -381,6 +384,9 @@ func describe(r *state.Record) string {
 			if kept.of != (unit.Resources{}) && len(r.Machine.Strays) == 0 { // those show it by their names
 				line += fmt.Sprintf(", %s %v", kept.how, kept.of)
 			}
+		}
+		if m.Avoid != "" {
+			line += fmt.Sprintf(", avoided until %s for time %d: %s", stamp(m.AvoidUntil), m.Avoided, m.Avoid)
 		}
 		for _, x := range r.Machine.Strays {
 			line += ", stray " + x.ID.String()

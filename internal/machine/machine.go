@@ -48,10 +48,12 @@ type Machine struct {
 	Foreign    unit.Resources // used by others than this cluster
 	Ports      PortRange      // dynamic ports to give out
 	Mode       Mode
-	Up         bool   // its agent's lease holds
-	Leaving    bool   // its agent stops its tasks and takes no new ones; when it is not up, it has ended so
-	Avoid      string // why tasks are put on it only when no other machine takes them; empty: it is not avoided
-	Boot       string // the computer's boot id, new at every boot
+	Up         bool      // its agent's lease holds
+	Leaving    bool      // its agent stops its tasks and takes no new ones; when it is not up, it has ended so
+	Avoid      string    // why tasks are put on it only when no other machine takes them; empty: it is not avoided
+	AvoidUntil unit.Tick // until when it is avoided, or was last; 0: for as long as Avoid says why
+	Avoided    int32     // how often in a row it was found to start no tasks: each time it is avoided for longer
+	Boot       string    // the computer's boot id, new at every boot
 
 	Limits []string // guarantees that its agent cannot give, for people
 }

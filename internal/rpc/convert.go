@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"math"
 	"strings"
+	"time"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	"github.com/covey-platform/covey/internal/fault"
@@ -41,6 +42,14 @@ func nanos(t unit.Tick) int64 {
 	return t.Time().UnixNano()
 }
 
+// tickOf is [nanos] backwards.
+func tickOf(nanos int64) unit.Tick {
+	if nanos == 0 {
+		return 0
+	}
+	return unit.TickAt(time.Unix(0, nanos))
+}
+
 // count is a number of things on the wire.
 func count(n int) int32 { return int32(min(n, math.MaxInt32)) }
 
@@ -64,12 +73,21 @@ func machineToWire(m machine.Machine) *pb.Machine {
 	p := &pb.Machine{
 		Id: string(m.ID), Host: text(m.Host), Capacity: resourcesToWire(m.Capacity), Overhead: resourcesToWire(m.Overhead), Owed: resourcesToWire(m.Owed),
 		Foreign: resourcesToWire(m.Foreign), Mode: m.Mode.String(), Up: m.Up, Leaving: m.Leaving, Avoid: text(m.Avoid), Limits: texts(m.Limits),
+		AvoidUntilUnixNanos: avoidedUntil(m), Avoided: m.Avoided,
 		PortFrom: uint32(m.Ports.From), PortTo: uint32(m.Ports.To), Boot: text(m.Boot),
 	}
 	for _, a := range m.Attributes {
 		p.Attributes = append(p.Attributes, &pb.Attribute{Name: text(a.Name), Value: text(a.Value)})
 	}
 	return p
+}
+
+// avoidedUntil is until when a machine is avoided, which it may be without end.
+func avoidedUntil(m machine.Machine) int64 {
+	if m.Avoid == "" {
+		return 0
+	}
+	return nanos(m.AvoidUntil)
 }
 
 // Bounds of what an agent may say about its machine.
@@ -84,6 +102,7 @@ func machineFromWire(p *pb.Machine) (machine.Machine, error) {
 		ID: machine.ID(p.GetId()), Host: p.GetHost(), Capacity: resourcesFromWire(p.GetCapacity()),
 		Overhead: resourcesFromWire(p.GetOverhead()), Owed: resourcesFromWire(p.GetOwed()), Foreign: resourcesFromWire(p.GetForeign()),
 		Up: p.GetUp(), Leaving: p.GetLeaving(), Avoid: p.GetAvoid(), Boot: p.GetBoot(), Limits: p.GetLimits(),
+		AvoidUntil: tickOf(p.GetAvoidUntilUnixNanos()), Avoided: p.GetAvoided(),
 	}
 	if len(p.GetAttributes()) > maxAttributes || len(m.Limits) > maxLimits || len(m.Host) > maxText || len(m.Boot) > maxText || len(m.Avoid) > maxText {
 		return m, fault.Invalid.Errorf("machine %.80s has %d attributes and %d limits; want at most %d and %d, and no text beyond %d bytes",

@@ -166,7 +166,7 @@ func TestComplete(t *testing.T) {
 	x.Ran, x.Failures, x.ID.Instance = x.Since, 3, 1
 	complete(t, taskToWire(v, x))
 	mrow, _ := v.Snapshot.Machine("m1")
-	mrow.Leaving, mrow.Avoid = true, "it is old"
+	mrow.Leaving, mrow.Avoid, mrow.AvoidUntil, mrow.Avoided = true, "it is old", 1, 1
 	complete(t, rowToWire(v.Snapshot, mrow))
 	complete(t, strayToWire(state.Stray{ID: x.ID, Resources: x.Resources, Ports: x.Ports, Since: 1}))
 	var rec state.Record

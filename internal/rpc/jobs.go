@@ -324,7 +324,7 @@ func (s *services) ExplainJob(ctx context.Context, req *connect.Request[pb.Expla
 		x := &pb.InstanceExplanation{TaskId: t.ID.String(), Instance: n, Status: t.State.String()}
 		resp.Instances = append(resp.Instances, x)
 		if t.State != task.Pending {
-			x.Text = text(explainPlaced(v.partitioned(throttled(v.Snapshot, t))))
+			x.Text = text(explainPlaced(v.shunned(v.partitioned(throttled(v.Snapshot, t)))))
 			continue
 		}
 		w, again := asked[t.Config]

@@ -3,11 +3,13 @@ package rpc
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"strings"
 
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/sched"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -107,6 +109,21 @@ func (v View) delayed(at state.Slot, t task.Task) task.Task {
 func (v View) partitioned(t task.Task) task.Task {
 	if row, ok := v.Snapshot.Task(t.ID); ok && t.State == task.Partitioned {
 		t.Reason = strings.TrimPrefix(t.Reason+"; "+v.Holds.Partitioned(v.Snapshot, row), "; ")
+	}
+	return t
+}
+
+// shunned is a task with why machines are avoided that have to do with it: the
+// one that it is on, and the one where its instance was before.
+func (v View) shunned(t task.Task) task.Task {
+	in, _ := v.Snapshot.Instance(slotOf(t))
+	for i, id := range []machine.ID{t.Machine, in.Last.Machine} {
+		if i == 1 && (id == t.Machine || in.Last.Attempt >= t.ID.Attempt) {
+			continue
+		}
+		if m, ok := v.Snapshot.Machine(id); ok && m.Avoid != "" {
+			t.Reason = strings.TrimPrefix(fmt.Sprintf("%s; machine %s is avoided: %s", t.Reason, id, m.Avoid), "; ")
+		}
 	}
 	return t
 }

@@ -10,6 +10,7 @@ import (
 	pb "github.com/covey-platform/covey/api/covey/v1"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
+	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/sched"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -152,7 +153,7 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.ExplainTaskResponse{TaskId: t.ID.String(), Status: t.State.String(), Text: text(explainPlaced(v.partitioned(throttled(v.Snapshot, t))))}
+	resp := &pb.ExplainTaskResponse{TaskId: t.ID.String(), Status: t.State.String(), Text: text(explainPlaced(v.shunned(v.partitioned(throttled(v.Snapshot, t)))))}
 	if t.State == task.Pending {
 		w, failed := sched.Explain(v.Snapshot, t.ID, maxVerdicts)
 		if failed != nil {
@@ -172,7 +173,7 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 		}
 		resp.Machines, resp.Allowed, resp.Room = count(a.Machines), count(a.Allowed), count(a.Room)
 		for _, x := range a.Scores {
-			resp.Scores = append(resp.Scores, &pb.MachineScore{Machine: string(x.Machine), Thousandths: x.Thousandths, Last: x.Last, Here: x.Here, Tasks: x.Tasks, Gpus: x.GPUs, Avoided: x.Avoided})
+			resp.Scores = append(resp.Scores, &pb.MachineScore{Machine: string(x.Machine), Thousandths: x.Thousandths, Last: x.Last, Here: x.Here, Tasks: x.Tasks, Gpus: x.GPUs, Avoided: x.Avoided, Avoid: text(avoidance(v.Snapshot, x.Machine))})
 		}
 		resp.Placement = job.BestFit
 		if a.Spread {
@@ -186,6 +187,12 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 	resp.Events = all
 	resp.Truncated = truncated && (len(all) == 0 || all[0].GetFrom() != task.Init.String())
 	return connect.NewResponse(resp), nil
+}
+
+// avoidance says why a machine is avoided; empty: it is not.
+func avoidance(s *state.Snapshot, id machine.ID) string {
+	m, _ := s.Machine(id)
+	return m.Avoid
 }
 
 // taskOf returns a task of a slot, alive or ended; attempt 0 is the last one.

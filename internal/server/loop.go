@@ -365,6 +365,7 @@ func finish(batch []input, err error) {
 
 // deliver hands a committed turn's orders to the sessions.
 func (l *looper) deliver(r control.Result) {
+	l.tellAvoided(r.Records)
 	bye := map[machine.ID]bool{}
 	for _, send := range r.Sends {
 		bye[send.Machine] = send.Bye

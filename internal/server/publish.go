@@ -1,6 +1,9 @@
 package server
 
-import "github.com/covey-platform/covey/internal/rpc"
+import (
+	"github.com/covey-platform/covey/internal/rpc"
+	"github.com/covey-platform/covey/internal/state"
+)
 
 // publish shows the committed state to readers.
 func (l *looper) publish() {
@@ -24,6 +27,20 @@ func (l *looper) tellRecovery(now bool) {
 	}
 	l.log.Warn("the cluster is in recovery: machines run what its database, perhaps an old copy, does not know; such tasks run on and are held, and nothing new is placed for a while; covey cluster show says more, covey cluster recover ends it",
 		"cluster", l.name)
+}
+
+// tellAvoided logs which machines begin to be avoided, and which are not any more.
+func (l *looper) tellAvoided(records []state.Record) {
+	for i := range records {
+		x := records[i].Machine
+		switch {
+		case x == nil || (x.Before.Avoid == "") == (x.After.Avoid == ""):
+		case x.After.Avoid != "":
+			l.log.Warn("tasks do not start on a machine: it is avoided, and gets only those that no other takes", "machine", x.After.ID, "why", x.After.Avoid, "until", x.After.AvoidUntil.Time())
+		default:
+			l.log.Info("a machine is avoided no more", "machine", x.After.ID)
+		}
+	}
 }
 
 func (l *looper) show(v *rpc.View) {

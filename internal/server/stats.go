@@ -95,6 +95,9 @@ func (s *stats) watch(view func() rpc.View) {
 	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "covey_machines_up", Help: "Machines whose agent's lease holds."}, func() float64 {
 		return float64(machinesUp(view().Snapshot))
 	}))
+	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "covey_machines_avoided", Help: "Machines on which tasks are put only when no other takes them: tasks did not start there, and did elsewhere."}, func() float64 {
+		return float64(machinesAvoided(view().Snapshot))
+	}))
 	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "covey_strays", Help: "Tasks that machines run without a row, and whose room the platform keeps."}, func() float64 {
 		return float64(strays(view().Snapshot))
 	}))
@@ -145,6 +148,16 @@ func strays(s *state.Snapshot) int {
 		n += len(m.Strays)
 	}
 	return n
+}
+
+func machinesAvoided(s *state.Snapshot) int {
+	avoided := 0
+	for m := range s.Machines() {
+		if m.Avoid != "" {
+			avoided++
+		}
+	}
+	return avoided
 }
 
 func machinesUp(s *state.Snapshot) int {

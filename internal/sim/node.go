@@ -28,8 +28,9 @@ type node struct {
 	lag  unit.Tick // how much later it hears what it is told
 	life int       // counts the agent's lives and the machine's
 
-	narrow bool // what is long does not get through
-	retell bool // the machine is not what the leader was told
+	narrow bool       // what is long does not get through
+	hole   task.State // how every task ends on it before it runs; Init: it starts them
+	retell bool       // the machine is not what the leader was told
 
 	procs map[task.ID]*proc // on disk: what ran here and was not forgotten
 	bound []*proc           // those that live under the lease, and may have ended
@@ -128,7 +129,7 @@ func (n *node) kill() {
 }
 
 func (n *node) mend() {
-	n.away, n.mute, n.narrow, n.lag = false, false, false, 0
+	n.away, n.mute, n.narrow, n.lag, n.hole = false, false, false, 0, task.Init
 	if n.on {
 		n.spawn()
 	} else {
@@ -276,10 +277,12 @@ func (n *node) run(d agent.Deed, o agent.Orders) {
 			s.Resources = x.Resources
 		}
 	}
-	if n.w.chance(100) && !n.w.calm { // the pool refuses: nobody's failure
-		s.State, s.Reason = task.Lost, "refused: no room"
-		n.mind.See(s)
-		n.w.after(1, func() { n.sayIfUp() })
+	switch {
+	case n.hole != task.Init:
+		n.refuse(s, n.hole, "it starts nothing")
+		return
+	case n.w.chance(100) && !n.w.calm: // the pool refuses: nobody's failure
+		n.refuse(s, task.Lost, "refused: no room")
 		return
 	}
 	if !n.w.exclusive[d.Config] {

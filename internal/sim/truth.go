@@ -28,12 +28,14 @@ type truth struct {
 	last     state.Seq
 	lastAt   unit.Tick
 	restored bool
+	conduct  conduct
 }
 
 func newTruth() truth {
 	return truth{
 		jobs: map[job.Key]job.Job{}, doubt: map[job.Key]bool{}, gone: map[job.Key]bool{}, over: map[state.Slot]uint32{}, starts: map[task.ID]bool{},
 		attempts: map[state.Slot]uint32{}, durable: map[task.ID]task.State{}, living: map[state.Slot][]task.ID{}, ever: map[task.ID]unit.Tick{}, made: map[string]uint64{}, taken: map[string]uint64{},
+		conduct: newConduct(),
 	}
 }
 
@@ -69,6 +71,12 @@ func (t *truth) forget(w *World) {
 		return
 	}
 	t.last, t.lastAt = s.Seq, s.At
+	t.conduct = newConduct()
+	for m := range s.Machines() {
+		if m.Avoid != "" {
+			t.conduct.avoided[m.ID] = m.AvoidUntil
+		}
+	}
 	t.durable, t.living = map[task.ID]task.State{}, map[state.Slot][]task.ID{}
 	for x := range s.Tasks() {
 		t.lives(x.ID, x.State)
@@ -130,6 +138,7 @@ func (w *World) committed(b *state.Batch) {
 		case state.JobRecord, state.MachineRecord, state.ClusterRecord, state.QuotaRecord:
 		}
 	}
+	w.conducted(b)
 	w.check(b)
 	w.meter(b)
 }

@@ -393,6 +393,7 @@ const (
 	firstThrottle = unit.Hour / 3600
 	maxThrottle   = 5 * unit.Hour / 60
 	refusedDelay  = unit.Hour / 3600
+	maxRefused    = 30 * refusedDelay
 )
 
 // delay returns how long a slot waits after its streak of early deaths: not at
@@ -402,4 +403,15 @@ func delay(streak int32) unit.Tick {
 		return 0
 	}
 	return min(firstThrottle<<min(streak-2, 10), maxThrottle)
+}
+
+// refusalDelay returns how long a slot waits whose task a machine did not start:
+// 1 second, and when the one before was not started either, twice as long as it
+// waited then, at most 30 seconds. The next attempt goes to another machine if
+// any takes it, so a second refusal says that there may be none that will.
+func refusalDelay(in Instance) unit.Tick {
+	if waited := in.Due - in.Last.At; in.Last.State == task.Lost && waited >= refusedDelay {
+		return min(2*waited, maxRefused)
+	}
+	return refusedDelay
 }

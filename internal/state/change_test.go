@@ -134,6 +134,28 @@ func TestStreak(t *testing.T) {
 	}
 }
 
+// TestRefusals: a slot whose task is refused again and again waits longer each
+// time; one that ran in between begins anew.
+func TestRefusals(t *testing.T) {
+	o := newOne(t, job.Config{Service: true})
+	refuse := func() unit.Tick {
+		o.step(task.Assigned, task.Lost)
+		return o.slot().Due - o.d.Snapshot().At
+	}
+	for i, want := range []unit.Tick{1, 2, 4, 8, 16, 30, 30} {
+		if got := refuse(); got != want*refusedDelay {
+			t.Errorf("refusal %d: waits %v; want %d s", i+1, got.Duration(), want)
+		}
+		o.later(2 * maxRefused)
+		o.next()
+	}
+	o.step(task.Assigned, task.Running, task.Failed)
+	o.next()
+	if got := refuse(); got != refusedDelay {
+		t.Errorf("after one that ran: waits %v; want 1 s", got.Duration())
+	}
+}
+
 // TestOutcome keeps how the last attempt ended, and counts failures.
 func TestOutcome(t *testing.T) {
 	o := newOne(t, job.Config{MaxTaskFailures: 3})

@@ -43,6 +43,8 @@ func (w *writer) machine(m *machine.Machine) {
 	w.flag(12, m.Leaving)
 	w.str(13, m.Avoid)
 	w.resources(17, m.Owed)
+	w.int(18, int64(m.AvoidUntil))
+	w.int(19, int64(m.Avoided))
 }
 
 // DecodeMachine reads what [EncodeMachine] returned.
@@ -96,6 +98,10 @@ func (r *reader) machine(m *machine.Machine) {
 		m.Avoid = r.str()
 	case 17: // 14 to 16 are the row's
 		m.Owed = r.resources()
+	case 18:
+		m.AvoidUntil = unit.Tick(r.int())
+	case 19:
+		m.Avoided = r.int32()
 	default:
 		r.keep()
 	}

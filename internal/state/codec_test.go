@@ -73,7 +73,7 @@ var (
 			Ports: machine.PortRange{From: rapid.Uint16().Draw(t, "from"), To: rapid.Uint16().Draw(t, "to")},
 			Mode:  machine.Mode(rapid.IntRange(0, int(machine.Drained)).Draw(t, "mode")),
 			Up:    rapid.Bool().Draw(t, "up"), Leaving: rapid.Bool().Draw(t, "leaving"), Avoid: rapid.String().Draw(t, "avoid"), Boot: rapid.String().Draw(t, "boot"),
-			Limits: rapid.SliceOfN(rapid.String(), 0, 3).Draw(t, "limits"),
+			Limits: rapid.SliceOfN(rapid.String(), 0, 3).Draw(t, "limits"), AvoidUntil: anyTick.Draw(t, "avoid until"), Avoided: rapid.Int32().Draw(t, "avoided"),
 		}
 	})
 	anyJob = rapid.Custom(func(t *rapid.T) state.Job {
@@ -189,7 +189,7 @@ func TestRowsHoldEveryField(t *testing.T) {
 		"task.Task":  {task.Task{}, 15},
 		"Machine":    {state.Machine{}, 5},
 		"Stray":      {state.Stray{}, 5},
-		"m.Machine":  {machine.Machine{}, 14},
+		"m.Machine":  {machine.Machine{}, 16},
 		"Resources":  {unit.Resources{}, 5},
 		"Credential": {state.Credential{}, 7},
 		"Quota":      {state.Quota{}, 6},

@@ -272,6 +272,7 @@ func (d *Draft) end(before task.State, t Task, effects []task.Effect) {
 	d.ended = append(d.ended, t.Task)
 	in, _ := d.snap.Instance(at)
 	in.Slot = at
+	refused := refusalDelay(in)
 	in.Last = Outcome{t.ID.Attempt, t.State, t.Since, t.Machine, t.Reason}
 	if !in.Open { // opened while this one was being stopped, it begins anew
 		in.Failures = t.Failures
@@ -284,13 +285,14 @@ func (d *Draft) end(before task.State, t Task, effects []task.Effect) {
 			in.Open = true
 		}
 	}
-	d.streak(&in, before, t)
+	d.streak(&in, before, t, refused)
 	d.putInstance(in)
 }
 
 // streak counts the early deaths of a slot. An end that the platform or a user
 // brought about is nobody's early death, and whoever ran for long may die early again.
-func (d *Draft) streak(in *Instance, before task.State, t Task) {
+// A slot that machines refuse waits for refused.
+func (d *Draft) streak(in *Instance, before task.State, t Task, refused unit.Tick) {
 	byItself := !before.Stopping() && (t.State == task.Failed || t.State == task.Finished || t.State == task.Killed && !t.Wanted)
 	if t.Ran != 0 && t.Since-t.Ran >= earlyDeath {
 		in.Streak, in.Due = 0, 0
@@ -298,7 +300,7 @@ func (d *Draft) streak(in *Instance, before task.State, t Task) {
 	}
 	switch {
 	case t.State == task.Lost && t.Ran == 0 && t.Machine != "":
-		in.Due = d.snap.At + refusedDelay // its machine would not have it: not at once again
+		in.Due = d.snap.At + refused // its machine would not have it: not at once again
 	case !byItself || !in.Open:
 	default:
 		in.Streak++

@@ -631,7 +631,14 @@ type Machine struct {
 	// What the agent and the supervisors take beyond overhead, of room that tasks
 	// hold. It is kept back as soon as it is free. What an agent says here is not
 	// used.
-	Owed          *Resources `protobuf:"bytes,18,opt,name=owed,proto3" json:"owed,omitempty"`
+	Owed *Resources `protobuf:"bytes,18,opt,name=owed,proto3" json:"owed,omitempty"`
+	// Until when it is avoided, in nanoseconds since the Unix epoch; 0: it is not,
+	// or for no given time. A task that starts on it ends it at once. What an
+	// agent says here is not used.
+	AvoidUntilUnixNanos int64 `protobuf:"varint,19,opt,name=avoid_until_unix_nanos,json=avoidUntilUnixNanos,proto3" json:"avoid_until_unix_nanos,omitempty"`
+	// How often in a row it has been avoided, each time for longer. What an agent
+	// says here is not used.
+	Avoided       int32 `protobuf:"varint,20,opt,name=avoided,proto3" json:"avoided,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -792,6 +799,20 @@ func (x *Machine) GetOwed() *Resources {
 	return nil
 }
 
+func (x *Machine) GetAvoidUntilUnixNanos() int64 {
+	if x != nil {
+		return x.AvoidUntilUnixNanos
+	}
+	return 0
+}
+
+func (x *Machine) GetAvoided() int32 {
+	if x != nil {
+		return x.Avoided
+	}
+	return 0
+}
+
 var File_covey_v1_types_proto protoreflect.FileDescriptor
 
 const file_covey_v1_types_proto_rawDesc = "" +
@@ -849,7 +870,7 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\x04left\x18\t \x01(\v2\x13.covey.v1.ResourcesR\x04left\"5\n" +
 	"\tAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xbb\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x8a\x05\n" +
 	"\aMachine\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x123\n" +
@@ -871,7 +892,9 @@ const file_covey_v1_types_proto_rawDesc = "" +
 	"\x04boot\x18\x0f \x01(\tR\x04boot\x12\x18\n" +
 	"\aleaving\x18\x10 \x01(\bR\aleaving\x12\x14\n" +
 	"\x05avoid\x18\x11 \x01(\tR\x05avoid\x12'\n" +
-	"\x04owed\x18\x12 \x01(\v2\x13.covey.v1.ResourcesR\x04owedB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
+	"\x04owed\x18\x12 \x01(\v2\x13.covey.v1.ResourcesR\x04owed\x123\n" +
+	"\x16avoid_until_unix_nanos\x18\x13 \x01(\x03R\x13avoidUntilUnixNanos\x12\x18\n" +
+	"\aavoided\x18\x14 \x01(\x05R\aavoidedB6Z4github.com/covey-platform/covey/api/covey/v1;coveyv1b\x06proto3"
 
 var (
 	file_covey_v1_types_proto_rawDescOnce sync.Once
