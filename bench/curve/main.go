@@ -45,6 +45,7 @@ type figures struct {
 	ReadySeconds    float64 `json:"ready_seconds"`
 	PlacedSeconds   float64 `json:"placed_seconds"`
 	BackSeconds     float64 `json:"back_seconds"`
+	Anew            int64   `json:"begun_anew"`
 	Postgres        bool    `json:"postgres"`
 	Servers         int     `json:"servers"`
 	FollowerRSS     int64   `json:"follower_rss_bytes"`
@@ -152,11 +153,12 @@ func page(command string, all []figures) []byte {
 	table(&b, columns, one)
 	if len(several) > 0 {
 		b.WriteString("\n## Several servers\n\nThe same on PostgreSQL, with all servers, the database and the agents on this one machine. The one that leads is killed with -9; another takes the\n")
-		b.WriteString("lead when the lease of 3 s has run out. Then every agent is waited for: each task runs on, none was begun anew, and the server knows of as many as run.\n\n")
+		b.WriteString("lead when the lease of 3 s has run out. Then every agent is waited for, until as many tasks run as before, by their count and by the server's: none lost, none doubled.\n\n")
 		table(&b, slices.Concat(columns[:len(columns)-1], []column{
 			{"RSS of one that follows, MiB", "", func(f figures) float64 { return float64(f.FollowerRSS) / (1 << 20) }, "%.0f", true},
 			columns[len(columns)-1],
 			{"from then until all agents are back, s", "", func(f figures) float64 { return f.BackSeconds }, "%.1f", true},
+			{"tasks begun anew", "", func(f figures) float64 { return float64(f.Anew) }, "%.0f", false},
 		}), several)
 	}
 	return b.Bytes()

@@ -45,7 +45,8 @@ type figures struct {
 
 	ReadySeconds  float64 `json:"ready_seconds,omitempty"`  // from kill -9 to an answer
 	PlacedSeconds float64 `json:"placed_seconds,omitempty"` // and to the next placement
-	BackSeconds   float64 `json:"back_seconds,omitempty"`   // from then until all agents were back and the new task ran
+	BackSeconds   float64 `json:"back_seconds,omitempty"`   // from then until all agents were back and every task ran
+	Anew          int64   `json:"begun_anew,omitempty"`     // tasks that were replaced meanwhile
 }
 
 func (f *figures) print(out io.Writer) {
@@ -77,7 +78,7 @@ func (f *figures) print(out io.Writer) {
 		if f.Servers > 1 {
 			how = "another takes over"
 		}
-		line("killed", "%s, places after %.1f s; all agents back %.1f s later, every task runs on", how, f.PlacedSeconds, f.BackSeconds)
+		line("killed", "%s, places after %.1f s; all agents back and all tasks there %.1f s later, %d of them begun anew", how, f.PlacedSeconds, f.BackSeconds, f.Anew)
 	}
 	line("cores, load average", "%d, %s", f.Cores, f.Load)
 	_ = w.Flush()
