@@ -37,7 +37,7 @@ func (x *Index) Compare(y *Index) string {
 			}
 		}
 	}
-	if d := cmp.Or(x.auditFronts(), x.auditLadders(), x.auditDomains()); d != "" {
+	if d := cmp.Or(x.auditClaimants(y), x.auditFronts(), x.auditLadders(), x.auditDomains()); d != "" {
 		return d
 	}
 	if !maps.EqualFunc(x.ranks, y.ranks, maps.Equal) {
@@ -62,6 +62,29 @@ func (x *Index) Compare(y *Index) string {
 		}
 	}
 	return x.auditGroups(y)
+}
+
+// auditClaimants compares who the claimants are, and the room for their tasks.
+func (x *Index) auditClaimants(y *Index) string {
+	if !maps.EqualFunc(x.insistent.by, y.insistent.by, func(a, b *demand) bool { return a.ask == b.ask }) || x.insistent.most.Len() != len(x.insistent.by) {
+		return "what jobs ask for that insist on machines differs"
+	}
+	if !slices.EqualFunc(x.claimants, y.claimants, func(a, b *claimant) bool { return a.on == b.on && a.each == b.each }) {
+		return fmt.Sprintf("%d claimants differ; want %d", len(x.claimants), len(y.claimants))
+	}
+	for _, c := range x.claimants {
+		if c.seen == 0 || x.puts-c.seen > putsKept {
+			continue // it is worked out anew
+		}
+		looked, want := 0, int64(0)
+		for n := range x.hosts[1:] {
+			want += c.roomOn(x, int32(n+1))
+		}
+		if got := x.roomFor(c, &looked); got != want {
+			return fmt.Sprintf("for tasks on %s there is room for %d/%d; want %d", c.on, got, parts, want)
+		}
+	}
+	return ""
 }
 
 func (x *Index) auditHosts(y *Index) string {

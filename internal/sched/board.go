@@ -14,9 +14,10 @@ import (
 // changes: the index numbers what is put into it, and a board goes through the
 // numbers since it last did. One that has fallen behind starts again.
 type board struct {
-	heap  []rung
+	heaps [groves]rungs
 	seen  uint64         // of Index.changes
 	taste *taste         // by which it ranks
+	parts uint64         // of Index.parted, by which it is parted
 	set   map[int32]bool // scratch
 }
 
@@ -46,18 +47,28 @@ func (a *rung) before(b *rung) bool {
 	}
 }
 
-// Board implements heap.Interface.
-func (b *board) Len() int           { return len(b.heap) }
-func (b *board) Less(i, j int) bool { return b.heap[i].before(&b.heap[j]) }
-func (b *board) Swap(i, j int)      { b.heap[i], b.heap[j] = b.heap[j], b.heap[i] }
-func (b *board) Push(r any)         { b.heap = append(b.heap, r.(rung)) }
+// rungs is a heap of them, the best on top.
+type rungs []rung
+
+func (b rungs) Len() int           { return len(b) }
+func (b rungs) Less(i, j int) bool { return b[i].before(&b[j]) }
+func (b rungs) Swap(i, j int)      { b[i], b[j] = b[j], b[i] }
+func (b *rungs) Push(r any)        { *b = append(*b, r.(rung)) }
 
 // Pop implements heap.Interface.
-func (b *board) Pop() any {
-	last := len(b.heap) - 1
-	r := b.heap[last]
-	b.heap = b.heap[:last]
+func (b *rungs) Pop() any {
+	last := len(*b) - 1
+	r := (*b)[last]
+	*b = (*b)[:last]
 	return r
+}
+
+// size is how many rungs there are, also of machines that have changed since.
+func (b *board) size() (n int) {
+	for i := range b.heaps {
+		n += len(b.heaps[i])
+	}
+	return n
 }
 
 const (
@@ -100,14 +111,20 @@ func (x *Index) boardOf(g *group, looked *int) *board {
 
 // catchUpBoard ranks the hosts anew that have changed.
 func (x *Index) catchUpBoard(b *board, g *group, looked *int) {
-	if b.taste != x.taste || x.changes-b.seen > changesKept || len(b.heap) > 4*len(x.withGPU)+64 {
-		b.heap, b.taste = b.heap[:0], x.taste
+	if b.taste != x.taste || b.parts != x.parted || x.changes-b.seen > changesKept || b.size() > 4*len(x.withGPU)+64 {
+		b.taste, b.parts = x.taste, x.parted
+		for i := range b.heaps {
+			b.heaps[i] = b.heaps[i][:0]
+		}
 		for n := range x.withGPU {
 			if r, ok := x.rung(n, g, looked); ok {
-				b.heap = append(b.heap, r)
+				h := &b.heaps[x.groveOf(n)]
+				*h = append(*h, r)
 			}
 		}
-		heap.Init(b)
+		for i := range b.heaps {
+			heap.Init(&b.heaps[i])
+		}
 		b.seen = x.changes
 		return
 	}
@@ -124,7 +141,7 @@ func (x *Index) catchUpBoard(b *board, g *group, looked *int) {
 		}
 		b.set[n] = true
 		if r, ok := x.rung(n, g, looked); ok {
-			heap.Push(b, r)
+			heap.Push(&b.heaps[x.groveOf(n)], r)
 		}
 	}
 	clear(b.set)
@@ -192,12 +209,38 @@ func (x *Index) steps(h *host, then int64) int64 {
 }
 
 // top returns the best host of a board in a tree that passes, 0 if there is
-// none. What does not pass keeps its place, unless drop says that it never will.
-func (b *board) top(x *Index, tree int8, pass func(n int32) (ok, drop bool)) int32 {
+// none; one that is kept for others only if no other does.
+func (b *board) top(x *Index, tree int8, kept grove, pass func(n int32) (ok, drop bool)) int32 {
+	n := b.topOf(x, tree, kept, false, pass)
+	if n == 0 && kept != 0 {
+		n = b.topOf(x, tree, kept, true, pass)
+	}
+	return n
+}
+
+// topOf does so for those that are kept for others, or for those that are not.
+func (b *board) topOf(x *Index, tree int8, kept grove, are bool, pass func(n int32) (ok, drop bool)) int32 {
+	var best *rung
+	for i := range b.heaps {
+		if len(b.heaps[i]) == 0 || (grove(i)&kept != 0) != are {
+			continue
+		}
+		if r := b.heaps[i].top(x, tree, pass); r != nil && (best == nil || r.before(best)) {
+			best = r
+		}
+	}
+	if best == nil {
+		return 0
+	}
+	return best.slot
+}
+
+// top returns the best rung in a tree whose host passes, nil if there is none.
+// What does not pass keeps its place, unless drop says that it never will.
+func (b *rungs) top(x *Index, tree int8, pass func(n int32) (ok, drop bool)) (found *rung) {
 	var aside []rung
-	found := int32(0)
-	for len(b.heap) > 0 {
-		r := &b.heap[0]
+	for len(*b) > 0 {
+		r := (*b)[0]
 		if x.hosts[r.slot].at != r.at {
 			heap.Pop(b)
 			continue
@@ -207,7 +250,7 @@ func (b *board) top(x *Index, tree int8, pass func(n int32) (ok, drop bool)) int
 		}
 		ok, drop := pass(r.slot)
 		if ok {
-			found = r.slot
+			found = &r
 			break
 		}
 		if out := heap.Pop(b).(rung); !drop {

@@ -3,6 +3,8 @@ package sched
 import (
 	"cmp"
 	"slices"
+
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 // A claim is what pending tasks will need of GPUs that only the machines of
@@ -37,7 +39,8 @@ func (p *planner) stake(g *group) {
 
 // settled takes note of a task that waits no longer, on a host that may have
 // less free for it.
-func (p *planner) settled(g *group, was, is int64, n int32) {
+func (p *planner) settled(g *group, was, is unit.Resources, n int32) {
+	p.settledRoom(g, was, is, n)
 	if len(p.claims) == 0 || g.shape.need.GPU <= 0 {
 		return
 	}
@@ -49,7 +52,7 @@ func (p *planner) settled(g *group, was, is int64, n int32) {
 	}
 	for _, c := range p.inOrder {
 		if c.class.allowed[n] {
-			c.free += max(is, 0) - max(was, 0)
+			c.free += max(is.GPU, 0) - max(was.GPU, 0)
 		}
 	}
 }
@@ -130,7 +133,7 @@ func (p *planner) sparing(g *group, tree int8, avoid int32, bits uint64) int32 {
 		p.sparings[k] = own
 	}
 	p.x.catchUpBoard(own, g, &p.waits.Looked)
-	return own.top(p.x, tree, func(n int32) (ok, drop bool) {
+	return own.top(p.x, tree, 0, func(n int32) (ok, drop bool) {
 		for i, c := range p.inOrder {
 			if bits&(1<<i) != 0 && c.class.allowed[n] {
 				return false, true

@@ -24,7 +24,7 @@ type pool struct {
 }
 
 // newPool returns a cluster of n machines, twenty in a rack, of three
-// generations, every tenth with a GPU; with two tasks on each, of three
+// generations, every tenth with a GPU and a disk; with two tasks on each, of three
 // roles and two tiers.
 func newPool(t testing.TB, n int) *pool {
 	var machines []machine.Machine
@@ -32,7 +32,7 @@ func newPool(t testing.TB, n int) *pool {
 		id := "m" + strconv.Itoa(100_000+i)
 		r := unit.Resources{CPU: 4000, RAM: 16 * gib}
 		if i%10 == 0 {
-			r.GPU = 1000
+			r.GPU, r.Disk = 1000, 100*gib
 		}
 		machines = append(machines, machine.Machine{
 			ID: machine.ID(id), Up: true, Ports: machine.PortRange{From: 31000, To: 31099}, Capacity: r,

@@ -32,9 +32,12 @@ type Index struct {
 	tallies map[job.Key]*tally
 	clock   uint64 // counts questions for classes
 
-	tilt  tilt
-	tight bool               // see tilt.tight; never but for the policy Covey
-	asks  map[job.Key]amount // of the tilt; none that asks for nothing
+	tilt      tilt
+	tight     bool            // see tilt.tight; never but for the policy Covey
+	asks      map[job.Key]ask // of the tilt; none that asks for nothing
+	insistent demands
+	claimants []*claimant // in order of their keys; none while there is plenty
+	parted    uint64      // how often there were others
 
 	policy  Policy
 	withGPU map[int32]bool // slots of hosts that are on boards
@@ -68,6 +71,7 @@ type group struct {
 	class  *class
 	moving *moving // nil without limits, spread or affinity
 	tasks  *btree.BTreeG[waiter]
+	wants  string // what it insists on, as demands name it; empty: nothing
 }
 
 type groupKey struct {
@@ -108,7 +112,7 @@ func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 		policy: policy, withGPU: map[int32]bool{}, boards: map[need]*board{}, taste: &taste{},
 		slots: make(map[machine.ID]int32, machines), hosts: make([]host, 1, machines+1), nodes: make([]node, 1, machines+1),
 		groups: map[groupKey]*group{}, waiting: map[task.ID]waiting{}, classes: map[string]*class{}, tallies: map[job.Key]*tally{},
-		asks: map[job.Key]amount{}, fronts: map[need]*frontSet{}, log: make([]int32, putsKept),
+		asks: map[job.Key]ask{}, insistent: newDemands(), fronts: map[need]*frontSet{}, log: make([]int32, putsKept),
 		ranks: map[standing]map[int32]int32{}, ladders: map[ladderKey]*ladder{},
 	}
 	for row := range s.Machines() {
@@ -123,6 +127,7 @@ func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 		x.weigh(s, j.Key)
 	}
 	x.tight = policy == Covey && x.tilt.tight()
+	x.reclaim()
 	for n := range x.hosts[1:] {
 		x.put(int32(n + 1))
 	}
@@ -335,6 +340,9 @@ func (x *Index) join(s *state.Snapshot, g *group) {
 	g.class = x.classOf(g.shape)
 	g.class.groups++
 	g.moving = x.movingOf(s, g.job, g.shape)
+	if w := g.shape.insists(); w != nil {
+		g.wants = w.classKey()
+	}
 }
 
 // part is the opposite of join.

@@ -52,8 +52,12 @@ func (p *planner) bestOnBoard(g *group, tree int8, avoid int32) int32 {
 			return n
 		}
 	}
+	kept := grove(0)
+	if g.shape.need.GPU <= 0 && !g.shape.spreadsOut() {
+		kept = p.kept(g)
+	}
 	if g.moving == nil {
-		return p.x.boardOf(g, &p.waits.Looked).top(p.x, tree, func(n int32) (ok, drop bool) { return n != avoid, false })
+		return p.x.boardOf(g, &p.waits.Looked).top(p.x, tree, kept, func(n int32) (ok, drop bool) { return n != avoid, false })
 	}
 	own, ok := p.boards[g]
 	if !ok {
@@ -61,7 +65,7 @@ func (p *planner) bestOnBoard(g *group, tree int8, avoid int32) int32 {
 		p.boards[g] = own
 	}
 	p.x.catchUpBoard(own, g, &p.waits.Looked)
-	return own.top(p.x, tree, func(n int32) (ok, drop bool) {
+	return own.top(p.x, tree, kept, func(n int32) (ok, drop bool) {
 		below := g.moving.passes(&p.x.hosts[n].row.Machine)
 		return below && n != avoid, !below
 	})
@@ -70,10 +74,14 @@ func (p *planner) bestOnBoard(g *group, tree int8, avoid int32) int32 {
 // ownBoard returns a board for this group and plan alone.
 func (p *planner) ownBoard(g *group) *board {
 	if g.shape.spreadsOut() {
-		return &board{} // it ranks by more than the need
+		return &board{parts: p.x.parted} // it ranks by more than the need
 	}
 	b := p.x.boardOf(g, &p.waits.Looked)
-	return &board{heap: slices.Clone(b.heap), seen: b.seen, taste: b.taste}
+	own := &board{seen: b.seen, taste: b.taste, parts: b.parts}
+	for i := range b.heaps {
+		own.heaps[i] = slices.Clone(b.heaps[i])
+	}
+	return own
 }
 
 // pickGPUs returns the numbers of the GPUs that a task of a shape gets on a host.

@@ -272,9 +272,9 @@ func (p *planner) evict(g *group, row state.Task, e *eviction) {
 			Event: task.Event{To: task.Preempting, At: p.now, Reason: "its room goes to " + row.ID.String() + ", which is more urgent"},
 		})
 	}
-	was := h.free.GPU
+	was := h.free
 	h.promise(g.job, g.shape.need)
-	p.settled(g, was, h.free.GPU, e.slot)
+	p.settled(g, was, h.free, e.slot)
 	p.x.put(e.slot)
 	p.x.tell(g.job, h, +1)
 	p.loosen(g.job, &h.row.Machine)

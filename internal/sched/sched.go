@@ -118,6 +118,8 @@ type planner struct {
 	inOrder  []*claim // of claims
 	reckoned bool     // inOrder is, and what is free for each
 	sparings map[sparingKey]*board
+	stakes   []stake // in claimants of the index, as they stand there; nil: none of them waits
+	roomy    bool    // the room of stakes is worked out
 	waits    Waits
 }
 
@@ -150,6 +152,7 @@ func (p *planner) run() {
 	for _, g := range p.x.groups {
 		q = append(q, newTurn(g))
 		p.stake(g)
+		p.stakeRoom(g)
 	}
 	heap.Init(&q)
 	for len(q) > 0 {
@@ -333,9 +336,9 @@ func (p *planner) take(n int32, g *group) (ports, gpus []uint16) {
 	h := p.touch(n)
 	ports, gpus = h.pickPorts(g.shape.ports, uint64(p.s.Seq)), p.x.pickGPUs(n, g.shape)
 	p.x.pick(n)
-	was := h.free.GPU
+	was := h.free
 	h.take(g.job, g.shape.need, ports, gpus)
-	p.settled(g, was, h.free.GPU, n)
+	p.settled(g, was, h.free, n)
 	p.keep(n, g)
 	p.x.tell(g.job, h, +1)
 	p.loosen(g.job, &h.row.Machine)

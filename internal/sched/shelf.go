@@ -3,7 +3,6 @@ package sched
 import (
 	"math/bits"
 
-	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -86,19 +85,6 @@ func (t tilt) order(w *shape) [shelves]int8 {
 	return [...]int8{shortOfRAM, shortOfCPU, even}
 }
 
-// askedBy returns what a job asks for.
-func askedBy(s *state.Snapshot, k job.Key) amount {
-	j, ok := s.Job(k)
-	if !ok {
-		return amount{}
-	}
-	c, ok := s.Config(j.Config)
-	if !ok {
-		return amount{}
-	}
-	return mib(c.Task.Resources).times(int64(j.Instances.Len()))
-}
-
 // shelfOf says on which shelf a host stands.
 func (x *Index) shelfOf(h *host) int8 {
 	if !x.tight {
@@ -107,33 +93,24 @@ func (x *Index) shelfOf(h *host) int8 {
 	return shelfOf(h.free, h.row.Allocatable())
 }
 
-// tighten takes note of whether there is plenty. If that has changed, every
-// host is put anew, and tighten returns true.
+// tighten takes note of whether there is plenty, and of who the claimants are.
+// If it is no longer as it was, every host is put anew, and tighten returns true.
 func (x *Index) tighten() bool {
-	is := x.policy == Covey && x.tilt.tight()
-	if is == x.tight {
+	was := x.tight
+	x.tight = x.policy == Covey && x.tilt.tight()
+	x.reclaim()
+	if x.tight == was {
 		return false
 	}
-	x.tight = is
 	x.putAll()
 	return true
-}
-
-// weigh takes note of what a job asks for now.
-func (x *Index) weigh(s *state.Snapshot, k job.Key) {
-	is := askedBy(s, k)
-	x.tilt.asked = x.tilt.asked.plus(is).minus(x.asks[k])
-	if is == (amount{}) {
-		delete(x.asks, k)
-	} else {
-		x.asks[k] = is
-	}
 }
 
 // tiltOf looks at all of a snapshot.
 func tiltOf(s *state.Snapshot) (t tilt) {
 	for j := range s.Jobs("") {
-		t.asked = t.asked.plus(askedBy(s, j.Key))
+		a, _ := askOf(s, j.Key)
+		t.asked = t.asked.plus(a.amount)
 	}
 	for row := range s.Machines() {
 		t.has = t.has.plus(mib(row.Allocatable()))

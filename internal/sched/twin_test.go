@@ -114,11 +114,11 @@ func (w *twin) on(m machine.ID) []state.Task {
 }
 
 // best ranks every machine that fits: the one failed on last, those avoided
-// last but that, then those with maintenance scheduled, those with GPUs, then for a job that spreads those with
-// more of its tasks; then by shelf; then the least left over, or the most; then the id.
+// last but that, then those with maintenance scheduled, those with GPUs, of these those that others who wait insist on,
+// then for a job that spreads those with more of its tasks; then by shelf; then the least left over, or the most; then the id.
 func (w *twin) best(t state.Task) machine.ID {
 	in, _ := w.s.Instance(state.Slot{Job: t.ID.Job, N: t.ID.Instance})
-	top := w.top()
+	top, others := w.top(), w.insisting(t)
 	var best machine.ID
 	var score [9]int64
 	for m := range w.s.Machines() {
@@ -140,6 +140,9 @@ func (w *twin) best(t state.Task) machine.ID {
 			}
 		}
 		s[5] = w.shelf(t, free, m.Capacity.Sub(m.Overhead).Sub(m.Foreign))
+		if m.Allocatable().GPU > 0 && t.Resources.GPU == 0 && slices.ContainsFunc(others, func(o insisted) bool { return constrainedBy(o.cons, o.role, m) }) {
+			s[3] = 1
+		}
 		if w.config(t).Placement == job.Spread {
 			s[5], s[6] = 0, -s[6]
 			for _, o := range slices.Concat(w.on(m.ID), w.rooms[m.ID]) {
@@ -172,18 +175,9 @@ func (w *twin) shelf(t state.Task, free, all unit.Resources) int64 {
 	ram := max(free.RAM/mega, 0) * max(all.CPU, 0)
 	noRAM, noCPU := 2*ram < cpu, 2*cpu < ram
 
-	var asked, has [2]int64 // cpu, ram
-	for j := range w.s.Jobs("") {
-		c, _ := w.s.Config(j.Config)
-		asked[0] += int64(j.Instances.Len()) * c.Task.Resources.CPU
-		asked[1] += int64(j.Instances.Len()) * (c.Task.Resources.RAM / mega)
-	}
-	for m := range w.s.Machines() {
-		a := m.Capacity.Sub(m.Overhead).Sub(m.Foreign)
-		has[0], has[1] = has[0]+max(a.CPU, 0), has[1]+max(a.RAM/mega, 0)
-	}
-	if asked[0] < has[0]*3/4+min(has[0]*3%4, 1) && asked[1] < has[1]*3/4+min(has[1]*3%4, 1) {
-		return 0 // there is plenty
+	asked, has, plenty := w.balance()
+	if plenty {
+		return 0
 	}
 	need := t.Resources
 	lacksRAM := asked[1]*has[0] > has[1]*asked[0]
