@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -73,8 +75,11 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 	}
 	defer os.RemoveAll(tmp) //nolint:errcheck // a folder for temporary files
 	p := page{Command: c.command, Host: lookAtHost(ctx), Begun: time.Now(), LoadBefore: load(), Limit: c.limit}
-	if p.Trials, err = plan(c, tmp); err != nil {
+	if p.Trials, err = plan(ctx, c, tmp); err != nil {
 		return err
+	}
+	if old, err := os.ReadFile(c.page); err == nil {
+		p.Others = others(string(old), c.sets)
 	}
 	failed := p.measure(ctx, c, tmp, progress)
 	if ctx.Err() != nil {
@@ -98,7 +103,7 @@ func (p *page) measure(ctx context.Context, c config, tmp string, progress io.Wr
 	for i := range p.Trials {
 		t := &p.Trials[i]
 		for _, s := range systems {
-			if t.Quick && s.slow {
+			if t.Quick && s.slow || s.tight && t.Tight == "" {
 				continue
 			}
 			fmt.Fprintf(progress, "%s: %s\n", t.title(), s.name)
@@ -120,6 +125,8 @@ type trial struct {
 	Set            string
 	Machines, Jobs string // files
 	NMachines      int
+	Tight          string // the set of which this has the machines that are needed; empty: it is no such set
+	Of             int    // so many machines has that set
 	Tasks          int
 	First          bool // only the first tasks of the set
 	Quick          bool // only for systems that are not slow
@@ -137,13 +144,19 @@ func (t trial) title() string {
 }
 
 // plan looks at the sets, and cuts those that are too large.
-func plan(c config, tmp string) ([]trial, error) {
+func plan(ctx context.Context, c config, tmp string) ([]trial, error) {
 	var trials []trial
 	for _, set := range c.sets {
 		t := trial{
 			Set:      set,
 			Machines: filepath.Join(c.data, set, "nodes.csv.gz"),
 			Jobs:     filepath.Join(c.data, set, "jobs.csv.gz"),
+		}
+		if of, ok := strings.CutSuffix(set, tightly); ok {
+			var err error
+			if t, err = tighten(ctx, c, of, tmp); err != nil {
+				return nil, err
+			}
 		}
 		machines, err := workload.ReadMachines(t.Machines)
 		if err != nil {
@@ -173,4 +186,49 @@ func writeJobs(name string, jobs []workload.Job) error {
 		return err
 	}
 	return errors.Join(workload.WriteJobs(f, jobs), f.Close())
+}
+
+// tightly ends the name of a set that has only the machines that the set before
+// it needs.
+const tightly = "-tight"
+
+// tighten has Covey take machines away from a set for as long as all tasks have
+// a place, and puts the jobs into the order of their priority.
+func tighten(ctx context.Context, c config, set, tmp string) (trial, error) {
+	whole := trial{Machines: filepath.Join(c.data, set, "nodes.csv.gz"), Jobs: filepath.Join(c.data, set, "jobs.csv.gz")}
+	t := trial{Set: set + tightly, Tight: set, Machines: filepath.Join(tmp, set+"-kept.csv"), Jobs: filepath.Join(tmp, set+"-ordered.csv")}
+	machines, err := workload.ReadMachines(whole.Machines)
+	if err != nil {
+		return t, fmt.Errorf("%w; -data says where the sets are", err)
+	}
+	t.Of = len(machines)
+	jobs, err := workload.ReadJobs(whole.Jobs)
+	if err != nil {
+		return t, err
+	}
+	slices.SortStableFunc(jobs, func(a, b workload.Job) int {
+		return cmp.Or(compare(b.Prod, a.Prod), cmp.Compare(b.Prio, a.Prio), strings.Compare(a.ID, b.ID))
+	})
+	if err := writeJobs(t.Jobs, jobs); err != nil {
+		return t, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.limit+grace)
+	defer cancel()
+	if _, _, err := output(ctx, filepath.Join(c.bin, "covey"), "simulate", "--compact",
+		"--machines", whole.Machines, "--jobs", whole.Jobs, "--kept", t.Machines, "-o", "json"); err != nil {
+		return t, fmt.Errorf("compacting %s: %w", set, err)
+	}
+	return t, nil
+}
+
+// compare puts true after false.
+func compare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
 }

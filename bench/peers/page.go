@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,18 +20,16 @@ type page struct {
 	Limit                 time.Duration
 	LoadBefore, LoadAfter string
 	Trials                []trial
+	Others                []section // of sets that were not tried now
 }
 
 const head = `# Covey beside its peers
 
-Written by ` + "`%s`" + ` on %s, in %s. [bench/README.md](../../bench/README.md) says how each scheduler is driven.
+Written by ` + "`make bench-peers`" + `, set by set: each says when. [bench/README.md](../../bench/README.md) says how each scheduler is driven.
+`
 
-| | |
-|---|---|
-| machine | %s, %d cores, %.0f GiB |
-| system | %s, %s |
-| commit | %s |
-| load average before; after | %s; %s |
+const origin = `
+` + "`%s`" + ` on %s, in %s; commit %s; load average before %s, after %s; %s, %d cores, %.0f GiB; %s, %s.
 `
 
 const foot = `
@@ -48,6 +47,9 @@ const foot = `
 - A job's latency is the time until each of its tasks has a machine. A task's is that of one scheduling cycle (kube-scheduler) or of one more task in
   the cluster as it is at the end (Covey); Nomad places a job as a whole and has none.
 - Machines used are those that hold a task: fewer are better packed, where the same tasks were placed.
+- A set whose name ends in -tight has only the machines that Covey needs when it knows all jobs beforehand, and the jobs in the order of their priority, in
+  which a queue would hand them out. What counts there is how many tasks were placed. A scheduler that is told one job after another cannot know what is to
+  come; Covey is there twice, told so and told all at once.
 - Heap is what was still alive after the last task; peak is the most memory that the process ever held.
 - Others is the share of the machine that was used by other processes during that run: the higher, the less the run is worth.
 - Every file of placements was verified by ` + "`covey simulate --check`" + `, whose rules share no code with the scheduler: capacity in every measure, the
@@ -57,10 +59,14 @@ const foot = `
 // write writes the page as Markdown.
 func (p page) write(w io.Writer) error {
 	out := bufio.NewWriter(w)
-	fmt.Fprintf(out, head, p.Command, p.Begun.UTC().Format("2006-01-02 15:04 UTC"), p.Took.Round(time.Second),
-		p.Host.CPU, p.Host.Cores, p.Host.GiB, p.Host.System, p.Host.Go, p.Host.Commit, p.LoadBefore, p.LoadAfter)
+	fmt.Fprint(out, head)
+	for _, s := range p.Others {
+		fmt.Fprintf(out, "\n%s\n", s.text)
+	}
+	from := fmt.Sprintf(origin, p.Command, p.Begun.UTC().Format("2006-01-02 15:04 UTC"), p.Took.Round(time.Second),
+		p.Host.Commit, p.LoadBefore, p.LoadAfter, p.Host.CPU, p.Host.Cores, p.Host.GiB, p.Host.System, p.Host.Go)
 	for _, t := range p.Trials {
-		t.write(out, p.Limit)
+		t.write(out, from, p.Limit)
 	}
 	fmt.Fprintln(out, "\n## Settings\n\n| scheduler | settings |\n|---|---|")
 	for _, s := range systems {
@@ -70,17 +76,41 @@ func (p page) write(w io.Writer) error {
 	return out.Flush()
 }
 
+// A section is what a page says of one set, or of the beginning of one.
+type section struct{ set, text string }
+
+// others returns the sections of a page that are of none of the given sets.
+func others(page string, sets []string) (kept []section) {
+	const heading = "\n## "
+	parts := strings.Split(page, heading)
+	for _, text := range parts[1:] {
+		title, _, _ := strings.Cut(text, "\n")
+		set, _, _ := strings.Cut(title, ",")
+		if !slices.Contains(sets, set) && !slices.Contains(notSets, set) {
+			kept = append(kept, section{set, strings.TrimSpace(heading + text)})
+		}
+	}
+	return kept
+}
+
+// notSets are the other headings of a page.
+var notSets = []string{"Settings", "How to read this"}
+
 const table = `
 ## %s
-
-%s machines, %s tasks.
+%s
+%s machines%s, %s tasks.
 
 | scheduler | placed | tasks/s | tasks/CPU-s | task p50 / p99 ms | job p50 / p99 ms | machines used | heap / peak MiB | others | rules |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---|
 `
 
-func (t trial) write(w io.Writer, limit time.Duration) {
-	fmt.Fprintf(w, table, t.title(), thousands(t.NMachines), thousands(t.Tasks))
+func (t trial) write(w io.Writer, from string, limit time.Duration) {
+	which := ""
+	if t.Tight != "" {
+		which = fmt.Sprintf(" of %s, as many as Covey's own compaction of %s keeps in the middle of eleven trials", thousands(t.Of), t.Tight)
+	}
+	fmt.Fprintf(w, table, t.title(), from, thousands(t.NMachines), which, thousands(t.Tasks))
 	var notes []string
 	for i, r := range t.Results {
 		if r.Failed != "" {

@@ -19,7 +19,7 @@ func programs(t *testing.T, covey, kube, nomad string) string {
 	t.Helper()
 	bin := t.TempDir()
 	const find = `#!/bin/sh
-while [ $# -gt 0 ]; do case $1 in *-placements) out=$2 ;; *-check) check=$2 ;; esac; shift; done
+while [ $# -gt 0 ]; do case $1 in *-placements) out=$2 ;; *-check) check=$2 ;; *-kept) kept=$2 ;; *-at-once) once=1 ;; *-jobs) jobs=$2 ;; *-machines) machines=$2 ;; esac; shift; done
 `
 	for name, script := range map[string]string{"covey": covey, "bench-kube": kube, "bench-nomad": nomad} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(find+script), 0o700); err != nil {
@@ -56,8 +56,7 @@ echo '{"tasks":3,"placed":3,"seconds":0.001,"task_ms":{"p50":0.1,"p99":0.2,"max"
 
 // measured matches what no two runs have in common.
 var measured = []struct{ what, with string }{
-	{`(?m)^(Written by .* on ).* UTC, in \w+\.`, "${1}WHEN."},
-	{`(?m)^\| (machine|system|commit|load average before; after) \|.*`, "| $1 | … |"},
+	{`(?m)^(` + "`make .*` on " + `).* UTC, in .*\.$`, "${1}WHEN."},
 	{`(?m)^(\| [^|]+ \| \d+ \| [^|]+ \|)[^|]+\|`, "$1 … |"},
 	{`([\d,.]+) / [\d,.]+ \| \d+ % \|`, "$1 / … | … |"},
 }
@@ -89,8 +88,57 @@ func TestPage(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("the page differs from %s; -update writes it again. Got:\n%s", golden, got)
 	}
-	if n := strings.Count(progress.String(), "\n"); n != len(systems) {
-		t.Errorf("got %d lines of progress; want one for each of %d systems:\n%s", n, len(systems), &progress)
+	if n := strings.Count(progress.String(), "\n"); n != len(systems)-1 {
+		t.Errorf("got %d lines of progress; want one for each of the %d systems that are not for tight sets alone:\n%s", n, len(systems)-1, &progress)
+	}
+}
+
+// TestTight holds that a set without a machine to spare has those that covey
+// keeps, its jobs in the order of priority, and Covey in it twice; and that the
+// page keeps what it said of other sets.
+func TestTight(t *testing.T) {
+	const keeps = `if [ -n "$kept" ]; then printf 'id,cpu_milli,mem_mib,gpu,net_mbps,rack,zone,gen\nn1,4000,1,0,1,r,z,g\n' >"$kept"; echo '{}'; exit; fi
+if [ -n "$check" ]; then echo '{"placed":3,"used":1,"wrong":{}}'; exit; fi
+echo "$once:$(grep -c n0 "$machines"):$(tail -n 2 "$jobs" | cut -d, -f1 | tr -d '\n')" >>"$0.saw"
+`
+	data := set(t)
+	jobs := "id,prio,prod,count,cpu_milli,mem_mib,gpu,net_mbps,gen,max_per_host\na,1,0,2,1,1,0,0,-,0\nb,0,1,1,1,1,0,0,-,0\n"
+	if err := os.WriteFile(filepath.Join(data, "tiny", "jobs.csv.gz"), []byte(jobs), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bin, page := programs(t, keeps+answersCovey, answersKube, answersNomad), filepath.Join(t.TempDir(), "page.md")
+	old := "# Old\n\n## tiny-tight\n\nit is measured anew\n\n## large, the first 2 tasks\n\nfrom long ago\n\n## Settings\n\nnone\n"
+	if err := os.WriteFile(page, []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-bin", bin, "-data", data, "-sets", "tiny-tight", "-page", page}
+	if err := run(t.Context(), args, &bytes.Buffer{}, &bytes.Buffer{}); err != nil {
+		t.Fatal(err)
+	}
+	saw, err := os.ReadFile(filepath.Join(bin, "covey.saw"))
+	if want := ":0:ba\n1:0:ba\n"; err != nil || string(saw) != want {
+		t.Errorf("covey was told (all at once, with n0, jobs) %q, %v; want %q", saw, err, want)
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, times := range map[string]int{
+		"## tiny-tight\n": 1, "measured anew": 0, "## large, the first 2 tasks\n\nfrom long ago\n": 1, "## Settings\n": 1, "\nnone\n": 0,
+		"1 machines of 2, as many as Covey's own compaction of tiny keeps": 1, "| Covey, all at once | 3 |": 1,
+	} {
+		if n := strings.Count(string(text), what); n != times {
+			t.Errorf("%q stands there %d times; want %d, in\n%s", what, n, times, text)
+		}
+	}
+}
+
+// TestTightFails: without an answer of covey there is nothing to compare on.
+func TestTightFails(t *testing.T) {
+	args := []string{"-bin", programs(t, "echo no room >&2; exit 6", answersKube, answersNomad), "-data", set(t), "-sets", "tiny-tight"}
+	err := run(t.Context(), args, &bytes.Buffer{}, &bytes.Buffer{})
+	if err == nil || !strings.Contains(err.Error(), "compacting tiny: covey: exit status 6: no room") {
+		t.Errorf("got %v; want what covey said", err)
 	}
 }
 
@@ -133,7 +181,7 @@ func TestNotes(t *testing.T) {
 // all of it by those who are quick.
 func TestCutSet(t *testing.T) {
 	c := config{data: set(t), sets: []string{"tiny"}, tasks: 2}
-	trials, err := plan(c, t.TempDir())
+	trials, err := plan(t.Context(), c, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +198,7 @@ func TestCutSet(t *testing.T) {
 	}
 	stopped := trial{Set: "s", Tasks: 9, Results: []result{{System: "X", Tried: 5, Placed: 4}}}
 	var page bytes.Buffer
-	stopped.write(&page, time.Minute)
+	stopped.write(&page, "", time.Minute)
 	for _, want := range []string{"X was stopped after 1m0s of placing, when it had tried 5 tasks.", "X found no machine for 1 tasks."} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("want %q in\n%s", want, &page)

@@ -23,12 +23,14 @@ type system struct {
 	args    []string
 	slow    bool // needs minutes for 100,000 tasks
 	covey   bool // takes other flags and answers in other words
+	tight   bool // only for sets without a machine to spare
 }
 
 // systems are tried in this order. The first is what the others are compared
 // with.
 var systems = []system{
 	{name: "Covey", how: "its defaults", program: "covey", covey: true},
+	{name: "Covey, all at once", how: "its defaults; it knows all jobs before it places the first", program: "covey", args: []string{"--at-once"}, covey: true, tight: true},
 	{name: "kube-scheduler", how: "its defaults: LeastAllocated scoring, which spreads", program: "bench-kube", slow: true},
 	{name: "kube-scheduler, packing", how: "MostAllocated scoring, else its defaults", program: "bench-kube", args: []string{"-pack"}, slow: true},
 	{name: "Nomad, service", how: "its defaults, jobs of type service", program: "bench-nomad"},
@@ -59,7 +61,7 @@ func (s system) try(ctx context.Context, c config, t trial, tmp string) result {
 	placements := filepath.Join(tmp, "placements.csv")
 	args := slices.Concat(s.args, []string{"-machines", t.Machines, "-jobs", t.Jobs, "-placements", placements, "-limit", c.limit.String()})
 	if s.covey {
-		args = []string{"simulate", "--machines", t.Machines, "--jobs", t.Jobs, "--placements", placements, "-o", "json"}
+		args = slices.Concat([]string{"simulate", "--machines", t.Machines, "--jobs", t.Jobs, "--placements", placements, "-o", "json"}, s.args)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.limit+grace)
 	defer cancel()

@@ -21,8 +21,10 @@ type SimulateFlags struct {
 
 	OpenbMachines, OpenbTasks string // files of the GPU trace "openb"
 
-	Compact bool // how few machines would hold the load
-	Trials  int  // of Compact
+	Compact bool   // how few machines would hold the load
+	Trials  int    // of Compact
+	Kept    string // of Compact: file to write, with the machines of the middle trial
+	AtOnce  bool   // all jobs wait together before the first is placed
 	Seed    uint64
 
 	Until   time.Duration // let time pass for so long
@@ -106,6 +108,8 @@ and --grow say what would become of either if it changed.`,
 	fl.StringVar(&f.OpenbTasks, "openb-tasks", "", "of --openb-machines: task list of the trace")
 	fl.BoolVar(&f.Compact, "compact", false, "say how few machines would hold the load")
 	fl.IntVar(&f.Trials, "trials", 11, "of --compact: random orders in which machines are taken away")
+	fl.StringVar(&f.Kept, "kept", "", "of --compact: file to write with the machines that the middle trial kept, in the form of --machines")
+	fl.BoolVar(&f.AtOnce, "at-once", false, "let all jobs come at the same time, instead of each when the one before has its places")
 	fl.DurationVar(&f.Until, "until", 0, "let time pass for so long, such as 24h: jobs come at their arrive_s and run for run_s seconds")
 	fl.StringVar(&f.Events, "events", "", "of --until: file of events: at_s,what,name; what is machine-down, machine-up or job-end")
 	fl.DurationVar(&f.MTBF, "mtbf", 0, "of --until: machines fail by chance, this long after one another on average")
@@ -144,7 +148,7 @@ func (f *SimulateFlags) complete() error {
 	switch {
 	case openb && (f.OpenbMachines == "" || f.OpenbTasks == ""):
 		return badCommand("--openb-machines and --openb-tasks go together")
-	case openb && (files || f.State != "" || f.Compact || f.Until != 0 || f.Check != "" || f.Placements != "" || f.Changes()):
+	case openb && (files || f.State != "" || f.Compact || f.Until != 0 || f.Check != "" || f.Placements != "" || f.Kept != "" || f.AtOnce || f.Changes()):
 		return badCommand("--openb-machines and --openb-tasks go with --seed and --policy alone")
 	case openb:
 		return nil
@@ -156,6 +160,10 @@ func (f *SimulateFlags) complete() error {
 		return badCommand("--check reads a file of placements, and goes with --machines and --jobs alone")
 	case f.Compact && (f.Check != "" || f.Placements != "" || f.Changes()):
 		return badCommand("--compact goes with --machines and --jobs, or with --state, alone")
+	case f.Kept != "" && (!f.Compact || f.State != ""):
+		return badCommand("--kept goes with --compact, --machines and --jobs")
+	case f.AtOnce && (f.State != "" || f.Compact || f.Until != 0 || f.Check != "" || f.Changes()):
+		return badCommand("--at-once goes with --machines and --jobs alone, and with --placements; --compact always has all jobs come at once")
 	case f.Until != 0 && (f.Compact || f.State != "" || f.Check != "" || f.Placements != "" || f.Changes()):
 		return badCommand("--until goes with --machines and --jobs alone; --events says what happens to them")
 	case f.Until == 0 && (f.Events != "" || f.MTBF != 0 || f.Samples != "" || f.HTML != ""):

@@ -50,6 +50,13 @@ func compact(ctx context.Context, f cli.SimulateFlags) (cli.Simulated, error) {
 		return cli.Simulated{}, err
 	}
 	v := compactionOf(len(machines), trials)
+	if f.Kept != "" {
+		mid := whatif.Middle(trials)
+		if err = cli.WriteWhole(f.Kept, readable, func(w io.Writer) error { return unwritten(whatif.WriteMachines(w, mid.Kept)) }); err != nil {
+			return cli.Simulated{}, err
+		}
+		f.Note(fmt.Sprintf("%s has the %d machines of the trial with seed %d", f.Kept, mid.Machines, mid.Seed))
+	}
 	return cli.Simulated{JSON: v, Table: func(w io.Writer) { compactTable(w, v) }}, nil
 }
 

@@ -153,7 +153,7 @@ func batch(f cli.SimulateFlags) (cli.Simulated, error) {
 	if err = w.AddMachines(machines); err != nil {
 		return cli.Simulated{}, err
 	}
-	b, err := w.Run(asks)
+	b, err := w.Run(asks, f.AtOnce)
 	if err != nil {
 		return cli.Simulated{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/sched"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -14,7 +15,7 @@ type Batch struct {
 	Machines, Tasks, Placed int
 	Waits                   sched.Waits
 	Placing                 time.Duration // of all jobs
-	Jobs                    Spread        // of each job: from its coming until all of it has its place, as far as there is one
+	Jobs                    Spread        // of each job, or of all that came at once: from its coming until all of it has its place, as far as there is one
 	Single                  Spread        // of one task alone, in the cluster as it is then
 	Placements              []Placement
 }
@@ -37,22 +38,26 @@ const surveyed = 20_000_000
 // singles is how many tasks are placed once more, each alone.
 const singles = 1000
 
-// Run lets jobs come one after the other, in order, and then asks for the
-// reasons of those that wait.
-func (w *World) Run(asks []Ask) (Batch, error) {
+// Run lets jobs come, and then asks for the reasons of those that wait: one job
+// after the other, in order, each placed before the next is known; or all at once.
+func (w *World) Run(asks []Ask, atOnce bool) (Batch, error) {
 	var b Batch
 	begun := w.placing
 	each := make([]time.Duration, 0, len(asks))
-	for _, a := range asks {
+	var jobs []job.Job
+	for i, a := range asks {
+		b.Tasks += a.Job.Instances.Len()
+		if jobs = append(jobs, a.Job); atOnce && i < len(asks)-1 {
+			continue
+		}
 		before := w.placing
-		if err := w.Submit(a.Job); err != nil {
+		if err := w.Submit(jobs...); err != nil {
 			return b, err
 		}
 		if _, err := w.Place(1); err != nil {
 			return b, err
 		}
-		each = append(each, w.placing-before)
-		b.Tasks += a.Job.Instances.Len()
+		each, jobs = append(each, w.placing-before), jobs[:0]
 	}
 	b.Jobs, b.Placing = SpreadOf(each), w.placing-begun
 	var err error

@@ -74,8 +74,9 @@ func (c *Cell) hold(machines []machine.Machine) (sched.Waits, error) {
 type Trial struct {
 	Seed     uint64
 	Machines int
-	Bound    int    // no fewer machines of this order have as much as the load asks for
-	Lacks    string // what ran out with one machine less; see [ReasonOf]
+	Bound    int               // no fewer machines of this order have as much as the load asks for
+	Lacks    string            // what ran out with one machine less; see [ReasonOf]
+	Kept     []machine.Machine // that hold the load, in the order of the cell
 }
 
 // Over returns by how much more machines than the bound were needed, in percent.
@@ -120,6 +121,15 @@ func (c *Cell) Try(seed uint64) (Trial, error) {
 		}
 	}
 	t.Machines = high
+	holds := make(map[machine.ID]bool, high)
+	for _, m := range order[:high] {
+		holds[m.ID] = true
+	}
+	for _, m := range c.machines {
+		if holds[m.ID] {
+			t.Kept = append(t.Kept, m)
+		}
+	}
 	return t, nil
 }
 
@@ -172,8 +182,13 @@ func (c *Cell) bound(order []machine.Machine) int {
 }
 
 // Percentile90 returns the trial that nine of ten do not exceed.
-func Percentile90(all []Trial) Trial {
+func Percentile90(all []Trial) Trial { return byMachines(all)[(len(all)*9+9)/10-1] }
+
+// Middle returns the trial that half of them do not exceed.
+func Middle(all []Trial) Trial { return byMachines(all)[(len(all)-1)/2] }
+
+func byMachines(all []Trial) []Trial {
 	all = slices.Clone(all)
 	sort.SliceStable(all, func(i, j int) bool { return all[i].Machines < all[j].Machines })
-	return all[(len(all)*9+9)/10-1]
+	return all
 }
