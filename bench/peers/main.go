@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 	if p.Trials, err = plan(ctx, c, tmp); err != nil {
 		return err
 	}
-	if old, err := os.ReadFile(c.page); err == nil {
+	if old, failed := os.ReadFile(c.page); failed == nil {
 		p.Others = others(string(old), c.sets)
 	}
 	failed := p.measure(ctx, c, tmp, progress)
