@@ -81,12 +81,9 @@ func Elsewhere(s *state.Snapshot, id task.ID, scores int) (Alternatives, error) 
 			fits = append(fits, f)
 		}
 	}
-	of := tiltOf(s)
-	order := of.order(v.shape)
+	order := tiltOf(s).order(v.shape)
 	for i := range fits {
-		if fits[i].shelf = int8(slices.Index(order[:], fits[i].shelf)); !of.tight() {
-			fits[i].shelf = 0
-		}
+		fits[i].shelf = int8(slices.Index(order[:], fits[i].shelf))
 	}
 	a.Scores = scored(fits, scores)
 	return a, nil

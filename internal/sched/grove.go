@@ -142,7 +142,7 @@ const parts = 1 << 10
 // reclaim works out anew who the claimants are.
 func (x *Index) reclaim() {
 	var now []*demand
-	if x.tight {
+	if x.policy == Covey {
 		x.insistent.most.Ascend(func(d *demand) bool {
 			now = append(now, d)
 			return len(now) < claimantsAtMost

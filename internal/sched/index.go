@@ -33,7 +33,6 @@ type Index struct {
 	clock   uint64 // counts questions for classes
 
 	tilt      tilt
-	tight     bool            // see tilt.tight; never but for the policy Covey
 	asks      map[job.Key]ask // of the tilt; none that asks for nothing
 	insistent demands
 	claimants []*claimant // in order of their keys; none while there is plenty
@@ -126,7 +125,6 @@ func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 	for j := range s.Jobs("") {
 		x.weigh(s, j.Key)
 	}
-	x.tight = policy == Covey && x.tilt.tight()
 	x.reclaim()
 	for n := range x.hosts[1:] {
 		x.put(int32(n + 1))
@@ -156,9 +154,7 @@ func (x *Index) Fold(s *state.Snapshot, d state.Delta) {
 	for k := range d.Jobs {
 		x.weigh(s, k)
 	}
-	if x.tighten() {
-		changed = nil
-	}
+	x.reclaim()
 	for _, n := range changed {
 		x.put(n)
 	}

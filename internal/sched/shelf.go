@@ -60,13 +60,6 @@ func (a amount) leans(b amount) bool {
 // A tilt is what all jobs of a cluster ask for and what its machines have.
 type tilt struct{ asked, has amount }
 
-// tight reports whether the jobs ask for three quarters of what there is, in
-// either measure. As long as they do not, nobody waits for what is stranded, and all
-// machines stand on one shelf: that keeps the most of them empty.
-func (t tilt) tight() bool {
-	return 4*t.asked.cpu >= 3*t.has.cpu || 4*t.asked.ram >= 3*t.has.ram
-}
-
 // order returns the shelves in the order in which a task of a shape tries them.
 // What jobs ask for more of, measured by what there is, is what must not be
 // stranded: tasks that want more than their share of the other go last to
@@ -87,23 +80,10 @@ func (t tilt) order(w *shape) [shelves]int8 {
 
 // shelfOf says on which shelf a host stands.
 func (x *Index) shelfOf(h *host) int8 {
-	if !x.tight {
+	if x.policy != Covey {
 		return even
 	}
 	return shelfOf(h.free, h.row.Allocatable())
-}
-
-// tighten takes note of whether there is plenty, and of who the claimants are.
-// If it is no longer as it was, every host is put anew, and tighten returns true.
-func (x *Index) tighten() bool {
-	was := x.tight
-	x.tight = x.policy == Covey && x.tilt.tight()
-	x.reclaim()
-	if x.tight == was {
-		return false
-	}
-	x.putAll()
-	return true
 }
 
 // tiltOf looks at all of a snapshot.
@@ -124,7 +104,7 @@ func (p *planner) inTree(g *group, q search, tree int8) int32 {
 		return p.emptiest(g, tree, q.avoid)
 	}
 	order, used := [shelves]int8{even}, 1
-	if p.x.tight {
+	if p.x.policy == Covey {
 		order, used = p.x.tilt.order(g.shape), len(order)
 	}
 	for _, shelf := range order[:used] {

@@ -54,7 +54,7 @@ func insistence(k job.Key, c *job.Config) insisted {
 }
 
 // balance sums what jobs ask for and what machines have, cpu and MiB of memory.
-func (w *twin) balance() (asked, has [2]int64, plenty bool) {
+func (w *twin) balance() (asked, has [2]int64) {
 	const mega = 1 << 20
 	for j := range w.s.Jobs("") {
 		c, _ := w.s.Config(j.Config)
@@ -65,14 +65,14 @@ func (w *twin) balance() (asked, has [2]int64, plenty bool) {
 		a := m.Capacity.Sub(m.Overhead).Sub(m.Foreign)
 		has[0], has[1] = has[0]+max(a.CPU, 0), has[1]+max(a.RAM/mega, 0)
 	}
-	return asked, has, asked[0] < has[0]*3/4+min(has[0]*3%4, 1) && asked[1] < has[1]*3/4+min(has[1]*3%4, 1)
+	return asked, has
 }
 
 // insisting returns whose machines a task should leave alone: of the four sorts
 // of tasks that most is asked for and that insist on values, those of which
 // some wait and few more would find room.
 func (w *twin) insisting(t state.Task) []insisted {
-	if _, _, plenty := w.balance(); plenty || w.config(t).Placement == job.Spread {
+	if w.config(t).Placement == job.Spread {
 		return nil
 	}
 	by := map[string]insisted{}
@@ -142,7 +142,7 @@ func fourDigits(n int64) int64 {
 }
 
 // TestTwinInsists holds plans to the twin's where machines with GPUs are all
-// there is and most of it is asked for, by some who insist on a value.
+// there is, and some of those who ask for them insist on a value.
 func TestTwinInsists(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(rt)

@@ -175,10 +175,7 @@ func (w *twin) shelf(t state.Task, free, all unit.Resources) int64 {
 	ram := max(free.RAM/mega, 0) * max(all.CPU, 0)
 	noRAM, noCPU := 2*ram < cpu, 2*cpu < ram
 
-	asked, has, plenty := w.balance()
-	if plenty {
-		return 0
-	}
+	asked, has := w.balance()
 	need := t.Resources
 	lacksRAM := asked[1]*has[0] > has[1]*asked[0]
 	frugal := need.RAM/mega*asked[0] > asked[1]*need.CPU // with cpu
