@@ -91,11 +91,21 @@ const (
 // enter waits until an agent may open a session, and returns what to call when
 // it has; it may be called again.
 func (s *services) enter(ctx context.Context) (leave func(), err error) {
+	leave = sync.OnceFunc(func() { <-s.opening })
+	select {
+	case s.opening <- struct{}{}:
+		return leave, nil
+	default:
+	}
+	if s.opt.Crowded != nil {
+		s.opt.Crowded()
+		defer s.opt.Crowded()
+	}
 	late := time.NewTimer(sendLimit) // the agent waits no longer
 	defer late.Stop()
 	select {
 	case s.opening <- struct{}{}:
-		return sync.OnceFunc(func() { <-s.opening }), nil
+		return leave, nil
 	case <-late.C:
 	case <-ctx.Done():
 	}

@@ -34,6 +34,9 @@ type Options struct {
 	// Route returns who answers a call instead; nil, or no Route: this handler.
 	Route func(*http.Request) http.Handler
 	TLS   *trust.Presenter // what the server shows; nil: it is reached on loopback without TLS
+	// Crowded is called, if set, when agents wait in line to be let in: until they
+	// are, nobody can tell which of them are silent. It returns at once.
+	Crowded func()
 }
 
 // Bounds of what one peer may ask for.

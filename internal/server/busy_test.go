@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -71,5 +72,32 @@ func TestCommandsFirst(t *testing.T) {
 	finish(l.gather(<-l.inputs), nil)
 	if said != maxInputs-100-maxComing || came != maxComing || asked != 100 {
 		t.Errorf("a turn takes in %d messages, %d agents and %d commands; want %d, all %d and all 100", said, came, asked, maxInputs-100-maxComing, maxComing)
+	}
+}
+
+// TestDeaf: a loop that slept, and one before whose door agents stand in line,
+// take no agent for silent; the latter so now and then, for as long as they do.
+func TestDeaf(t *testing.T) {
+	l := newLooper(nil, "dev", "test", newStats(), slog.New(slog.DiscardHandler))
+	now := time.Now()
+	for i, step := range []struct {
+		after, slept time.Duration
+		crowded      bool
+		want         bool
+	}{
+		{after: 0, slept: time.Second},
+		{after: time.Second, slept: stall + 1, want: true},
+		{after: time.Second, slept: time.Second, crowded: true, want: true},
+		{after: time.Second, slept: time.Second, crowded: true},
+		{after: crowdEvery, slept: time.Second, want: true}, // it was crowded since
+		{after: crowdEvery, slept: time.Second},
+	} {
+		now = now.Add(step.after)
+		if step.crowded {
+			l.crowded.Store(true)
+		}
+		if got := l.deaf(t.Context(), now, step.slept); got != step.want {
+			t.Errorf("step %d: got %v; want %v", i, got, step.want)
+		}
 	}
 }

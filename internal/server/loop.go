@@ -34,6 +34,8 @@ const (
 	// A loop that was not awake for so long has not heard its agents either. It
 	// is well below the lease of an agent, and far above the pause between turns.
 	stall = 4 * time.Second
+	// While agents wait in line to be let in, all have more time, so often.
+	crowdEvery = 5 * time.Second
 )
 
 // clusterStore is what the loop needs of a store.
@@ -77,7 +79,9 @@ type looper struct {
 	renewed  atomic.Int64 // the lease, on the steady clock; see keep
 	unsure   []unsure     // commits of which nobody knows whether they happened
 	ring     ring
-	witness  witness // of a database that no other server uses
+	witness  witness     // of a database that no other server uses
+	crowded  atomic.Bool // agents wait in line to be let in, since the loop looked last
+	excused  time.Time   // when it last gave all of them more time for that
 
 	foreseen *control.Outlook // of a follower that may soon lead; nil: there is none
 	until    unit.Tick        // the lease of who leads, as seen last
@@ -253,11 +257,10 @@ func (l *looper) lead(ctx context.Context) error {
 			refuse(batch, l.View())
 			return err
 		}
-		if d := time.Since(awake); d > stall {
-			l.log.WarnContext(ctx, "this server stood still, or has too much to do: it cannot tell which agents were silent, and gives all of them more time", "for", d)
+		slept := awake
+		if awake = time.Now(); l.deaf(ctx, awake, awake.Sub(slept)) {
 			l.loop.Excuse(l.steady())
 		}
-		awake = time.Now()
 		if l.shared == nil && time.Since(lastRenewal) >= renewal {
 			asked := l.steady()
 			if err := l.store.Renew(ctx, l.holder, l.loopEpoch()); err == nil {
@@ -273,6 +276,20 @@ func (l *looper) lead(ctx context.Context) error {
 		}
 		timer.Reset(l.pause())
 	}
+}
+
+// deaf reports whether the loop cannot tell which agents are silent: it was not
+// awake, or agents wait in line to be let in.
+func (l *looper) deaf(ctx context.Context, now time.Time, slept time.Duration) bool {
+	if slept > stall {
+		l.log.WarnContext(ctx, "this server stood still, or has too much to do: it cannot tell which agents were silent, and gives all of them more time", "for", slept)
+		return true
+	}
+	if now.Sub(l.excused) < crowdEvery || !l.crowded.Swap(false) {
+		return false
+	}
+	l.excused = now
+	return true
 }
 
 // gather takes what else waits into the same turn: commands first, so that

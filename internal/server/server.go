@@ -118,7 +118,7 @@ func serve(ctx context.Context, cfg Config, company *store.Company, b backend, l
 
 // routes is everything on the port. Only health needs no token.
 func (b *backend) routes(cfg Config) http.Handler {
-	opt := rpc.Options{Version: cfg.Version, Hosts: cfg.Hosts, Now: b.wall, Log: cfg.Log, TLS: cfg.present}
+	opt := rpc.Options{Version: cfg.Version, Hosts: cfg.Hosts, Now: b.wall, Log: cfg.Log, TLS: cfg.present, Crowded: func() { b.crowded.Store(true) }}
 	mux := http.NewServeMux()
 	if b.shared == nil {
 		mux.Handle("/", rpc.Handler(b, opt))
