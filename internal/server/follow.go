@@ -233,42 +233,90 @@ func (l *looper) stepDown() {
 	l.loop = nil
 }
 
+// tenure is the time in which a lease is kept.
+type tenure struct {
+	over chan struct{} // closed when it is kept no more; nil: it needs no keeping
+	why  error         // of over
+	drop func()        // ends it
+}
+
+// hold begins to keep the lease of a term.
+func (l *looper) hold(ctx context.Context, epoch machine.Epoch) {
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+	t := &tenure{over: make(chan struct{}), drop: end}
+	l.held = t
+	go func() {
+		defer end()
+		t.why = l.keep(ctx, epoch)
+		close(t.over)
+	}()
+}
+
 // keep prolongs the lease until ctx ends, beside the turns, which may take
-// long. It returns why it is lost.
+// long. It returns why it is lost. Nothing else waits for the database here, and
+// a renewal that hangs does not hold up the next one, on a connection of its own.
 func (l *looper) keep(ctx context.Context, epoch machine.Epoch) error {
+	tick := time.NewTicker(renewal)
+	defer tick.Stop()
+	lost := make(chan error, 1)
+	for {
+		go l.renew(ctx, epoch, lost)
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-lost:
+			return err
+		case <-time.After(leaseTTL - l.unrenewed()):
+		case <-tick.C:
+		}
+		if err := l.fresh(); err != nil {
+			return err
+		}
+	}
+}
+
+// renew prolongs the lease once, and tells lost when another server has it.
+func (l *looper) renew(ctx context.Context, epoch machine.Epoch, lost chan<- error) {
+	asked, began := l.steady(), time.Now()
+	try, cancel := context.WithTimeout(ctx, leaseTTL)
+	defer cancel()
+	err := l.shared.Renew(try, l.holder, epoch)
+	switch took := time.Since(began); {
+	case err == nil:
+		for was := l.renewed.Load(); was < int64(asked) && !l.renewed.CompareAndSwap(was, int64(asked)); was = l.renewed.Load() {
+		}
+		if took > renewal {
+			l.log.WarnContext(ctx, "the database took long to renew the lease", "took", took, "limit", leaseTTL)
+		}
+	case ctx.Err() != nil:
+	case fault.Of(err) == fault.Conflict:
+		select {
+		case lost <- err:
+		default:
+		}
+	default:
+		l.log.WarnContext(ctx, "the lease was not renewed", "error", err)
+	}
+}
+
+// tend does what a leader owes the servers that follow, until ctx ends.
+func (l *looper) tend(ctx context.Context) {
 	tick := time.NewTicker(renewal)
 	defer tick.Stop()
 	trimmed := time.Now()
 	for {
-		asked := l.steady()
-		try, cancel := context.WithTimeout(ctx, leaseTTL)
-		err := l.shared.Renew(try, l.holder, epoch)
-		cancel()
-		switch {
-		case err == nil:
-			l.renewed.Store(int64(asked))
-		case ctx.Err() != nil:
-			return nil
-		case fault.Of(err) == fault.Conflict:
-			return err
-		default:
-			l.log.WarnContext(ctx, "the lease was not renewed", "error", err)
-		}
-		if err = l.fresh(); err != nil {
-			return err
-		}
-		if err = l.ring.announce(ctx, l.shared); err != nil && ctx.Err() == nil {
+		if err := l.ring.announce(ctx, l.shared); err != nil && ctx.Err() == nil {
 			l.log.WarnContext(ctx, "the other servers are not known", "error", err)
 		}
 		if time.Since(trimmed) > feedEvery {
-			if err = l.shared.TrimFeed(ctx); err != nil && ctx.Err() == nil {
+			if err := l.shared.TrimFeed(ctx); err != nil && ctx.Err() == nil {
 				l.log.WarnContext(ctx, "the feed was not trimmed", "error", err)
 			}
 			trimmed = time.Now()
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 	}
@@ -280,10 +328,15 @@ func (l *looper) fresh() error {
 	if l.shared == nil {
 		return nil
 	}
-	if d := (l.steady() - unit.Tick(l.renewed.Load())).Duration(); d >= leaseTTL {
+	if d := l.unrenewed(); d >= leaseTTL {
 		return fault.Conflict.Errorf("the lease was renewed %v ago, and lasts %v: another server may lead", d.Round(time.Millisecond), leaseTTL)
 	}
 	return nil
+}
+
+// unrenewed is how long ago the lease was renewed.
+func (l *looper) unrenewed() time.Duration {
+	return (l.steady() - unit.Tick(l.renewed.Load())).Duration()
 }
 
 // leave gives the lease up, so that another server leads at once.

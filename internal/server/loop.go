@@ -77,6 +77,7 @@ type looper struct {
 	leads    bool         // touched by the loop's goroutine only
 	recovers bool         // likewise; what was logged last
 	renewed  atomic.Int64 // the lease, on the steady clock; see keep
+	held     *tenure      // of the lease, if other servers use the store too
 	unsure   []unsure     // commits of which nobody knows whether they happened
 	ring     ring
 	witness  witness     // of a database that no other server uses
@@ -96,7 +97,7 @@ type looper struct {
 func newLooper(cluster clusterStore, name, holder string, st *stats, log *slog.Logger) *looper {
 	shared, _ := cluster.(sharedStore)
 	return &looper{
-		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), asked: make(chan input, maxAsked), coming: make(chan input, maxComing), inLine: inLine, ended: make(chan struct{}), stats: st,
+		store: cluster, shared: shared, log: log, name: name, holder: holder, inputs: make(chan input, maxQueue), asked: make(chan input, maxAsked), coming: make(chan input, maxComing), held: &tenure{drop: func() {}}, inLine: inLine, ended: make(chan struct{}), stats: st,
 		steady0: time.Now(), sessions: map[machine.ID]*session{}, published: make(chan struct{}),
 	}
 }
@@ -104,7 +105,8 @@ func newLooper(cluster clusterStore, name, holder string, st *stats, log *slog.L
 // steady is a clock that nobody sets.
 func (l *looper) steady() unit.Tick { return unit.FromDuration(time.Since(l.steady0)) + 1 }
 
-// begin takes the lease and reads the state: the start of a term.
+// begin takes the lease and reads the state: the start of a term. The lease is
+// kept from then on: to read a large state may take longer than it lasts.
 func (l *looper) begin(ctx context.Context) error {
 	defer hush()()
 	asked := l.steady()
@@ -113,11 +115,17 @@ func (l *looper) begin(ctx context.Context) error {
 		return err
 	}
 	l.renewed.Store(int64(asked))
-	snap, warm, err := l.newest(ctx)
-	if err != nil {
-		return err
+	if l.shared != nil {
+		l.hold(ctx, epoch)
 	}
-	return l.reign(ctx, snap, epoch, warm)
+	snap, warm, err := l.newest(ctx)
+	if err == nil {
+		err = l.reign(ctx, snap, epoch, warm)
+	}
+	if err != nil {
+		l.held.drop()
+	}
+	return err
 }
 
 // newest returns the state as it stands in the store. A server that followed
@@ -226,13 +234,19 @@ func (l *looper) lead(ctx context.Context) error {
 	// lease is lost: then it is another one's to find out.
 	term, lose := context.WithCancel(context.WithoutCancel(ctx))
 	defer lose()
-	lost := make(chan error, 1)
+	held := l.held
+	defer held.drop()
 	if l.shared != nil {
-		epoch := l.loopEpoch()
+		go l.tend(ctx)
 		go func() {
-			lost <- l.keep(ctx, epoch)
+			<-held.over
 			lose()
 		}()
+	}
+	select {
+	case <-held.over: // while the state was read
+		return held.why
+	default:
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -243,8 +257,8 @@ func (l *looper) lead(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-lost:
-			return err
+		case <-held.over:
+			return held.why
 		case in := <-l.asked:
 			batch = l.gather(in)
 		case in := <-l.coming:

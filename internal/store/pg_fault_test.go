@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,6 +60,7 @@ func TestPostgresFaults(t *testing.T) {
 		"the connection is cut":             pgCut,
 		"a leader stands in a transaction":  pgStandsStill,
 		"a stale leader":                    pgStale,
+		"many ask at once":                  pgManyAsk,
 		"the clock is the database's":       pgClock,
 		"servers that start together":       pgTogether,
 		"what is refused at open":           pgOpen,
@@ -163,6 +165,42 @@ func pgStandsStill(t *testing.T, server *storetest.Postgres) {
 	}
 	if got := pgHead(t, b); got.Rev != 0 {
 		t.Errorf("the store stands at %d, want 0: what was under way is undone", got.Rev)
+	}
+}
+
+// pgManyAsk: however many wait for an answer of the database, the lease is renewed.
+func pgManyAsk(t *testing.T, server *storetest.Postgres) {
+	url := server.Database(t)
+	a := openPg(t, url, "a")
+	epoch, err := a.Acquire(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := pgx.Connect(t.Context(), url+"?search_path=covey")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.Background())
+	if _, err = other.Exec(t.Context(), "BEGIN; LOCK TABLE history, records IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	for range 20 {
+		asking.Go(func() { _, _ = a.History(ctx, state.HistoryQuery{Job: "www-data/prod/hello", Instance: -1, Limit: 1}) })
+		asking.Go(func() { _, _ = a.Records(ctx, 0, 1) })
+	}
+	await(t, "that all connections wait for an answer", func() bool {
+		var n int
+		err := other.QueryRow(t.Context(), "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted").Scan(&n)
+		return err == nil && n >= 6
+	})
+	short, end := context.WithTimeout(t.Context(), 3*time.Second) // they wait for 5 s
+	defer end()
+	if err = a.Renew(short, "a", epoch); err != nil {
+		t.Errorf("Renew: %v; want that it needs nobody's connection", err)
 	}
 }
 
@@ -380,61 +418,6 @@ const (
 	day      = 24 * unit.Hour
 	firstDay = 20_000 * day
 )
-
-// pgDays: records of a day are a partition, which goes whole.
-func pgDays(t *testing.T, server *storetest.Postgres) {
-	url := server.Database(t)
-	s := openPg(t, url, "a")
-	e, err := s.Acquire(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var head state.Head
-	for d := range 5 {
-		b := counter(e, head)
-		b.At = firstDay + unit.Tick(d)*day + 7
-		b.Records[0].At = b.At
-		if err = s.Commit(t.Context(), b); err != nil {
-			t.Fatal(err)
-		}
-		head = state.Head{Rev: b.Rev, Seq: head.Seq + 1, At: b.At}
-	}
-	days := func() (n int) {
-		conn, err := pgx.Connect(t.Context(), url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close(t.Context())
-		if err = conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_inherits WHERE inhparent = 'covey.records'::regclass").Scan(&n); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	if got := days(); got != 6 { // and tomorrow's
-		t.Errorf("%d partitions, want 6", got)
-	}
-	trim := func(q state.TrimQuery) {
-		t.Helper()
-		q.Limit = 100
-		if more, err := s.Trim(t.Context(), q); err != nil || more {
-			t.Fatalf("Trim = %v, %v", more, err)
-		}
-	}
-	trim(state.TrimQuery{RecordsBefore: firstDay + 3*day, UpTo: 2})
-	if got := days(); got != 4 {
-		t.Errorf("%d partitions after the first two were metered, want 4", got)
-	}
-	got, err := s.Records(t.Context(), 2, 10)
-	if err != nil || len(got) != 3 {
-		t.Errorf("Records = %d, %v, want 3", len(got), err)
-	}
-	_, err = s.Records(t.Context(), 1, 10)
-	refused(t, err, fault.Compacted, "forgotten")
-	trim(state.TrimQuery{RecordsBefore: firstDay + 9*day, UpTo: 100})
-	if err = s.Commit(t.Context(), counter(e, head)); err != nil {
-		t.Errorf("a commit on a day that was dropped: %v", err)
-	}
-}
 
 func pgReadOnly(t *testing.T, server *storetest.Postgres) {
 	url := server.Database(t)

@@ -164,6 +164,8 @@ func (s *Postgres) Leave(ctx context.Context, name string) error {
 
 // TrimFeed forgets commits that are so old that it takes less to load everything.
 func (s *Postgres) TrimFeed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pgAsk)
+	defer cancel()
 	_, err := s.pool.Exec(ctx, "DELETE FROM feed WHERE rev <= (SELECT rev FROM feed ORDER BY rev DESC OFFSET $1 LIMIT 1)", feedKept)
 	return s.explain("trim the feed", err)
 }

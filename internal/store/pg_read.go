@@ -111,7 +111,7 @@ func (s *Postgres) loadTable(doing string, t state.Table, rows pgx.Rows, to chan
 func (s *Postgres) reading(ctx context.Context, doing string, f func(ctx context.Context, tx pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, pgAsk)
 	defer cancel()
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
+	err := pgx.BeginTxFunc(ctx, s.read, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
 		func(tx pgx.Tx) error { return f(ctx, tx) })
 	return s.explain(doing, err)
 }
@@ -181,7 +181,7 @@ func (s *Postgres) History(ctx context.Context, q state.HistoryQuery) ([]task.Ta
 	}
 	ctx, cancel := context.WithTimeout(ctx, pgAsk)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, "SELECT instance, attempt, value FROM history WHERE job = $1 AND ($2 < 0 OR instance = $2)"+
+	rows, err := s.read.Query(ctx, "SELECT instance, attempt, value FROM history WHERE job = $1 AND ($2 < 0 OR instance = $2)"+
 		" ORDER BY ended DESC, instance DESC, attempt DESC LIMIT $3", []byte(q.Job), q.Instance, q.Limit)
 	if err != nil {
 		return nil, s.explain(doing, err)

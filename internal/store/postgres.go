@@ -44,7 +44,7 @@ const (
 	pgCommit  = 10 * time.Second // after which nobody knows whether a commit happened
 	pgConnect = 5 * time.Second
 	pgAsk     = 30 * time.Second // to read a page of records or of history
-	pgReaders = 6
+	pgConns   = 6                // of each pool
 )
 
 // Postgres is a [state.Store] and a [state.Lease] in a PostgreSQL database, or
@@ -53,8 +53,9 @@ const (
 type Postgres struct {
 	cfg  PostgresConfig
 	conf *pgxpool.Config
-	name string // of the database, for people: without secrets
-	pool *pgxpool.Pool
+	name string        // of the database, for people: without secrets
+	pool *pgxpool.Pool // for the lease, the feed and upkeep
+	read *pgxpool.Pool // for what users ask: however much that is, the lease does not wait for a connection
 
 	mu     sync.Mutex // serialises commits
 	write  *pgWriter  // nil until a connection is opened anew
@@ -99,6 +100,10 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	if s.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
 		return nil, pgExplain(name, "open", err)
 	}
+	if s.read, err = pgxpool.NewWithConfig(ctx, conf.Copy()); err != nil {
+		s.pool.Close()
+		return nil, pgExplain(name, "open", err)
+	}
 	return s, nil
 }
 
@@ -118,7 +123,7 @@ func pgConfig(url, server, schema string) (*pgxpool.Config, string, error) {
 	c.RuntimeParams["idle_in_transaction_session_timeout"] = ms(openDeadline)
 	// A server that is only read from would serve the past, and take no commit.
 	c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	conf.MaxConns = pgReaders
+	conf.MaxConns = pgConns
 	conf.MaxConnIdleTime = time.Minute
 	// A connection that broke while nobody used it is no reason to fail.
 	conf.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
@@ -179,6 +184,7 @@ func (s *Postgres) Close() error {
 	s.closed = true
 	s.drop()
 	s.pool.Close()
+	s.read.Close()
 	return nil
 }
 
