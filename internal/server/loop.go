@@ -175,7 +175,7 @@ func (l *looper) reign(ctx context.Context, snap *state.Snapshot, epoch machine.
 // named refuses the database of another cluster.
 func (l *looper) named(snap *state.Snapshot) error {
 	if have := snap.Cluster.Name; have != "" && have != l.name {
-		return fault.Conflict.Errorf("the database is that of cluster %s, not of %s; start with --cluster %s, or name another data directory", have, l.name, have)
+		return fault.Conflict.Errorf("the database is that of cluster %s, not of %s; start with --cluster %s, or name another data directory or database", have, l.name, have)
 	}
 	return nil
 }

@@ -36,6 +36,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
+	lock, err := store.LockDir(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	holder := "server-" + rand.Text()[:8]
 	cluster, err := cfg.openCluster(ctx, holder)
 	if err != nil {

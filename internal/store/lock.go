@@ -18,6 +18,11 @@ import (
 // child that it was just starting has it too, until it becomes its program.
 const lockWait = 2 * time.Second
 
+// LockDir takes a data directory for this process, wherever its databases are,
+// until the file that it returns is closed. An error of kind Conflict says which
+// process has it.
+func LockDir(dir string) (io.Closer, error) { return acquire(filepath.Join(dir, "server.lock")) }
+
 // acquire takes the lock file at path for this process: the kernel gives it
 // back when the process ends, however it ends. The file says who has it.
 func acquire(path string) (*os.File, error) {
