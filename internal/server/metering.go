@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -130,7 +131,7 @@ func (m *metering) open(ctx context.Context) error {
 }
 
 func (m *metering) catchUp(ctx context.Context, seq state.Seq) error {
-	for {
+	for overtaken := false; ; {
 		at, err := m.meter.Seq(ctx)
 		if err != nil || at >= seq {
 			return err
@@ -142,7 +143,12 @@ func (m *metering) catchUp(ctx context.Context, seq state.Seq) error {
 		if len(recs) == 0 {
 			return nil
 		}
-		if err := m.meter.Take(ctx, recs); err != nil {
+		err = m.meter.Take(ctx, recs)
+		if errors.Is(err, store.ErrOvertaken) && !overtaken {
+			overtaken = true // by who led meanwhile; once more would be two who lead
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -268,6 +268,11 @@ func (m *Meter) leave(ctx context.Context) error {
 	return tx.Commit()
 }
 
+// ErrOvertaken says that another server has metered since this one did, as every
+// server does that leads again: nothing is wrong, and [Meter.Seq] knows from
+// where to go on.
+var ErrOvertaken = errors.New("another server has metered meanwhile")
+
 // follows refuses to go on from a place where the stored meter is not.
 func (m *Meter) follows(ctx context.Context, tx *sql.Tx) error {
 	var seq int64
@@ -276,7 +281,7 @@ func (m *Meter) follows(ctx context.Context, tx *sql.Tx) error {
 		return m.explain("read the meter", err)
 	}
 	if state.Seq(seq) != m.fold.Seq() {
-		return fault.Unavailable.Errorf("the meter of cluster %s has gone on to record %d without this one, at record %d; try again", m.cluster, seq, m.fold.Seq())
+		return fault.Unavailable.Errorf("%w: the meter of cluster %s stands at record %d, and this server knew it at record %d; try again", ErrOvertaken, m.cluster, seq, m.fold.Seq())
 	}
 	return nil
 }
