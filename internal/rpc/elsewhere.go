@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -49,7 +50,11 @@ func (v View) urls() []string {
 // Elsewhere is the answer of a server that follows to what only the leader can
 // do. Its kind is Unavailable; a caller that understands it goes to the leader.
 func (v View) Elsewhere() error {
-	return fault.Unavailable.Errorf("%w", &elsewhereError{leader: v.leader(), servers: v.urls()})
+	e := &elsewhereError{leader: v.leader(), servers: v.urls()}
+	if v.Following != nil {
+		e.silent = time.Since(v.Following.Since)
+	}
+	return fault.Unavailable.Errorf("%w", e)
 }
 
 // Unreached is [View.Elsewhere] of a server that cannot hand a call on to the
@@ -61,10 +66,18 @@ func (v View) Unreached(why error) error {
 type elsewhereError struct {
 	leader  string // URL; empty: nobody leads now
 	servers []string
-	why     string // what keeps this server from it; may be empty
+	why     string        // what keeps this server from it; may be empty
+	silent  time.Duration // for which this server has not heard of its database
 }
 
+// silence is how long a server may hear nothing of its database while all is
+// well: in less another one leads when the leader was lost.
+const silence = 5 * time.Second
+
 func (e *elsewhereError) Error() string {
+	if e.silent > silence {
+		return fmt.Sprintf("this server does not lead, and has not reached the cluster's database for %v: while nobody does, no server leads, and tasks run on. See that the database answers, and try again", e.silent.Round(time.Second))
+	}
 	if e.leader == "" {
 		return "this server does not lead, and no server does now; try again"
 	}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,5 +59,24 @@ func TestAwaitLeading(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Who asks while the database is away is told of the database, not only that
+// nobody leads.
+func TestElsewhere(t *testing.T) {
+	for _, c := range []struct {
+		view View
+		want string
+	}{
+		{View{}, "no server does now; try again"},
+		{View{Following: &Following{Since: time.Now().Add(-time.Second)}}, "no server does now; try again"},
+		{View{Following: &Following{Since: time.Now().Add(-time.Hour)}}, "has not reached the cluster's database for 1h0m0s"},
+		{View{Following: &Following{Since: time.Now().Add(-time.Hour)}, Servers: []Server{{URL: "http://s1", Leads: true}}}, "database for 1h0m0s"},
+		{View{Following: &Following{Since: time.Now()}, Servers: []Server{{URL: "http://s1", Leads: true}}}, "http://s1 does"},
+	} {
+		if got := c.view.Elsewhere().Error(); !strings.Contains(got, c.want) {
+			t.Errorf("got %q; want it to say %q", got, c.want)
+		}
 	}
 }
