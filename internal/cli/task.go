@@ -82,22 +82,43 @@ func (a *app) taskLogs() *cobra.Command {
 // on where this one was.
 func (a *app) readLog(cmd *cobra.Command, c *client, m *pb.ReadLogRequest) error {
 	out := &logWriter{w: cmd.OutOrStdout(), json: a.output == "json", names: m.GetInstance() < 0, at: map[string]*pb.LogPosition{}}
+	return goOn(cmd.Context(), cmd.ErrOrStderr(), out, m.GetFollow(), func() error {
+		m.After = slices.Collect(maps.Values(out.at))
+		return a.readLogOnce(cmd, c, m, out)
+	})
+}
+
+// followPatience is how long logs that are followed may be out of reach: as long
+// as it takes to bring a database back. Who does not want to wait has Ctrl-C.
+const followPatience = 10 * time.Minute
+
+// goOn reads once, and again when the server was lost meanwhile. A short loss
+// is not spoken of; before a longer one is waited for, says is told.
+func goOn(ctx context.Context, says io.Writer, out *logWriter, follow bool, once func() error) error {
 	var lost time.Time // when nothing came since
+	told := false
 	for {
 		began := time.Now()
-		err := a.readLogOnce(cmd, c, m, out)
-		if !passes(err) || cmd.Context().Err() != nil {
+		err := once()
+		if !passes(err) || ctx.Err() != nil {
 			return err
 		}
 		if out.wrote.After(began) || lost.IsZero() {
-			lost = time.Now()
+			lost, told = time.Now(), false
 		}
-		if time.Since(lost) > patience || len(out.at) == 0 && !m.GetFollow() {
+		limit, gone := patience, time.Since(lost)
+		if follow && !out.wrote.IsZero() {
+			limit = followPatience
+		}
+		if gone > limit || len(out.at) == 0 && !follow {
 			return err
 		}
-		m.After = slices.Collect(maps.Values(out.at))
+		if gone > patience && !told {
+			told = true
+			_, _ = fmt.Fprintf(says, "covey: no logs for %v, waiting for %v at most: %s\n", gone.Round(time.Second), limit, printable(message(err)))
+		}
 		select {
-		case <-cmd.Context().Done():
+		case <-ctx.Done():
 			return err
 		case <-time.After(retryPause):
 		}
