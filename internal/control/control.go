@@ -98,6 +98,8 @@ type Loop struct {
 type agent struct {
 	session string
 	n       uint64    // the last message taken in
+	since   state.Rev // what was ordered until then it may have run and forgotten
+	opened  unit.Tick // when the session began
 	told    bool      // it has said everything in this session
 	boot    string    // of the computer that said hello last in this term; empty: none has
 	until   unit.Tick // its lease ends then

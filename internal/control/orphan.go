@@ -1,6 +1,7 @@
 package control
 
 import (
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -24,5 +25,5 @@ func (t *Turn) orphan(from machine.ID, x state.Task, s task.Sighting) (stray boo
 		return false
 	}
 	e := task.Event{To: task.Lost, Reason: "its agent lost its directory; it may run on"}
-	return t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) == nil
+	return t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e, Gone: fault.Planted("orphan-gone")}) == nil
 }

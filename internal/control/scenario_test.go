@@ -102,6 +102,7 @@ func (w *world) verbs() map[string]func([]string) {
 		"auto":     each(func(n *node) { n.manual = false }),
 		"hole":     each(func(n *node) { n.hole = true }),
 		"mended":   each(func(n *node) { n.hole = false }),
+		"forget":   each(func(n *node) { n.since, n.tasks = control.Seen{}, map[task.ID]task.Sighting{} }),
 		"bye":      func(a []string) { w.bye(w.node(a[0])); w.turn() },
 		"say":      func(a []string) { w.tell(a, false) },
 		"full":     func(a []string) { w.tell(a, true) },

@@ -17,6 +17,10 @@ type Hello struct {
 	UID     string // of the cluster that the agent belongs to
 	Machine machine.Machine
 	Seen    Seen
+	// Since is what the agent obeyed first of all that it remembers. What was
+	// ordered until then it may have run and forgotten. Zero: it remembers
+	// nothing, and its memory begins with this session.
+	Since Seen
 }
 
 // Seen is the highest leader and revision that an agent has obeyed.
@@ -68,6 +72,7 @@ func (t *Turn) Hello(h Hello) error {
 	l.met[id] = true
 	if a.session != h.Session { // or it came twice
 		a.session, a.n, a.told, a.leased = h.Session, 0, false, 0
+		a.since, a.opened = t.since(h), t.steady
 	}
 	t.orders[id] = append([]task.Order(nil), t.orders[id]...) // a welcome, also when there is nothing to do
 	return nil
@@ -120,6 +125,20 @@ func (t *Turn) restored(h Hello) bool {
 		return seen.Rev > l.snap.Rev
 	default:
 		return seen.Rev > l.first
+	}
+}
+
+// since returns up to which revision a machine may have forgotten what it was
+// told to run. Orders of this turn and later ones reach nobody but the agent
+// that says hello.
+func (t *Turn) since(h Hello) state.Rev {
+	switch own := t.draft.Snapshot().Cluster.Incarnation; {
+	case h.Since == (Seen{}), h.Since.Epoch.Incarnation > own:
+		return t.loop.snap.Rev
+	case h.Since.Epoch.Incarnation < own:
+		return 0 // what was numbered in an earlier one is not ordered any more in any case
+	default:
+		return h.Since.Rev
 	}
 }
 
@@ -323,7 +342,7 @@ func (t *Turn) stray(from machine.ID, s task.Sighting) {
 		t.unheld = append(t.unheld, s.ID)
 		return
 	}
-	if s.Orphan {
+	if s.Orphan && !fault.Planted("orphan-stopped") {
 		t.hold(from, s, orphaned)
 		return
 	}
@@ -389,63 +408,6 @@ func (t *Turn) forgo(x state.Task) bool {
 		to = task.Killing
 	}
 	return t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: task.Event{To: to, Reason: "a later attempt is running"}}) == nil
-}
-
-func seen(all []task.Sighting) map[task.ID]bool {
-	there := make(map[task.ID]bool, len(all))
-	for _, s := range all {
-		there[s.ID] = true
-	}
-	return there
-}
-
-// missing takes tasks that should be on a machine, and are not, as lost.
-func (t *Turn) missing(from machine.ID, there map[task.ID]bool) {
-	var odd []state.Task // those that are as they should be are many
-	for x := range t.draft.Snapshot().TasksOn(from) {
-		if !there[x.ID] || x.State.Stopping() {
-			odd = append(odd, x)
-		}
-	}
-	for _, x := range odd {
-		switch {
-		case there[x.ID]:
-			t.send(from, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
-		case x.State == task.Assigned && t.mayRun(x) && !t.leaving(from):
-			t.run(x)
-		case t.lingers(x), x.State == task.Partitioned && !fault.Planted("rival-believed"):
-			// It was given up for a while, by its job's policy: who is in reach now may
-			// be another computer, or have lost its memory, and the task may run on.
-		default:
-			e := task.Event{To: task.Lost, Reason: fmt.Sprintf("machine %s does not have it any more", from)}
-			_ = t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e, Gone: true}) // a refusal means that it has just ended
-		}
-	}
-}
-
-// leaving reports whether a machine's agent takes no more tasks.
-func (t *Turn) leaving(id machine.ID) bool {
-	m, _ := t.draft.Snapshot().Machine(id)
-	return m.Leaving
-}
-
-// lingers keeps an exclusive task that its machine does not show from being
-// replaced for as long as its lease may last: a machine whose data directory
-// was lost does not show what it runs.
-func (t *Turn) lingers(x state.Task) bool {
-	cfg, ok := t.draft.Snapshot().Config(x.Config)
-	if !ok || !cfg.Exclusive || fault.Planted("exclusive-given-up") {
-		return false
-	}
-	switch x.State {
-	case task.Partitioned:
-		return t.draft.Snapshot().At-x.Since <= t.loop.cfg.AgentLease
-	case task.Starting, task.Running:
-		e := task.Event{To: task.Partitioned, Reason: fmt.Sprintf("machine %s does not have it any more; its lease may last a little", x.Machine)}
-		return t.apply(state.StepTask{ID: x.ID, Base: x.Rev, Event: e}) == nil
-	default:
-		return false
-	}
 }
 
 // letGo forgets what is held on a machine that does not show it any more.

@@ -3,6 +3,7 @@ package control
 import (
 	"slices"
 
+	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
@@ -32,6 +33,9 @@ func (t *Turn) strays(from machine.ID, m Message, shown []task.Sighting) {
 	}
 	changed := len(next) != len(row.Strays)
 	for _, x := range shown {
+		if x.Orphan && fault.Planted("orphan-gone") {
+			continue
+		}
 		if !known[x.ID] && !t.hasPlace(x.ID, from) {
 			known[x.ID], changed = true, true
 			next = append(next, state.Stray{ID: x.ID, Resources: held(x.Resources, row.Capacity), Ports: x.Ports, GPUs: x.GPUs, Since: s.At})

@@ -344,13 +344,6 @@ func (t *Turn) run(x state.Task) bool {
 	return true
 }
 
-// mayRun reports whether a machine may be told to run x. After a restore, it
-// may not run what was numbered before: it may have run, and ended, since the
-// copy was taken. Such a task is there when its machine says so, or lost.
-func (t *Turn) mayRun(x state.Task) bool {
-	return x.ID.Attempt >= t.draft.Snapshot().Cluster.FirstAttempt()
-}
-
 func runOrder(x state.Task) task.Order {
 	return task.Order{ID: x.ID, Verb: task.Run, Config: x.Config, Resources: x.Resources, Ports: x.Ports, GPUs: x.GPUs}
 }

@@ -65,9 +65,10 @@ type node struct {
 	session string
 	n       uint64
 	seen    control.Seen
-	silent  bool // nothing goes out
-	manual  bool // orders are shown and not carried out
-	hole    bool // it refuses every task
+	since   control.Seen // the same of the first orders that it remembers
+	silent  bool         // nothing goes out
+	manual  bool         // orders are shown and not carried out
+	hole    bool         // it refuses every task
 	tasks   map[task.ID]task.Sighting
 	beats   unit.Tick
 }
@@ -192,6 +193,9 @@ func (w *world) deliver(s control.Send) {
 		return
 	}
 	n.seen = control.Seen{Epoch: w.loop.Epoch(), Rev: w.loop.Snapshot().Rev}
+	if n.since == (control.Seen{}) {
+		n.since = n.seen
+	}
 	if n.manual || n.silent {
 		return
 	}
@@ -250,7 +254,7 @@ func (w *world) hello(n *node, uid string) {
 	n.n = 0
 	n.session = fmt.Sprintf("%s-%d", n.row.ID, n.opens)
 	n.beats = w.now
-	h := control.Hello{Session: n.session, UID: uid, Machine: n.row, Seen: n.seen}
+	h := control.Hello{Session: n.session, UID: uid, Machine: n.row, Seen: n.seen, Since: n.since}
 	w.input("hello of "+string(n.row.ID), func(t *control.Turn) error { return t.Hello(h) })
 }
 

@@ -15,7 +15,7 @@ import (
 func helloToWire(h control.Hello) *pb.Hello {
 	return &pb.Hello{
 		ClusterUid: h.UID, Machine: machineToWire(h.Machine), SeenEpoch: epochToWire(h.Seen.Epoch),
-		SeenRev: uint64(h.Seen.Rev), Session: h.Session,
+		SeenRev: uint64(h.Seen.Rev), Session: h.Session, SinceEpoch: epochToWire(h.Since.Epoch), SinceRev: uint64(h.Since.Rev),
 	}
 }
 
@@ -23,7 +23,8 @@ func helloFromWire(p *pb.Hello) (control.Hello, error) {
 	m, err := machineFromWire(p.GetMachine())
 	return control.Hello{
 		Session: p.GetSession(), UID: p.GetClusterUid(), Machine: m,
-		Seen: control.Seen{Epoch: epochFromWire(p.GetSeenEpoch()), Rev: state.Rev(p.GetSeenRev())},
+		Seen:  control.Seen{Epoch: epochFromWire(p.GetSeenEpoch()), Rev: state.Rev(p.GetSeenRev())},
+		Since: control.Seen{Epoch: epochFromWire(p.GetSinceEpoch()), Rev: state.Rev(p.GetSinceRev())},
 	}, err
 }
 

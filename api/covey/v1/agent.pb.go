@@ -442,7 +442,12 @@ type Hello struct {
 	// The highest revision that it obeyed.
 	SeenRev uint64 `protobuf:"varint,6,opt,name=seen_rev,json=seenRev,proto3" json:"seen_rev,omitempty"`
 	// Names the session; new for every one.
-	Session       string `protobuf:"bytes,7,opt,name=session,proto3" json:"session,omitempty"`
+	Session string `protobuf:"bytes,7,opt,name=session,proto3" json:"session,omitempty"`
+	// The term of the first orders that the agent remembers; none: it remembers
+	// nothing, as one whose data directory is new, or an old copy.
+	SinceEpoch *Epoch `protobuf:"bytes,8,opt,name=since_epoch,json=sinceEpoch,proto3" json:"since_epoch,omitempty"`
+	// Their revision. What was ordered until then it may have run, and forgotten.
+	SinceRev      uint64 `protobuf:"varint,9,opt,name=since_rev,json=sinceRev,proto3" json:"since_rev,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,6 +529,20 @@ func (x *Hello) GetSession() string {
 		return x.Session
 	}
 	return ""
+}
+
+func (x *Hello) GetSinceEpoch() *Epoch {
+	if x != nil {
+		return x.SinceEpoch
+	}
+	return nil
+}
+
+func (x *Hello) GetSinceRev() uint64 {
+	if x != nil {
+		return x.SinceRev
+	}
+	return 0
 }
 
 // SessionRequest is what an agent says. Empty, it is a sign of life.
@@ -1289,7 +1308,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\x04Fact\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
-	"\apayload\x18\x03 \x01(\fR\apayload\"\xe8\x01\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\"\xb7\x02\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04wire\x18\x01 \x01(\rR\x04wire\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1f\n" +
@@ -1299,7 +1318,10 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"seen_epoch\x18\x05 \x01(\v2\x0f.covey.v1.EpochR\tseenEpoch\x12\x19\n" +
 	"\bseen_rev\x18\x06 \x01(\x04R\aseenRev\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\"\x8a\x02\n" +
+	"\asession\x18\a \x01(\tR\asession\x120\n" +
+	"\vsince_epoch\x18\b \x01(\v2\x0f.covey.v1.EpochR\n" +
+	"sinceEpoch\x12\x1b\n" +
+	"\tsince_rev\x18\t \x01(\x04R\bsinceRev\"\x8a\x02\n" +
 	"\x0eSessionRequest\x12%\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.covey.v1.HelloR\x05hello\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x120\n" +
@@ -1409,29 +1431,30 @@ var file_covey_v1_agent_proto_depIdxs = []int32{
 	15, // 0: covey.v1.Sighting.resources:type_name -> covey.v1.Resources
 	16, // 1: covey.v1.Hello.machine:type_name -> covey.v1.Machine
 	17, // 2: covey.v1.Hello.seen_epoch:type_name -> covey.v1.Epoch
-	6,  // 3: covey.v1.SessionRequest.hello:type_name -> covey.v1.Hello
-	4,  // 4: covey.v1.SessionRequest.sightings:type_name -> covey.v1.Sighting
-	5,  // 5: covey.v1.SessionRequest.facts:type_name -> covey.v1.Fact
-	16, // 6: covey.v1.SessionRequest.machine:type_name -> covey.v1.Machine
-	15, // 7: covey.v1.Order.resources:type_name -> covey.v1.Resources
-	17, // 8: covey.v1.SessionResponse.epoch:type_name -> covey.v1.Epoch
-	8,  // 9: covey.v1.SessionResponse.orders:type_name -> covey.v1.Order
-	14, // 10: covey.v1.SessionResponse.configs:type_name -> covey.v1.SessionResponse.ConfigsEntry
-	9,  // 11: covey.v1.SessionResponse.acks:type_name -> covey.v1.FactAck
-	12, // 12: covey.v1.LookRequest.entries:type_name -> covey.v1.LookEntry
-	0,  // 13: covey.v1.AgentService.Join:input_type -> covey.v1.JoinRequest
-	7,  // 14: covey.v1.AgentService.Session:input_type -> covey.v1.SessionRequest
-	11, // 15: covey.v1.AgentService.Look:input_type -> covey.v1.LookRequest
-	2,  // 16: covey.v1.AgentService.Renew:input_type -> covey.v1.RenewRequest
-	1,  // 17: covey.v1.AgentService.Join:output_type -> covey.v1.JoinResponse
-	10, // 18: covey.v1.AgentService.Session:output_type -> covey.v1.SessionResponse
-	13, // 19: covey.v1.AgentService.Look:output_type -> covey.v1.LookResponse
-	3,  // 20: covey.v1.AgentService.Renew:output_type -> covey.v1.RenewResponse
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	17, // 3: covey.v1.Hello.since_epoch:type_name -> covey.v1.Epoch
+	6,  // 4: covey.v1.SessionRequest.hello:type_name -> covey.v1.Hello
+	4,  // 5: covey.v1.SessionRequest.sightings:type_name -> covey.v1.Sighting
+	5,  // 6: covey.v1.SessionRequest.facts:type_name -> covey.v1.Fact
+	16, // 7: covey.v1.SessionRequest.machine:type_name -> covey.v1.Machine
+	15, // 8: covey.v1.Order.resources:type_name -> covey.v1.Resources
+	17, // 9: covey.v1.SessionResponse.epoch:type_name -> covey.v1.Epoch
+	8,  // 10: covey.v1.SessionResponse.orders:type_name -> covey.v1.Order
+	14, // 11: covey.v1.SessionResponse.configs:type_name -> covey.v1.SessionResponse.ConfigsEntry
+	9,  // 12: covey.v1.SessionResponse.acks:type_name -> covey.v1.FactAck
+	12, // 13: covey.v1.LookRequest.entries:type_name -> covey.v1.LookEntry
+	0,  // 14: covey.v1.AgentService.Join:input_type -> covey.v1.JoinRequest
+	7,  // 15: covey.v1.AgentService.Session:input_type -> covey.v1.SessionRequest
+	11, // 16: covey.v1.AgentService.Look:input_type -> covey.v1.LookRequest
+	2,  // 17: covey.v1.AgentService.Renew:input_type -> covey.v1.RenewRequest
+	1,  // 18: covey.v1.AgentService.Join:output_type -> covey.v1.JoinResponse
+	10, // 19: covey.v1.AgentService.Session:output_type -> covey.v1.SessionResponse
+	13, // 20: covey.v1.AgentService.Look:output_type -> covey.v1.LookResponse
+	3,  // 21: covey.v1.AgentService.Renew:output_type -> covey.v1.RenewResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_covey_v1_agent_proto_init() }
