@@ -16,6 +16,7 @@ import (
 type Agent struct {
 	uid   string
 	seen  Seen
+	since Seen // its memory of tasks reaches back to then; zero: it has obeyed nothing yet
 	tasks map[task.ID]task.Sighting
 	told  map[task.ID]task.State // what the leader was told in this session
 	news  map[task.ID]bool       // of which it was not, perhaps
@@ -49,9 +50,10 @@ type Deed struct {
 	Reason string
 }
 
-// New returns the mind of a machine of the cluster uid.
-func New(uid string, seen Seen) *Agent {
-	return &Agent{uid: uid, seen: seen, tasks: map[task.ID]task.Sighting{}, told: map[task.ID]task.State{}, news: map[task.ID]bool{}}
+// New returns the mind of a machine of the cluster uid. since is what [Agent.Since]
+// said before, when nothing was forgotten in between; else it is zero.
+func New(uid string, seen, since Seen) *Agent {
+	return &Agent{uid: uid, seen: seen, since: since, tasks: map[task.ID]task.Sighting{}, told: map[task.ID]task.State{}, news: map[task.ID]bool{}}
 }
 
 // Seen returns what to keep on disk.
@@ -61,6 +63,11 @@ func (a *Agent) Seen() Seen {
 	}
 	return a.seen
 }
+
+// Since returns the term and revision of the first orders after which nothing
+// was forgotten: what was ordered later and is not among the tasks never came.
+// What was ordered until then may have run, and ended. Zero: there were none.
+func (a *Agent) Since() Seen { return a.since }
 
 // See takes in what the machine shows of a task.
 func (a *Agent) See(s task.Sighting) {
@@ -124,6 +131,9 @@ func (a *Agent) Obey(o Orders) ([]Deed, error) {
 	a.n = o.N
 	if o.Epoch.Compare(a.seen.Epoch) > 0 || o.Rev > a.seen.Rev {
 		a.seen = Seen{o.Epoch, o.Rev}
+	}
+	if a.since == (Seen{}) {
+		a.since = Seen{o.Epoch, o.Rev}
 	}
 	deeds := a.plantedAbsence(o)
 	for _, x := range o.Orders {

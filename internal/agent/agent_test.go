@@ -34,7 +34,7 @@ func verbs(deeds []Deed) (out []string) {
 
 // TestObey carries each order out once, whatever comes again.
 func TestObey(t *testing.T) {
-	a := New("u", Seen{})
+	a := New("u", Seen{}, Seen{})
 	run, stop, forget := task.Order{ID: id(1), Verb: task.Run}, task.Order{ID: id(1), Verb: task.Stop}, task.Order{ID: id(1), Verb: task.Forget}
 	for i, c := range []struct {
 		what string
@@ -65,7 +65,7 @@ func TestObey(t *testing.T) {
 
 // TestStopUnknown answers for a task that is not there: it will never run.
 func TestStopUnknown(t *testing.T) {
-	a := New("u", Seen{})
+	a := New("u", Seen{}, Seen{})
 	a.Open()
 	if deeds := obey(t, a, orders(1, task.Order{ID: id(1), Verb: task.Stop})); len(deeds) != 0 {
 		t.Errorf("deeds %v, want none", deeds)
@@ -81,7 +81,7 @@ func TestStopUnknown(t *testing.T) {
 
 // TestAbsenceIsNoOrder: orders that do not name a task say nothing of it.
 func TestAbsenceIsNoOrder(t *testing.T) {
-	a := New("u", Seen{})
+	a := New("u", Seen{}, Seen{})
 	a.See(task.Sighting{ID: id(1), State: task.Running})
 	a.Open()
 	for n := range uint64(3) {
@@ -94,7 +94,7 @@ func TestAbsenceIsNoOrder(t *testing.T) {
 // TestWhoIsObeyed refuses other clusters and leaders of the past, drops what is
 // late, and remembers the highest term and revision.
 func TestWhoIsObeyed(t *testing.T) {
-	a := New("u", Seen{Epoch: machine.Epoch{Incarnation: 1, N: 5}, Rev: 7})
+	a := New("u", Seen{Epoch: machine.Epoch{Incarnation: 1, N: 5}, Rev: 7}, Seen{})
 	run := task.Order{ID: id(1), Verb: task.Run}
 	for _, c := range []struct {
 		what  string
@@ -123,7 +123,7 @@ func TestWhoIsObeyed(t *testing.T) {
 
 // TestReport says what is news, once in a session, in order; everything when asked.
 func TestReport(t *testing.T) {
-	a := New("u", Seen{})
+	a := New("u", Seen{}, Seen{})
 	said := func(full bool) (out []string) {
 		for _, s := range a.Report(full) {
 			out = append(out, s.ID.String()+" "+s.State.String())
@@ -152,4 +152,27 @@ func TestReport(t *testing.T) {
 	want("after orders that come too late", false, "a/prod/x/0.1 RUNNING", "a/prod/x/0.2 FAILED")
 	obey(t, a, orders(2, task.Order{ID: id(2), Verb: task.Forget}))
 	want("after it was forgotten", true, "a/prod/x/0.1 RUNNING")
+}
+
+// TestSince is the first orders of a memory, and stays when later ones come, in
+// other sessions and terms.
+func TestSince(t *testing.T) {
+	a := New("u", Seen{}, Seen{})
+	if got := a.Since(); got != (Seen{}) {
+		t.Errorf("before any orders: %+v; want nothing", got)
+	}
+	want := Seen{Epoch: machine.Epoch{Incarnation: 1, N: 5}, Rev: 11}
+	obey(t, a, orders(1))
+	obey(t, a, orders(2))
+	a.Open()
+	obey(t, a, Orders{UID: "u", Epoch: machine.Epoch{Incarnation: 1, N: 6}, Rev: 40, N: 1})
+	if got := a.Since(); got != want {
+		t.Errorf("got %+v; want %+v", got, want)
+	}
+	if got := New("u", a.Seen(), a.Since()).Since(); got != want {
+		t.Errorf("an agent that was started again: %+v; want %+v", got, want)
+	}
+	if _, err := New("u", Seen{Epoch: machine.Epoch{Incarnation: 2}}, Seen{}).Obey(orders(1)); err == nil {
+		t.Error("orders of the past were obeyed")
+	}
 }

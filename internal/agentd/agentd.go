@@ -16,7 +16,6 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/rpc"
 	"github.com/covey-platform/covey/internal/runtime"
-	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 	"github.com/covey-platform/covey/internal/wall"
@@ -39,6 +38,7 @@ type daemon struct {
 	log     *slog.Logger
 	id      identity
 	missing string // a guarantee that this machine cannot give; empty: none
+	oldCopy bool   // the data directory is one of itself
 	witness *witness
 	leaving atomic.Bool // the agent ends and takes no new tasks
 	depart  departure
@@ -65,7 +65,8 @@ type daemon struct {
 
 	sampled, full time.Time
 
-	seen atomic.Pointer[agent.Seen] // what the mind has seen, for who says hello
+	seen  atomic.Pointer[agent.Seen] // what the mind has seen, for who says hello
+	since atomic.Pointer[agent.Seen] // the same of how far back it remembers
 }
 
 // Run runs an agent until ctx ends. The tasks run on.
@@ -89,6 +90,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer d.witness.close()
 	if d.id.Seen = later(id.Seen, seen); d.id.Seen != id.Seen {
+		d.oldCopy = true
 		d.log.WarnContext(ctx, "this data directory is an old copy: the machine has obeyed a later term or revision than it knows", "known", id.Seen.Epoch.String(), "obeyed", seen.Epoch.String())
 	}
 	if d.journal, err = openJournal(cfg.DataDir, cfg.Machine); err != nil {
@@ -125,9 +127,11 @@ func (d *daemon) start(ctx context.Context) error {
 	keeps := d.over.resources()
 	d.keeps.Store(&keeps)
 	d.weigh(ctx, d.began)
-	d.mind = agent.New(d.id.UID, d.id.Seen)
+	d.mind = agent.New(d.id.UID, d.id.Seen, d.recall(boot))
 	seen := d.id.Seen
 	d.seen.Store(&seen)
+	since := d.mind.Since()
+	d.since.Store(&since)
 	found, err := d.rt.List(ctx)
 	if err != nil {
 		return err
@@ -159,6 +163,7 @@ func (d *daemon) start(ctx context.Context) error {
 	for _, s := range found {
 		d.see(s)
 	}
+	d.seeGone(shown)
 	g.Go(func() error { return d.loop(ctx, statuses, links) })
 	return g.Wait()
 }
@@ -167,10 +172,7 @@ func (d *daemon) start(ctx context.Context) error {
 // a leader whose database is an old copy that it is one. It is called by the
 // goroutine of the connection.
 func (d *daemon) hello() control.Hello {
-	seen := d.seen.Load()
-	return control.Hello{
-		UID: d.id.UID, Machine: d.describe(), Seen: control.Seen{Epoch: seen.Epoch, Rev: state.Rev(seen.Rev)},
-	}
+	return control.Hello{UID: d.id.UID, Machine: d.describe(), Seen: obeyed(d.seen.Load()), Since: obeyed(d.since.Load())}
 }
 
 // describe returns the machine as it is now. Any goroutine may call it.
@@ -342,6 +344,7 @@ func (d *daemon) obey(o rpc.Orders) {
 			d.log.Error("the leader's term could not be written down outside the data directory", "error", err)
 		}
 	}
+	d.reach()
 	for _, x := range deeds {
 		d.do(x, o.Orders, configs)
 	}

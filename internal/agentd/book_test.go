@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/covey-platform/covey/internal/agent"
 	"github.com/covey-platform/covey/internal/cli"
 	"github.com/covey-platform/covey/internal/fault"
 	"github.com/covey-platform/covey/internal/job"
@@ -187,4 +188,80 @@ func TestDescribe(t *testing.T) {
 	if d := cmp.Diff(want, c.describe("boot", nil).Attributes); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
+}
+
+// TestReach keeps how far back an agent remembers over a restart of it, and not
+// over one of the computer, nor over the loss of the book, nor when the data
+// directory is an old copy or nobody could tell.
+func TestReach(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "orders")
+	since := agent.Seen{Epoch: machine.Epoch{Incarnation: 1, N: 3}, Rev: 77}
+	b := open(t, dir)
+	if got := b.since("boot"); got != (agent.Seen{}) {
+		t.Errorf("an empty book goes back to %+v; want nowhere", got)
+	}
+	if err := b.begin("boot", since); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, dir)
+	if len(b.entries) != 0 {
+		t.Errorf("it is taken for an order: %+v", b.entries)
+	}
+	for _, c := range []struct {
+		what string
+		d    *daemon
+		boot string
+		want agent.Seen
+	}{
+		{"a restarted agent", &daemon{book: b}, "boot", since},
+		{"a restarted computer", &daemon{book: b}, "another", agent.Seen{}},
+		{"an old copy", &daemon{book: b, oldCopy: true}, "boot", agent.Seen{}},
+		{"no witness", &daemon{book: b, missing: "witness"}, "boot", agent.Seen{}},
+	} {
+		if got := c.d.recall(c.boot); got != c.want {
+			t.Errorf("%s remembers since %+v; want %+v", c.what, got, c.want)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, reachFile), []byte(`{"boot":"b`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.since("boot"); got != (agent.Seen{}) {
+		t.Errorf("a torn file goes back to %+v; want nowhere", got)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, dir).since("boot"); got != (agent.Seen{}) {
+		t.Errorf("a lost book goes back to %+v; want nowhere", got)
+	}
+}
+
+// TestSeeGone tells the leader of tasks that are in the book and not on the
+// machine, so that it does not order them again.
+func TestSeeGone(t *testing.T) {
+	id := func(n uint32) task.ID { return task.ID{Job: "www/prod/a", Attempt: n} }
+	d := daemon{book: open(t, filepath.Join(t.TempDir(), "orders")), mind: agent.New("u", agent.Seen{}, agent.Seen{})}
+	for n := range uint32(2) {
+		if err := d.book.note(task.Sighting{ID: id(n + 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.seeGone(map[task.ID]bool{id(1): true})
+	want := []task.Sighting{{ID: id(2), State: task.Lost, Reason: "its directory was lost: it may have run, and ended"}}
+	if diff := cmp.Diff(want, d.mind.Report(true)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	deeds, err := d.mind.Obey(agent.Orders{UID: "u", N: 1, Orders: []task.Order{{ID: id(2), Verb: task.Run}}})
+	if err != nil || len(deeds) != 0 {
+		t.Errorf("told to run it again: %+v, error %v; want nothing", deeds, err)
+	}
+}
+
+func open(t *testing.T, dir string) *book {
+	t.Helper()
+	b, err := openBook(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

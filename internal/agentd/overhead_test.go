@@ -138,7 +138,7 @@ func weighing(t *testing.T, dir string) (d *daemon, takes func(runtime.Overhead,
 	if err := cfg.complete(); err != nil {
 		t.Fatal(err)
 	}
-	d = &daemon{cfg: cfg, log: slog.New(slog.DiscardHandler), id: identity{UID: "u", Machine: "m1"}, began: time.Now(), mind: agent.New("u", agent.Seen{})}
+	d = &daemon{cfg: cfg, log: slog.New(slog.DiscardHandler), id: identity{UID: "u", Machine: "m1"}, began: time.Now(), mind: agent.New("u", agent.Seen{}, agent.Seen{})}
 	data, err := os.ReadFile(filepath.Join(dir, identityFile))
 	if err == nil {
 		if d.id, err = readIdentity(cfg, filepath.Join(dir, identityFile), data); err != nil {
@@ -150,6 +150,7 @@ func weighing(t *testing.T, dir string) (d *daemon, takes func(runtime.Overhead,
 	keeps := d.over.resources()
 	d.keeps.Store(&keeps)
 	d.seen.Store(&agent.Seen{})
+	d.since.Store(&agent.Seen{})
 	d.journal, err = openJournal(dir, "m1")
 	if err != nil {
 		t.Fatal(err)

@@ -80,11 +80,13 @@ func (w *World) fault() {
 	case r < 92:
 		n.shrink(unit.Resources{CPU: int64(w.rand.IntN(4000))})
 		w.after(w.jitter(20*Minute), func() { n.shrink(unit.Resources{}) })
-	case r < 95:
+	case r < 94:
 		n.grow(unit.Resources{CPU: int64(w.rand.IntN(6000)), RAM: int64(w.rand.IntN(12)) << 30})
 		w.after(w.jitter(20*Minute), func() { n.grow(unit.Resources{}) })
-	case r < 98:
+	case r < 97:
 		n.swallow()
+	case r < 99:
+		n.loseDirectory()
 	default:
 		n.cut()
 	}

@@ -38,6 +38,7 @@ type node struct {
 
 	mind    *agent.Agent
 	seen    agent.Seen // on disk
+	since   agent.Seen // on disk
 	obeyed  machine.Epoch
 	session string  // empty: none
 	to      *leader // whom it dialled
@@ -48,6 +49,7 @@ type node struct {
 
 	journal []state.Fact // on disk: not acknowledged yet
 	facts   uint64       // on disk: blocks made so far
+	dirs    int          // how many directories were lost
 }
 
 type proc struct {
@@ -92,7 +94,7 @@ func (n *node) crash() {
 		return
 	}
 	n.kill()
-	n.on, n.bound = false, nil
+	n.on, n.bound, n.since = false, nil, agent.Seen{}
 	for id, p := range n.procs {
 		if p.alive() {
 			n.w.stats.Ends++
@@ -108,7 +110,7 @@ func (n *node) spawn() {
 	}
 	n.up = true
 	n.life++
-	n.mind, n.lease, n.begun = agent.New("uid", n.seen), agent.Lease{}, map[task.ID]bool{}
+	n.mind, n.lease, n.begun = agent.New("uid", n.seen, n.since), agent.Lease{}, map[task.ID]bool{}
 	for _, id := range slices.SortedFunc(maps.Keys(n.procs), task.ID.Compare) {
 		n.mind.See(n.procs[id].sighting)
 	}
@@ -183,9 +185,9 @@ func (n *node) dial() {
 	n.session = fmt.Sprintf("%s-%d", n.id, n.opens)
 	n.heard = 0
 	n.mind.Open()
-	h := control.Hello{Session: n.session, UID: "uid", Machine: n.spec, Seen: control.Seen{Epoch: n.mind.Seen().Epoch, Rev: state.Rev(n.mind.Seen().Rev)}}
+	h := control.Hello{Session: n.session, UID: "uid", Machine: n.spec, Seen: seen(n.mind.Seen()), Since: seen(n.mind.Since())}
 	n.to = n.w.leader
-	if n.w.zombie != nil && n.w.chance(3) {
+	if n.w.zombie != nil && n.seen != (agent.Seen{}) && n.w.chance(3) { // who remembers no leader cannot tell one of the past
 		n.to = n.w.zombie
 	}
 	to := n.to
@@ -197,6 +199,8 @@ func (n *node) dial() {
 		}
 	})
 }
+
+func seen(s agent.Seen) control.Seen { return control.Seen{Epoch: s.Epoch, Rev: state.Rev(s.Rev)} }
 
 func (n *node) heartbeat() {
 	session := n.session
@@ -245,7 +249,7 @@ func (n *node) obey(session string, o agent.Orders, acks map[string]uint64) {
 		n.w.fail("machine %s obeyed term %v after %v", n.id, o.Epoch, n.obeyed)
 	}
 	n.obeyed = o.Epoch
-	n.seen = n.mind.Seen()
+	n.seen, n.since = n.mind.Seen(), n.mind.Since()
 	for _, d := range deeds {
 		n.do(d, o)
 	}
@@ -326,11 +330,15 @@ func (n *node) prepare() unit.Tick {
 func (n *node) launch(s task.Sighting, e machine.Epoch, until time.Duration) {
 	n.w.truth.started(n, s.ID, e)
 	n.w.alone(n, s.ID, s.Config)
+	n.w.fits(n, s)
 	n.w.stats.Starts++
 	d, p := s, &proc{sighting: s, cut: n.w.now}
 	n.procs[d.ID] = p
 	if until != 0 {
 		n.bind(d.ID, p, until)
+	}
+	if !n.w.calm && n.w.chance(1000) {
+		n.wipe()
 	}
 	n.show(p)
 	n.w.after(n.w.jitter(2*Second), func() { n.move(d.ID, p, task.Running, "") })
@@ -368,6 +376,7 @@ func (n *node) move(id task.ID, p *proc, to task.State, why string) {
 	if n.procs[id] != p || !p.alive() || p.stopping && to == task.Running {
 		return
 	}
+	to, why = p.endsAs(to, why)
 	p.sighting.State, p.sighting.Reason = to, why
 	if to.Terminal() {
 		n.w.stats.Ends++
@@ -415,7 +424,7 @@ func (n *node) fact(of ...*proc) {
 		sum, _ = sum.Add(u.Amounts())
 	}
 	n.facts++
-	f := state.Fact{Source: string(n.id), Seq: n.facts, Payload: ledger.EncodeUsed(used)}
+	f := state.Fact{Source: n.source(), Seq: n.facts, Payload: ledger.EncodeUsed(used)}
 	n.journal = append(n.journal, f)
 	n.w.truth.made[f.Source] = n.facts
 	n.w.bill.made[f.Source] = append(n.w.bill.made[f.Source], sum)

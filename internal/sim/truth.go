@@ -109,6 +109,7 @@ func (t *truth) stopped(n *node, d agent.Deed) {
 	if live && !st.Stopping() && st != task.Partitioned {
 		n.w.fail("task %v on %s was stopped (%s) while the cluster has it as %v", d.ID, n.id, d.Reason, st)
 	}
+	n.w.unwatched(n, d, live)
 	if _, numbered := t.durable[d.ID]; !numbered && t.restored && t.attempts[slotOf(d.ID)] == 0 {
 		n.w.fail("task %v on %s was stopped though a restored cluster cannot know it", d.ID, n.id)
 	}
@@ -310,7 +311,7 @@ func (w *World) settled() {
 		if m, ok := s.Machine(n.id); ok && m.Taken() != n.spec.Overhead {
 			w.fail("machine %s takes %v for its agent and the supervisors, and the cluster takes it for %v", n.id, n.spec.Overhead, m.Taken())
 		}
-		src, kept := string(n.id), uint64(len(n.journal))
+		src, kept := n.source(), uint64(len(n.journal))
 		if made, taken := w.truth.made[src], w.truth.taken[src]; kept > 5 || !w.truth.restored && taken+kept < made {
 			w.fail("source %s made %d facts and keeps %d, %d arrived", src, made, kept, taken)
 		}

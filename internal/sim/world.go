@@ -264,6 +264,7 @@ func (w *World) Settle() error {
 	if w.truth.restored {
 		w.after(10*Minute, w.endRecovery) // machines that came back late may hold tasks still
 	}
+	w.after(12*Minute, w.endOrphans) // the same of orphans
 	if err := w.Run(45 * Minute); err != nil {
 		return err
 	}

@@ -93,9 +93,8 @@ func (a *simulated) run(ctx context.Context) {
 // talk is one session. It returns how long it was open, and why it ended.
 func (a *simulated) talk(ctx context.Context) (open time.Duration, err error) {
 	a.mu.Lock()
-	seen := a.mind.Seen()
+	h := control.Hello{UID: a.uid, Machine: a.self, Seen: obeyed(a.mind.Seen()), Since: obeyed(a.mind.Since())}
 	a.mu.Unlock()
-	h := control.Hello{UID: a.uid, Machine: a.self, Seen: control.Seen{Epoch: seen.Epoch, Rev: state.Rev(seen.Rev)}}
 	s, err := a.client.Session(ctx, h)
 	if err != nil {
 		return 0, err
@@ -122,6 +121,10 @@ func (a *simulated) talk(ctx context.Context) (open time.Duration, err error) {
 	a.session = nil
 	a.mu.Unlock()
 	return time.Since(began), err
+}
+
+func obeyed(s agent.Seen) control.Seen {
+	return control.Seen{Epoch: s.Epoch, Rev: state.Rev(s.Rev)}
 }
 
 // obey carries orders out: at once, and without fail.

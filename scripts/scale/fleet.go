@@ -136,7 +136,7 @@ func (f *fleet) join(ctx context.Context) error {
 			if f.cfg.Shared {
 				cfg.Beside = way
 			}
-			a := &simulated{uid: j.UID, self: f.describe(id, f.cfg.First+i), source: string(id) + "/journal", mind: agent.New(j.UID, agent.Seen{}), began: map[task.ID]unit.Tick{}, begun: &f.begun}
+			a := &simulated{uid: j.UID, self: f.describe(id, f.cfg.First+i), source: string(id) + "/journal", mind: agent.New(j.UID, agent.Seen{}, agent.Seen{}), began: map[task.ID]unit.Tick{}, begun: &f.begun}
 			a.client, err = rpc.DialAgent(cfg)
 			f.machines[i] = a
 			return err
