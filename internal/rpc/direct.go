@@ -70,12 +70,16 @@ func (s *services) upgrade(w http.ResponseWriter, r *http.Request) {
 	d := &direct{s: s, who: callerOf(known), conn: conn, lost: r.Header.Get(lostHeader)}
 	d.who.seen = &admission{}
 	// What was read ahead comes first; then the large buffer is let go.
-	var ahead io.Reader = conn
+	d.from = tail{Reader: conn, more: true}
+	var ahead io.Reader = &d.from
 	if n := rest.Reader.Buffered(); n > 0 {
 		early, _ := rest.Peek(n)
-		ahead = io.MultiReader(bytes.NewReader(bytes.Clone(early)), conn)
+		ahead = io.MultiReader(bytes.NewReader(bytes.Clone(early)), &d.from)
 	}
 	d.in = bufio.NewReaderSize(ahead, directBuffer)
+	if c, ok := conn.(*tls.Conn); ok {
+		d.below, _ = c.NetConn().(*records)
+	}
 	opened = true
 	if held {
 		stays.then = func() { d.run(ctx, leave) }
@@ -86,11 +90,26 @@ func (s *services) upgrade(w http.ResponseWriter, r *http.Request) {
 
 // direct is a session's connection, after HTTP. It is a [pipe].
 type direct struct {
-	s    *services
-	who  caller
-	conn net.Conn
-	in   *bufio.Reader
-	lost string
+	s     *services
+	who   caller
+	conn  net.Conn
+	in    *bufio.Reader
+	from  tail     // what in reads
+	below *records // what TLS reads; nil: it is not known, or there is none
+	lost  string
+}
+
+// tail knows whether its reader may have more at hand: it has not, when it gave
+// less than was asked for.
+type tail struct {
+	io.Reader
+	more bool
+}
+
+func (t *tail) Read(b []byte) (int, error) {
+	n, err := t.Reader.Read(b)
+	t.more = n == len(b)
+	return n, err
 }
 
 // run holds the session until it is over.
@@ -134,8 +153,15 @@ func (d *direct) Until(t time.Time) { _ = d.conn.SetReadDeadline(t) }
 // Await waits for the head of a message. Where a goroutine waits decides how
 // large its stack is for as long as the agent is silent: Go halves those of
 // which less than a quarter is used, and here that is so much less than in
-// Receive that the stack has half the size.
-func (d *direct) Await() { _, _ = d.in.Peek(envelopeHead) } // what is wrong is seen by Receive
+// Receive that the stack has half the size. TLS would take four times as much:
+// it is not asked while it has nothing.
+func (d *direct) Await() { // what is wrong is seen by Receive
+	if d.below != nil && d.in.Buffered() == 0 && !d.from.more {
+		_ = d.below.wait()
+		return
+	}
+	_, _ = d.in.Peek(envelopeHead)
+}
 
 // Receive reads a message and asks whether it is allowed.
 func (d *direct) Receive() (*pb.SessionRequest, error) {
@@ -158,32 +184,26 @@ func (d *direct) Send(m *pb.SessionResponse) error {
 	return writeEnvelope(d.conn, m)
 }
 
-// serveDirect serves a connection by TLS whose client asked for a session of
-// its own.
-func serveDirect(s *http.Server, conn *tls.Conn, h http.Handler) {
-	ctx := context.Background()
-	if b, ok := h.(interface{ BaseContext() context.Context }); ok {
-		ctx = b.BaseContext()
-	}
-	serveOne(ctx, conn, h, func(what any) {
-		if s.ErrorLog != nil {
-			s.ErrorLog.Printf("a bug of the server ended a connection: %v", what)
-		}
-	})
-}
-
 // serveOne serves a connection of its own, or a stream that stands for one: one
 // request, and then what the handler makes of it. A bug in that ends the
 // connection, and is told.
 func serveOne(ctx context.Context, conn net.Conn, h http.Handler, bug func(what any)) {
-	defer conn.Close() //nolint:errcheck // nothing is lost
 	// A server that ends does not wait for sessions.
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	stays := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	over := func() {
+		stays()
+		_ = conn.Close()
+	}
 	w := &headWriter{conn: conn, header: http.Header{}}
 	w.serve(ctx, h, bug)
-	if w.then != nil {
-		w.then()
+	if w.then == nil {
+		over()
+		return
 	}
+	go func() { // with a stack that has not grown yet
+		defer over()
+		w.then()
+	}()
 }
 
 // headWriter answers the one request of a connection, unless that is taken

@@ -129,14 +129,12 @@ func NewServer(h http.Handler) *http.Server {
 	}
 }
 
-// NewTLSServer returns a server like [NewServer] that shows p, for ServeTLS
-// without files: TLS 1.3 with HTTP/2 and sessions of agents, and nothing else.
+// NewTLSServer returns a server like [NewServer] that shows p, for [ServeTLS]: TLS 1.3 with HTTP/2 and sessions of agents, and nothing else.
 func NewTLSServer(h http.Handler, p *trust.Presenter) *http.Server {
 	s := NewServer(h)
 	s.TLSConfig, s.Protocols = p.Config(), new(http.Protocols)
 	s.Protocols.SetHTTP2(true)
 	s.TLSConfig.NextProtos = append(s.TLSConfig.NextProtos, directProtocol)
-	s.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){directProtocol: serveDirect}
 	return s
 }
 

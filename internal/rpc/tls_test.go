@@ -82,7 +82,7 @@ func listenTLS(t *testing.T, p *trust.Presenter, h http.Handler) string {
 	}
 	srv := NewTLSServer(h, p)
 	srv.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
-	go func() { _ = srv.ServeTLS(l, "", "") }()
+	go func() { _ = ServeTLS(srv, l) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	return "https://" + l.Addr().String()
 }

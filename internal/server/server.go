@@ -157,7 +157,7 @@ func serveHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
 	defer stop()
 	serve := s.Serve
 	if s.TLSConfig != nil {
-		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
+		serve = func(l net.Listener) error { return rpc.ServeTLS(s, l) }
 	}
 	if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fault.Unavailable.Errorf("serve: %w", err)

@@ -51,7 +51,7 @@ func (e Explained) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if r.URL.Scheme == "http" && resp.StatusCode == http.StatusBadRequest && resp.Header.Get("Content-Type") == "" {
 		head, _ := io.ReadAll(io.LimitReader(resp.Body, 256)) // it is closed or read on below
-		if bytes.HasPrefix(head, []byte(wantsTLS)) {
+		if bytes.HasPrefix(head, []byte(WantsTLS)) {
 			_ = resp.Body.Close()
 			return nil, speaksTLS(r.URL.Host, nil)
 		}
@@ -63,8 +63,9 @@ func (e Explained) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// wantsTLS is what Go's HTTP server answers to plain HTTP/1 on a port of TLS.
-const wantsTLS = "Client sent an HTTP request to an HTTPS server."
+// WantsTLS is what Go's HTTP servers, and Covey's, answer to plain HTTP/1 on a
+// port of TLS.
+const WantsTLS = "Client sent an HTTP request to an HTTPS server."
 
 func speaksTLS(host string, err error) *ProblemError {
 	return &ProblemError{text: fmt.Sprintf("the server at %s speaks TLS, and http:// was asked for; want https://%s", host, host), err: err}
