@@ -114,11 +114,16 @@ func (d *doorway) enter(c net.Conn) {
 }
 
 // refuse ends a connection whose handshake failed. Who speaks HTTP without TLS
-// is told so.
+// is told so, and gets a moment to hear it: what closes a connection that is
+// still spoken to takes the answer with it.
 func (d *doorway) refuse(c net.Conn, err error) {
 	var head tls.RecordHeaderError
 	if errors.As(err, &head) && head.Conn != nil && looksLikeHTTP(head.RecordHeader) {
 		_, _ = io.WriteString(c, "HTTP/1.0 400 Bad Request\r\n\r\n"+trust.WantsTLS+"\n")
+		if w, ok := c.(interface{ CloseWrite() error }); ok && w.CloseWrite() == nil {
+			_ = c.SetReadDeadline(time.Now().Add(lastWords))
+			_, _ = io.CopyN(io.Discard, c, maxHead)
+		}
 	}
 	_ = c.Close()
 	d.printf("no TLS with %s: %v", c.RemoteAddr(), err)

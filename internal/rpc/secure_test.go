@@ -87,6 +87,25 @@ func rawSecure(t *testing.T, s *secured) (*tls.Conn, *bufio.Reader) {
 	return conn, in
 }
 
+// TestSecureNoTLS: who speaks HTTP without TLS hears that the port wants it,
+// however much it says.
+func TestSecureNoTLS(t *testing.T) {
+	s := serveTLS(t)
+	for range 50 {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "https://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
+		_, err = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: here\r\nX: "+strings.Repeat("x", 10_000)+"\r\n\r\n")
+		got, bad := io.ReadAll(conn)
+		_ = conn.Close()
+		if err != nil || bad != nil || !strings.Contains(string(got), trust.WantsTLS) {
+			t.Fatalf("it heard %q, %v, %v; want %q, and the end in order", got, err, bad, trust.WantsTLS)
+		}
+	}
+}
+
 // sips is a connection that gives its bytes in bits of any size, and tells how
 // many were taken.
 type sips struct {
