@@ -16,6 +16,7 @@ import (
 	"github.com/covey-platform/covey/internal/machine"
 	"github.com/covey-platform/covey/internal/rpc"
 	"github.com/covey-platform/covey/internal/runtime"
+	"github.com/covey-platform/covey/internal/state"
 	"github.com/covey-platform/covey/internal/task"
 	"github.com/covey-platform/covey/internal/unit"
 	"github.com/covey-platform/covey/internal/wall"
@@ -261,7 +262,7 @@ func (d *daemon) say(full bool) {
 	if d.session == nil {
 		return
 	}
-	m := control.Message{Full: full, Sightings: d.mind.Report(full)}
+	m := control.Message{Full: full, Sightings: d.mind.Report(full), Obeyed: state.Rev(d.mind.Seen().Rev)}
 	if full || d.retell {
 		self := d.describe()
 		m.Machine, d.retell = &self, false

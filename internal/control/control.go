@@ -96,17 +96,19 @@ type Loop struct {
 // agent is what the loop remembers of an agent's session. It is not durable:
 // an agent that meets a new leader says everything again.
 type agent struct {
-	session string
-	n       uint64    // the last message taken in
-	since   state.Rev // what was ordered until then it may have run and forgotten
-	opened  unit.Tick // when the session began
-	told    bool      // it has said everything in this session
-	boot    string    // of the computer that said hello last in this term; empty: none has
-	until   unit.Tick // its lease ends then
-	listed  unit.Tick // where it stands among the leases: until, or what that was earlier; 0: nowhere
-	retry   unit.Tick // its orders are looked at again then; 0: no need
-	leased  unit.Tick // when a message of this session prolonged its lease last; 0: none has
-	covered unit.Tick // from then on what it is told comes after the news of that
+	session  string
+	n        uint64    // the last message taken in
+	since    state.Rev // what was ordered until then it may have run and forgotten
+	opened   unit.Tick // when the session began
+	told     bool      // it has said everything in this session
+	boot     string    // of the computer that said hello last in this term; empty: none has
+	until    unit.Tick // its lease ends then
+	listed   unit.Tick // where it stands among the leases: until, or what that was earlier; 0: nowhere
+	retry    unit.Tick // its orders are looked at again then; 0: no need
+	looked   unit.Tick // what came due until then, by the time of the records, was told again
+	leased   unit.Tick // when a message of this session prolonged its lease last; 0: none has
+	withheld bool      // an exclusive task waits for its lease
+	covered  unit.Tick // from then on what it is told comes after the news of that
 }
 
 // Held is a task that runs though the cluster does not know it, and that is

@@ -17,8 +17,11 @@ func seen(all []task.Sighting) map[task.ID]bool {
 	return there
 }
 
-// missing takes tasks that should be on a machine, and are not, as lost.
-func (t *Turn) missing(from machine.ID, there map[task.ID]bool) {
+// missing takes tasks that should be on a machine, and are not, as lost. What
+// the machine shows is as of the orders that it had obeyed: those of a later
+// revision were on their way. Should they be lost, they are given again when
+// they have shown no effect for a while.
+func (t *Turn) missing(from machine.ID, there map[task.ID]bool, obeyed state.Rev) {
 	var odd []state.Task // those that are as they should be are many
 	for x := range t.draft.Snapshot().TasksOn(from) {
 		if !there[x.ID] || x.State.Stopping() {
@@ -27,6 +30,8 @@ func (t *Turn) missing(from machine.ID, there map[task.ID]bool) {
 	}
 	for _, x := range odd {
 		switch {
+		case crosses(obeyed, x) && (x.State == task.Assigned && t.mayRun(x) || there[x.ID]):
+			t.retryIn(from, t.loop.cfg.Retry)
 		case there[x.ID]:
 			t.send(from, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
 		case x.State == task.Assigned && t.mayRun(x) && !t.leaving(from):
@@ -43,6 +48,10 @@ func (t *Turn) missing(from machine.ID, there map[task.ID]bool) {
 		}
 	}
 }
+
+// crosses reports whether what a machine says was said before it could have
+// obeyed the order that x is in its state for.
+func crosses(obeyed state.Rev, x state.Task) bool { return obeyed != 0 && obeyed < x.Rev }
 
 // leaving reports whether a machine's agent takes no more tasks.
 func (t *Turn) leaving(id machine.ID) bool {

@@ -36,6 +36,7 @@ type Message struct {
 	Session   string
 	N         uint64           // from 1
 	Machine   *machine.Machine // what is allocatable has changed; nil: it has not
+	Obeyed    state.Rev        // the highest revision of this leader's orders that the agent had obeyed; 0: it does not tell
 	Full      bool             // the sightings are everything that is on the machine
 	Bye       bool             // the agent has stopped every task and ends: the machine is down
 	Sightings []task.Sighting
@@ -228,7 +229,7 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 	}
 	var strays []task.Sighting
 	for _, s := range m.Sightings {
-		if t.sight(from, s) && !s.State.Terminal() {
+		if t.sight(from, s, m.Obeyed) && !s.State.Terminal() {
 			strays = append(strays, s)
 		}
 	}
@@ -237,7 +238,7 @@ func (t *Turn) Hear(from machine.ID, m Message) error {
 	if m.Full {
 		l.hold.heard(from)
 		there := seen(m.Sightings)
-		t.missing(from, there)
+		t.missing(from, there, m.Obeyed)
 		l.letGo(from, there)
 	}
 	t.strays(from, m, strays)
@@ -296,7 +297,7 @@ func (t *Turn) fact(from machine.ID, f state.Fact) error {
 
 // sight takes in what a machine says about one task. It reports whether the
 // task is a stray to the cluster.
-func (t *Turn) sight(from machine.ID, s task.Sighting) (stray bool) {
+func (t *Turn) sight(from machine.ID, s task.Sighting, obeyed state.Rev) (stray bool) {
 	x, ok := t.draft.Snapshot().Task(s.ID)
 	if ok && x.Machine == "" {
 		x, ok = t.place(x, from, s)
@@ -320,7 +321,7 @@ func (t *Turn) sight(from machine.ID, s task.Sighting) (stray bool) {
 	}
 	e := task.Event{To: to, Reason: s.Reason}
 	if err := t.apply(state.StepTask{ID: s.ID, Base: x.Rev, Event: e, Gone: true}); err != nil {
-		if x.State.Stopping() && !to.Terminal() {
+		if x.State.Stopping() && !to.Terminal() && !crosses(obeyed, x) {
 			t.send(from, task.Order{ID: s.ID, Verb: task.Stop, Reason: x.Reason})
 		}
 		return false

@@ -285,63 +285,12 @@ func (l *Loop) forgetAgent(id machine.ID) {
 // order works out what the machines must be told about the tasks that this
 // turn changed, and about those whose orders show no effect.
 func (t *Turn) order() {
-	l := t.loop
 	for _, id := range sortedIDs(t.delta.Tasks) {
 		if x, ok := t.snap.Task(id); ok && x.Machine != "" {
 			t.command(x)
 		}
 	}
-	var late []lease
-	l.retries.Ascend(func(x lease) bool {
-		if x.at > t.steady {
-			return false
-		}
-		late = append(late, x)
-		return true
-	})
-	for _, x := range late {
-		l.again(x.id, 0)
-		for y := range t.snap.TasksOn(x.id) {
-			t.command(y)
-		}
-	}
-}
-
-// command tells a machine what its task's state asks for, and looks again
-// later whether it had an effect.
-func (t *Turn) command(x state.Task) {
-	l := t.loop
-	a := l.agents[x.Machine]
-	if a == nil || a.session == "" {
-		return // its next hello is answered with everything
-	}
-	switch {
-	case x.State == task.Assigned && t.mayRun(x):
-		if !t.run(x) {
-			return
-		}
-	case x.State.Stopping():
-		t.send(x.Machine, task.Order{ID: x.ID, Verb: task.Stop, Reason: x.Reason})
-	default:
-		return
-	}
-	if a.retry == 0 {
-		l.again(x.Machine, t.steady+l.cfg.Retry)
-	}
-}
-
-// run tells a machine to run x. An exclusive task waits for the machine's
-// lease: the agent would refuse it, and the task would be lost for nothing.
-func (t *Turn) run(x state.Task) bool {
-	l := t.loop
-	if cfg, ok := t.draft.Snapshot().Config(x.Config); ok && cfg.Exclusive && !l.covers(x.Machine, t.steady) {
-		if soon := t.steady + second; l.agents[x.Machine].retry == 0 || l.agents[x.Machine].retry > soon {
-			l.again(x.Machine, soon)
-		}
-		return false
-	}
-	t.send(x.Machine, runOrder(x))
-	return true
+	t.remind()
 }
 
 func runOrder(x state.Task) task.Order {

@@ -41,6 +41,7 @@ type world struct {
 	out    strings.Builder
 	brief  bool // count records and orders only
 	turns  int
+	sent   int // orders, in all
 	most   int // records of the largest turn
 
 	unproved bool // the store does not answer whether the loop leads
@@ -166,6 +167,7 @@ func (w *world) once() (busy bool) {
 		}
 	}
 	for _, s := range r.Sends {
+		w.sent += len(s.Orders)
 		w.deliver(s)
 	}
 	w.plan(r)

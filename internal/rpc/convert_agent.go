@@ -29,7 +29,7 @@ func helloFromWire(p *pb.Hello) (control.Hello, error) {
 }
 
 func messageToWire(m control.Message) *pb.SessionRequest {
-	p := &pb.SessionRequest{Session: m.Session, N: m.N, Full: m.Full, Bye: m.Bye}
+	p := &pb.SessionRequest{Session: m.Session, N: m.N, Full: m.Full, Bye: m.Bye, ObeyedRev: uint64(m.Obeyed)}
 	if m.Machine != nil {
 		p.Machine = machineToWire(*m.Machine)
 	}
@@ -43,7 +43,7 @@ func messageToWire(m control.Message) *pb.SessionRequest {
 }
 
 func messageFromWire(p *pb.SessionRequest) (control.Message, error) {
-	m := control.Message{Session: p.GetSession(), N: p.GetN(), Full: p.GetFull(), Bye: p.GetBye()}
+	m := control.Message{Session: p.GetSession(), N: p.GetN(), Full: p.GetFull(), Bye: p.GetBye(), Obeyed: state.Rev(p.GetObeyedRev())}
 	if p.GetMachine() != nil {
 		x, err := machineFromWire(p.GetMachine())
 		if err != nil {

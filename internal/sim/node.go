@@ -218,7 +218,7 @@ func (n *node) say(full bool) {
 		return
 	}
 	n.count++
-	m := control.Message{Session: n.session, N: n.count, Full: full, Sightings: n.mind.Report(full)}
+	m := control.Message{Session: n.session, N: n.count, Full: full, Sightings: n.mind.Report(full), Obeyed: state.Rev(n.mind.Seen().Rev)}
 	if full {
 		m.Facts = slices.Clone(n.journal[:min(len(n.journal), 50)])
 	}

@@ -195,7 +195,7 @@ func (a *simulated) say(full bool) error {
 	if a.session == nil {
 		return nil
 	}
-	m := control.Message{Full: full, Sightings: a.mind.Report(full)}
+	m := control.Message{Full: full, Sightings: a.mind.Report(full), Obeyed: state.Rev(a.mind.Seen().Rev)}
 	if full {
 		self := a.self
 		m.Machine, a.full = &self, time.Now()

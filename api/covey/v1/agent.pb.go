@@ -564,7 +564,11 @@ type SessionRequest struct {
 	// The machine as it is now, when what tasks may reserve on it has changed.
 	Machine *Machine `protobuf:"bytes,7,opt,name=machine,proto3" json:"machine,omitempty"`
 	// The agent has stopped every task and ends: the machine is down from now on.
-	Bye           bool `protobuf:"varint,8,opt,name=bye,proto3" json:"bye,omitempty"`
+	Bye bool `protobuf:"varint,8,opt,name=bye,proto3" json:"bye,omitempty"`
+	// The highest revision of this leader's orders that the agent had obeyed when
+	// it said this; 0: it does not tell. An order that is later was under way, and
+	// is not lost for that.
+	ObeyedRev     uint64 `protobuf:"varint,9,opt,name=obeyed_rev,json=obeyedRev,proto3" json:"obeyed_rev,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -653,6 +657,13 @@ func (x *SessionRequest) GetBye() bool {
 		return x.Bye
 	}
 	return false
+}
+
+func (x *SessionRequest) GetObeyedRev() uint64 {
+	if x != nil {
+		return x.ObeyedRev
+	}
+	return 0
 }
 
 // Order is an order about one task.
@@ -1321,7 +1332,7 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\asession\x18\a \x01(\tR\asession\x120\n" +
 	"\vsince_epoch\x18\b \x01(\v2\x0f.covey.v1.EpochR\n" +
 	"sinceEpoch\x12\x1b\n" +
-	"\tsince_rev\x18\t \x01(\x04R\bsinceRev\"\x8a\x02\n" +
+	"\tsince_rev\x18\t \x01(\x04R\bsinceRev\"\xa9\x02\n" +
 	"\x0eSessionRequest\x12%\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.covey.v1.HelloR\x05hello\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x120\n" +
@@ -1330,7 +1341,9 @@ const file_covey_v1_agent_proto_rawDesc = "" +
 	"\asession\x18\x05 \x01(\tR\asession\x12\f\n" +
 	"\x01n\x18\x06 \x01(\x04R\x01n\x12+\n" +
 	"\amachine\x18\a \x01(\v2\x11.covey.v1.MachineR\amachine\x12\x10\n" +
-	"\x03bye\x18\b \x01(\bR\x03bye\"\xc1\x01\n" +
+	"\x03bye\x18\b \x01(\bR\x03bye\x12\x1d\n" +
+	"\n" +
+	"obeyed_rev\x18\t \x01(\x04R\tobeyedRev\"\xc1\x01\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04verb\x18\x02 \x01(\tR\x04verb\x12\x1f\n" +
