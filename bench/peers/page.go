@@ -46,7 +46,8 @@ const foot = `
   core, for different jobs: compare it by tasks/CPU-s.
 - A job's latency is the time until each of its tasks has a machine. A task's is that of one scheduling cycle (kube-scheduler) or of one more task in
   the cluster as it is at the end (Covey); Nomad places a job as a whole and has none.
-- Machines used are those that hold a task: fewer are better packed, where the same tasks were placed.
+- Machines used are those that hold a task, and what part of the cpu of all machines they have. Less is better packed, where the same tasks were placed: it is the cpu that
+  counts where machines differ in size, since best fit fills the small ones first and leaves the large ones whole.
 - A set whose name ends in -tight has only the machines that Covey needs when it knows all jobs beforehand, and the jobs in the order of their priority, in
   which a queue would hand them out. What counts there is how many tasks were placed. A scheduler that is told one job after another cannot know what is to
   come; Covey is there twice, told so and told all at once.
@@ -101,7 +102,7 @@ const table = `
 %s
 %s machines%s, %s tasks.
 
-| scheduler | placed | tasks/s | tasks/CPU-s | task p50 / p99 ms | job p50 / p99 ms | machines used | heap / peak MiB | others | rules |
+| scheduler | placed | tasks/s | tasks/CPU-s | task p50 / p99 ms | job p50 / p99 ms | machines used, of all cpu | heap / peak MiB | others | rules |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---|
 `
 
@@ -126,8 +127,8 @@ func (t trial) write(w io.Writer, from string, limit time.Duration) {
 		if r.Broken != "" {
 			rules = "**broken:** " + r.Broken
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s / %s | %.0f %% | %s |\n", r.System, thousands(r.Placed), rate, cpu,
-			latency(r.Task), latency(r.Job), thousands(r.Used), figure(mib(r.Heap)), figure(mib(r.Peak)), 100*r.OthersShare, rules)
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s, %.1f %% | %s / %s | %.0f %% | %s |\n", r.System, thousands(r.Placed), rate, cpu,
+			latency(r.Task), latency(r.Job), thousands(r.Used), 100*r.UsedCPU, figure(mib(r.Heap)), figure(mib(r.Peak)), 100*r.OthersShare, rules)
 		if r.Tried < t.Tasks {
 			notes = append(notes, fmt.Sprintf("%s was stopped after %s of placing, when it had tried %s tasks.", r.System, limit, thousands(r.Tried)))
 		}

@@ -44,6 +44,7 @@ type result struct {
 	Placed      int
 	Tried       int
 	Used        int     // machines that hold a task
+	UsedCPU     float64 // the share of all cpu that those have
 	Broken      string  // rules that the placements break; empty: none
 	Rate        float64 // tasks placed a second of placing
 	CPURate     float64 // tasks placed a second of processor time
@@ -130,6 +131,7 @@ func (r *result) check(ctx context.Context, c config, t trial, placements string
 	var said struct {
 		Placed int            `json:"placed"`
 		Used   int            `json:"used"`
+		CPU    float64        `json:"used_cpu"`
 		Wrong  map[string]int `json:"wrong"`
 	}
 	// It fails when a rule is broken, and says which all the same.
@@ -144,7 +146,7 @@ func (r *result) check(ctx context.Context, c config, t trial, placements string
 		broken = append(broken, fmt.Sprintf("%s, %d times", rule, times))
 	}
 	slices.Sort(broken)
-	r.Used, r.Broken = said.Used, strings.Join(broken, "; ")
+	r.Used, r.UsedCPU, r.Broken = said.Used, said.CPU, strings.Join(broken, "; ")
 	switch {
 	case len(broken) == 0 && err != nil:
 		return err

@@ -81,7 +81,7 @@ func verify(f cli.SimulateFlags) (cli.Simulated, error) {
 func checkTable(w io.Writer, r *check.Report) {
 	lines(w, [][2]string{
 		{"tasks", fmt.Sprint(r.Tasks)},
-		{"placed", fmt.Sprintf("%d on %d of %d machines", r.Placed, r.Used, r.Machines)},
+		{"placed", fmt.Sprintf("%d on %d of %d machines, which have %.1f %% of the cpu", r.Placed, r.Used, r.Machines, 100*r.UsedCPU)},
 		{"missing", fmt.Sprint(r.Missing)},
 	})
 	if r.OK() {

@@ -39,6 +39,7 @@ type Report struct {
 	Placed   int          `json:"placed"`   // tasks that have a machine
 	Missing  int          `json:"missing"`  // tasks that have none
 	Used     int          `json:"used"`     // machines that hold a task
+	UsedCPU  float64      `json:"used_cpu"` // the share of all machines' cpu that those have, 0 to 1
 	Wrong    map[Kind]int `json:"wrong"`    // findings by kind
 	Findings []Finding    `json:"findings"` // the first of them
 }
@@ -59,6 +60,7 @@ var measures = [...]string{"cpu_milli", "mem_mib", "gpu", "net_mbps", "disk_mib"
 type amounts [len(measures)]int64
 
 type node struct {
+	cpu    int64 // that it has
 	left   amounts
 	gen    string
 	shares map[int64]int  // tasks by the share of one GPU that they ask for
@@ -120,11 +122,15 @@ func Files(placements, machines, jobs string) (*Report, error) {
 	}
 	r.spread(nodes, works)
 	r.Machines, r.Missing = len(nodes), r.Tasks-r.Placed
+	all, used := int64(0), int64(0)
 	for _, n := range nodes {
+		all += n.cpu
 		if len(n.tasks) > 0 {
 			r.Used++
+			used += n.cpu
 		}
 	}
+	r.UsedCPU = float64(used) / float64(max(all, 1))
 	return r, nil
 }
 

@@ -27,7 +27,7 @@ func nodeOf(f map[string]string) (n *node, err error) {
 	if n.left[2]%1000 != 0 {
 		return nil, fmt.Errorf("gpu is %.40q; want whole GPUs", f["gpu"])
 	}
-	n.gpus = n.left[2] / 1000
+	n.cpu, n.gpus = n.left[0], n.left[2]/1000
 	if avoid := f["avoid"]; avoid != "" {
 		at, err := number(f, "avoid", 1)
 		if err != nil {
