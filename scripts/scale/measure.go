@@ -100,6 +100,15 @@ func loadAverage() string {
 	return strings.Join(f[:min(3, len(f))], " ")
 }
 
+// capacityFor is what a machine has that is as full as it shall be when so many
+// tasks run on it, and takes at least one more: what -restart places.
+func capacityFor(tasks int) unit.Resources {
+	each := max(float64(tasks)/fill, float64(tasks)+1)
+	return unit.Resources{
+		CPU: int64(math.Ceil(each * float64(oneTask.CPU))), RAM: int64(math.Ceil(each)) * oneTask.RAM, Disk: int64(math.Ceil(each)) * oneTask.Disk,
+	}
+}
+
 // join starts the agents and waits until all are connected.
 func (r *run1) join(ctx context.Context) error {
 	before, err := r.srv.memory(ctx)
@@ -112,10 +121,7 @@ func (r *run1) join(ctx context.Context) error {
 		return err
 	}
 	defer r.profiled(ctx, "join.pprof")()
-	each := float64(r.o.tasks) / fill
-	capacity := unit.Resources{
-		CPU: int64(math.Ceil(each * float64(oneTask.CPU))), RAM: int64(math.Ceil(each)) * oneTask.RAM, Disk: int64(math.Ceil(each)) * oneTask.Disk,
-	}
+	capacity := capacityFor(r.o.tasks)
 	for i := range r.o.procs {
 		first := r.out.Agents * i / r.o.procs
 		c := fleetConfig{Server: r.srv.url(), Authority: r.srv.authority(), Others: r.otherURLs(), First: first, Count: r.out.Agents*(i+1)/r.o.procs - first, Shared: r.o.shared, Capacity: capacity}

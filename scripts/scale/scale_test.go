@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/covey-platform/covey/internal/store/storetest"
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 // TestMain lets the test's binary be a process of agents, as the program is.
@@ -75,6 +76,21 @@ func TestBadOptions(t *testing.T) {
 	for _, args := range [][]string{{"-agents", "0"}, {"-agents", "ten"}, {"-tasks", "0"}, {"-job-size", "4001"}, {"-procs", "0"}, {"-tls", "-shared"}, {"-servers", "0"}, {"-servers", "3"}, {"-servers", "3", "-postgres", "-tls"}} {
 		if err := run(t.Context(), args, nil, t.Output(), t.Output()); err == nil {
 			t.Errorf("%v: no error", args)
+		}
+	}
+}
+
+// However few tasks a machine has, it takes another one when they all run: the
+// one whose placement -restart waits for.
+func TestRoomForOneMore(t *testing.T) {
+	for tasks := 1; tasks <= 100; tasks++ {
+		has := capacityFor(tasks)
+		var need unit.Resources
+		for range tasks + 1 {
+			need = need.Add(oneTask)
+		}
+		if !need.Fits(has) {
+			t.Errorf("a machine for %d tasks has %+v; %d need %+v", tasks, has, tasks+1, need)
 		}
 	}
 }
