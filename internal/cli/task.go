@@ -321,6 +321,7 @@ type scoreJSON struct {
 	Tasks   int32  `json:"tasks,omitempty"` // others of the job that are there, if it spreads
 	Last    bool   `json:"last"`            // maintenance is scheduled: those without come first
 	GPUs    bool   `json:"gpus,omitempty"`  // it has GPUs, which the task does not want: those without come first
+	Kept    string `json:"kept,omitempty"`  // what tasks insist on that wait for room on it: others with GPUs come first
 	Avoided bool   `json:"avoided,omitempty"`
 	Avoid   string `json:"avoid,omitempty"` // why it is avoided
 	Here    bool   `json:"here"`
@@ -328,7 +329,7 @@ type scoreJSON struct {
 
 func scoresOf(list []*pb.MachineScore) (out []scoreJSON) {
 	for _, x := range list {
-		out = append(out, scoreJSON{x.GetMachine(), thousandths(x.GetThousandths()), x.GetTasks(), x.GetLast(), x.GetGpus(), x.GetAvoided(), x.GetAvoid(), x.GetHere()})
+		out = append(out, scoreJSON{x.GetMachine(), thousandths(x.GetThousandths()), x.GetTasks(), x.GetLast(), x.GetGpus(), x.GetKept(), x.GetAvoided(), x.GetAvoid(), x.GetHere()})
 	}
 	return out
 }
@@ -374,6 +375,9 @@ func noteOf(x *pb.MachineScore) string {
 	}
 	if x.GetGpus() {
 		notes = append(notes, "it has GPUs")
+	}
+	if x.GetKept() != "" {
+		notes = append(notes, "tasks wait that insist on "+printable(x.GetKept()))
 	}
 	return strings.Join(notes, "; ")
 }

@@ -173,7 +173,7 @@ func (s *services) ExplainTask(ctx context.Context, req *connect.Request[pb.Expl
 		}
 		resp.Machines, resp.Allowed, resp.Room = count(a.Machines), count(a.Allowed), count(a.Room)
 		for _, x := range a.Scores {
-			resp.Scores = append(resp.Scores, &pb.MachineScore{Machine: string(x.Machine), Thousandths: x.Thousandths, Last: x.Last, Here: x.Here, Tasks: x.Tasks, Gpus: x.GPUs, Avoided: x.Avoided, Avoid: text(avoidance(v.Snapshot, x.Machine))})
+			resp.Scores = append(resp.Scores, &pb.MachineScore{Machine: string(x.Machine), Thousandths: x.Thousandths, Last: x.Last, Here: x.Here, Tasks: x.Tasks, Gpus: x.GPUs, Kept: text(x.Kept), Avoided: x.Avoided, Avoid: text(avoidance(v.Snapshot, x.Machine))})
 		}
 		resp.Placement = job.BestFit
 		if a.Spread {

@@ -34,7 +34,10 @@ type Score struct {
 	Last        bool  // maintenance is scheduled: those without come first
 	Avoided     bool  // it is avoided: all others come first
 	GPUs        bool  // it has GPUs: those without come first; among those with, what of them comes to waste decides
-	Here        bool  // the task is on it, and what it has counts as free
+	// What tasks insist on that wait and have little room but on machines like
+	// this one, which has GPUs: others with GPUs come first. Empty: none do.
+	Kept string
+	Here bool // the task is on it, and what it has counts as free
 }
 
 // Elsewhere counts the machines on which a live task could be and scores the
@@ -81,12 +84,27 @@ func Elsewhere(s *state.Snapshot, id task.ID, scores int) (Alternatives, error) 
 			fits = append(fits, f)
 		}
 	}
+	keepFor(s, v.shape, t, fits)
 	order := tiltOf(s).order(v.shape)
 	for i := range fits {
 		fits[i].shelf = int8(slices.Index(order[:], fits[i].shelf))
 	}
 	a.Scores = scored(fits, scores)
 	return a, nil
+}
+
+// keepFor notes which of the machines with GPUs are kept for others.
+func keepFor(s *state.Snapshot, w *shape, t state.Task, fits []fit) {
+	if !slices.ContainsFunc(fits, func(f fit) bool { return f.gpus }) {
+		return
+	}
+	kept := keepersFrom(s, w, t)
+	for i := range fits {
+		if fits[i].gpus {
+			m, _ := s.Machine(fits[i].machine)
+			fits[i].kept = kept.keep(&m.Machine)
+		}
+	}
 }
 
 // tasksOf counts the tasks of a job on a host, less one that is known to be there.
@@ -109,7 +127,8 @@ type fit struct {
 	tree    int8
 	last    bool
 	gpus    bool
-	shelf   int8 // then its turn in the order of shelves
+	kept    string // for whom
+	shelf   int8   // then its turn in the order of shelves
 	own     int32
 	left    int64
 	rank    int64 // left, or the less the more is left
@@ -120,11 +139,11 @@ type fit struct {
 // of at most so many of them, and of the one where the task is.
 func scored(fits []fit, most int) (out []Score) {
 	slices.SortFunc(fits, func(a, b fit) int {
-		return cmp.Or(cmp.Compare(a.tree, b.tree), compareBool(a.gpus, b.gpus), cmp.Compare(a.shelf, b.shelf), cmp.Compare(a.own, b.own), cmp.Compare(a.rank, b.rank), cmp.Compare(a.machine, b.machine))
+		return cmp.Or(cmp.Compare(a.tree, b.tree), compareBool(a.gpus, b.gpus), compareBool(a.kept != "", b.kept != ""), cmp.Compare(a.shelf, b.shelf), cmp.Compare(a.own, b.own), cmp.Compare(a.rank, b.rank), cmp.Compare(a.machine, b.machine))
 	})
 	for i, f := range fits {
 		if i < most || f.here {
-			out = append(out, Score{Machine: f.machine, Thousandths: f.left * 1000 / scale, Tasks: f.own, Last: f.last, Avoided: f.tree == avoided, GPUs: f.gpus, Here: f.here})
+			out = append(out, Score{Machine: f.machine, Thousandths: f.left * 1000 / scale, Tasks: f.own, Last: f.last, Avoided: f.tree == avoided, GPUs: f.gpus, Kept: f.kept, Here: f.here})
 		}
 	}
 	return out

@@ -105,3 +105,36 @@ func TestScoresKeepHere(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 }
+
+// TestScoresOfKept: a machine with GPUs that is kept for tasks that insist on
+// its generation and wait comes after another, although it is the better fit.
+func TestScoresOfKept(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		waits int32 // instances of the job that insists
+		want  []Score
+	}{
+		{"none waits", 1, []Score{{Machine: "a", Here: true, GPUs: true}, {Machine: "b", GPUs: true}}},
+		{"some wait", 3, []Score{{Machine: "b", Here: true, GPUs: true}, {Machine: "a", GPUs: true, Kept: "gen=x"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.add("a", unit.Resources{CPU: 6000, GPU: 1000}, "gen", "x")
+			w.add("b", unit.Resources{CPU: 6000, GPU: 1000}, "gen", "y")
+			w.submit("x/prod/insists", c.waits, asks(unit.Resources{CPU: 4000}, 0, is("gen", "x")))
+			w.plan()
+			w.submit("x/prod/any", 1, asks(unit.Resources{CPU: 1000}, 0))
+			w.plan()
+			got, err := Elsewhere(w.s, w.id("x/prod/any", 0), 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range got.Scores {
+				got.Scores[i].Thousandths = 0
+			}
+			if d := cmp.Diff(c.want, got.Scores); d != "" {
+				t.Errorf("it is on %s; (-want +got):\n%s", w.where("x/prod/any", 0), d)
+			}
+		})
+	}
+}

@@ -2323,7 +2323,10 @@ type MachineScore struct {
 	// It is avoided: all others come first.
 	Avoided bool `protobuf:"varint,7,opt,name=avoided,proto3" json:"avoided,omitempty"`
 	// Why it is avoided.
-	Avoid         string `protobuf:"bytes,8,opt,name=avoid,proto3" json:"avoid,omitempty"`
+	Avoid string `protobuf:"bytes,8,opt,name=avoid,proto3" json:"avoid,omitempty"`
+	// What tasks insist on that wait and have little room but on machines like
+	// this one, which has GPUs: others with GPUs come first. Empty: none do.
+	Kept          string `protobuf:"bytes,9,opt,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2410,6 +2413,13 @@ func (x *MachineScore) GetAvoided() bool {
 func (x *MachineScore) GetAvoid() string {
 	if x != nil {
 		return x.Avoid
+	}
+	return ""
+}
+
+func (x *MachineScore) GetKept() string {
+	if x != nil {
+		return x.Kept
 	}
 	return ""
 }
@@ -5004,7 +5014,7 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x04room\x18\t \x01(\x05R\x04room\x12.\n" +
 	"\x06scores\x18\n" +
 	" \x03(\v2\x16.covey.v1.MachineScoreR\x06scores\x12\x1c\n" +
-	"\tplacement\x18\v \x01(\tR\tplacement\"\xcc\x01\n" +
+	"\tplacement\x18\v \x01(\tR\tplacement\"\xe0\x01\n" +
 	"\fMachineScore\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12 \n" +
 	"\vthousandths\x18\x02 \x01(\x03R\vthousandths\x12\x12\n" +
@@ -5013,7 +5023,8 @@ const file_covey_v1_covey_proto_rawDesc = "" +
 	"\x05tasks\x18\x05 \x01(\x05R\x05tasks\x12\x12\n" +
 	"\x04gpus\x18\x06 \x01(\bR\x04gpus\x12\x18\n" +
 	"\aavoided\x18\a \x01(\bR\aavoided\x12\x14\n" +
-	"\x05avoid\x18\b \x01(\tR\x05avoid\"\x83\x02\n" +
+	"\x05avoid\x18\b \x01(\tR\x05avoid\x12\x12\n" +
+	"\x04kept\x18\t \x01(\tR\x04kept\"\x83\x02\n" +
 	"\x0eReadLogRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x05R\binstance\x12\x18\n" +
