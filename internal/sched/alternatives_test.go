@@ -112,15 +112,21 @@ func TestScoresOfKept(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		waits int32 // instances of the job that insists
+		room  int64 // of a machine, milli-cores
+		huge  int64 // what one more job asks for that insists, more than a machine has
 		want  []Score
 	}{
-		{"none waits", 1, []Score{{Machine: "a", Here: true, GPUs: true}, {Machine: "b", GPUs: true}}},
-		{"some wait", 3, []Score{{Machine: "b", Here: true, GPUs: true}, {Machine: "a", GPUs: true, Kept: "gen=x"}}},
+		{"none waits", 1, 6000, 0, []Score{{Machine: "a", Here: true, GPUs: true}, {Machine: "b", GPUs: true}}},
+		{"one waits and there is room for many", 40, 900_000, 1_000_000, []Score{{Machine: "a", Here: true, GPUs: true}, {Machine: "b", GPUs: true}}},
+		{"some wait", 3, 6000, 0, []Score{{Machine: "b", Here: true, GPUs: true}, {Machine: "a", GPUs: true, Kept: "gen=x"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.add("a", unit.Resources{CPU: 6000, GPU: 1000}, "gen", "x")
-			w.add("b", unit.Resources{CPU: 6000, GPU: 1000}, "gen", "y")
+			w.add("a", unit.Resources{CPU: c.room, GPU: 1000}, "gen", "x")
+			w.add("b", unit.Resources{CPU: c.room, GPU: 1000}, "gen", "y")
+			if c.huge > 0 {
+				w.submit("x/prod/huge", 1, asks(unit.Resources{CPU: c.huge}, 0, is("gen", "x")))
+			}
 			w.submit("x/prod/insists", c.waits, asks(unit.Resources{CPU: 4000}, 0, is("gen", "x")))
 			w.plan()
 			w.submit("x/prod/any", 1, asks(unit.Resources{CPU: 1000}, 0))
