@@ -152,7 +152,11 @@ func (a *app) listMachines(cmd *cobra.Command, c *client, limit int) error {
 		for _, m := range r.GetMachines() {
 			out = append(out, machineOf(m))
 			if m.GetAvoid() != "" && len(why) < mostReasons {
-				why = append(why, m.GetId()+" is avoided "+avoided(m))
+				how := " is avoided "
+				if m.GetAvoidUntilUnixNanos() == 0 {
+					how = " is avoided: "
+				}
+				why = append(why, m.GetId()+how+avoided(m))
 			}
 			rows = append(rows, []string{
 				m.GetId(), upOrDown(m), ago(m.GetSinceUnixNanos()), fmt.Sprint(m.GetTasks()), amounts(m.GetFree()), amounts(m.GetCapacity()),

@@ -130,7 +130,8 @@ func (c *conduct) step(s *state.Snapshot, x *state.TaskChange, at unit.Tick) {
 // empty: it is not.
 func (c *conduct) judge(s *state.Snapshot, m machine.Machine, last string, now unit.Tick) string {
 	_, _, machines := s.Len()
-	if m.Avoid != "" || len(c.avoided)+c.pending(m.ID) >= max(1, machines/shunShare) || fault.Planted("black-hole-trusted") {
+	full := len(c.avoided)+c.pending(m.ID) >= max(1, machines/shunShare) && !fault.Planted("everybody-avoided")
+	if m.Avoid != "" || full || fault.Planted("black-hole-trusted") {
 		return ""
 	}
 	recent := c.failed[m.ID]

@@ -18,6 +18,16 @@ func (n *node) swallow() {
 	n.w.after(5*Minute+n.w.jitter(15*Minute), func() { n.hole = task.Init })
 }
 
+// outage makes black holes of most machines at once, as when they cannot reach
+// what every start needs.
+func (w *World) outage() {
+	for _, n := range w.nodes {
+		if !w.chance(5) {
+			n.swallow()
+		}
+	}
+}
+
 // refuse tells the leader that a task was not started.
 func (n *node) refuse(s task.Sighting, as task.State, why string) {
 	s.State, s.Reason = as, why

@@ -84,7 +84,9 @@ func (w *World) fault() {
 		n.grow(unit.Resources{CPU: int64(w.rand.IntN(6000)), RAM: int64(w.rand.IntN(12)) << 30})
 		w.after(w.jitter(20*Minute), func() { n.grow(unit.Resources{}) })
 	case r < 97:
-		n.swallow()
+		if n.swallow(); w.chance(5) {
+			w.outage()
+		}
 	case r < 99:
 		n.loseDirectory()
 	default:

@@ -23,7 +23,7 @@ func TestPlanted(t *testing.T) {
 		"restore-not-noticed", "kill-forgotten", "lease-of-a-former-leader", "lease-from-the-answer", "lease-outlived",
 		"lease-of-another-time", "lease-unheard", "exclusive-given-up", "stops-unbounded",
 		"stray-unrecorded", "debt-unrecorded", "debt-forgotten", "meter-recounts", "meter-kept-when-down",
-		"black-hole-trusted", "avoided-for-ever", "run-again", "orphan-stopped", "orphan-gone",
+		"black-hole-trusted", "avoided-for-ever", "everybody-avoided", "run-again", "orphan-stopped", "orphan-gone",
 	} {
 		t.Run(bug, func(t *testing.T) { planted(t, bug) })
 	}
