@@ -17,7 +17,8 @@ type disk struct {
 	copy *state.Mem // an old copy, for restores
 	next fate
 
-	pending *state.Batch // said to be durable, but not: a planted bug
+	epoch   machine.Epoch // acquired last
+	pending *state.Batch  // said to be durable, but not: a planted bug
 }
 
 // fate is what becomes of the next commit.
@@ -40,7 +41,9 @@ func (d *disk) load() (*state.Snapshot, error) {
 }
 
 func (d *disk) acquire() (machine.Epoch, error) {
-	return d.mem.Acquire(context.Background(), "leader")
+	e, err := d.mem.Acquire(context.Background(), "leader")
+	d.epoch = e
+	return e, err
 }
 
 // commit returns an error, and whether the leader dies of it.

@@ -18,7 +18,7 @@ const finders = 3
 // must be found by some seeds.
 func TestPlanted(t *testing.T) {
 	for _, bug := range []string{
-		"double-start", "stale-epoch", "skipped-fsync", "published-early", "dropped-fact", "doubled-fact", "reused-id",
+		"double-start", "stale-epoch", "stale-epoch-committed", "skipped-fsync", "published-early", "dropped-fact", "doubled-fact", "reused-id",
 		"absence-is-an-order", "overcommit", "lost-forever", "time-goes-back", "stray-ignored", "late-report-accepted",
 		"restore-not-noticed", "kill-forgotten", "lease-of-a-former-leader", "lease-from-the-answer", "lease-outlived",
 		"lease-of-another-time", "lease-unheard", "exclusive-given-up", "stops-unbounded",

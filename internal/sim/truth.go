@@ -124,6 +124,9 @@ func (w *World) committed(b *state.Batch) {
 		w.fail("time went back from %d to %d", t.lastAt, b.At)
 	}
 	t.lastAt = b.At
+	if b.Epoch != w.disk.epoch {
+		w.fail("a commit of term %v became durable, and %v leads", b.Epoch, w.disk.epoch)
+	}
 	for i := range b.Records {
 		r := &b.Records[i]
 		w.stats.Records++
