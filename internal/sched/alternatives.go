@@ -58,7 +58,7 @@ func Elsewhere(s *state.Snapshot, id task.ID, scores int) (Alternatives, error) 
 	var fits []fit
 	for row := range s.Machines() {
 		a.Machines++
-		if !row.Up || treeOf(row.Machine) == nowhere || !v.shape.allows(&row.Machine) {
+		if !row.Up || treeOf(&row.Machine) == nowhere || !v.shape.allows(&row.Machine) {
 			continue
 		}
 		a.Allowed++
@@ -72,7 +72,7 @@ func Elsewhere(s *state.Snapshot, id task.ID, scores int) (Alternatives, error) 
 			if here {
 				free = free.Add(t.Resources)
 			}
-			f := fit{machine: row.ID, tree: treeOf(row.Machine), last: row.Mode == machine.Scheduled, gpus: row.Allocatable().GPU > 0, left: leftover(free, v.largest), here: here}
+			f := fit{machine: row.ID, tree: treeOf(&row.Machine), last: row.Mode == machine.Scheduled, gpus: row.Allocatable().GPU > 0, left: leftover(free, v.largest), here: here}
 			if !f.gpus && !v.shape.spreadsOut() {
 				f.shelf = shelfOf(free, row.Allocatable())
 			}

@@ -37,7 +37,7 @@ func (x *Index) Compare(y *Index) string {
 			}
 		}
 	}
-	if d := cmp.Or(x.auditClaimants(y), x.auditFronts(), x.auditLadders(), x.auditDomains()); d != "" {
+	if d := cmp.Or(x.auditTrees(), x.auditClaimants(y), x.auditFronts(), x.auditLadders(), x.auditDomains()); d != "" {
 		return d
 	}
 	if !maps.EqualFunc(x.ranks, y.ranks, maps.Equal) {
@@ -93,7 +93,7 @@ func (x *Index) auditHosts(y *Index) string {
 	}
 	for id, n := range y.slots {
 		h, want := x.hosts[x.slots[id]], y.hosts[n]
-		if h.row.ID != id || h.row.Rev != want.row.Rev || h.free != want.free || h.left != want.left || h.place() != want.place() || h.waste != want.waste || h.ending != want.ending || h.weak != want.weak {
+		if h.row.ID != id || h.row.Rev != want.row.Rev || h.free != want.free || h.left != want.left || h.place() != want.place() || h.waste != want.waste || h.ending != want.ending || h.weak != want.weak || h.all != want.all || h.stops != want.stops {
 			return fmt.Sprintf("machine %s has %v left at revision %d; want %v at %d", id, h.free, h.row.Rev, want.free, want.row.Rev)
 		}
 		if !slices.Equal(h.jobs, want.jobs) || !slices.Equal(h.ports, want.ports) || !slices.Equal(h.devs, want.devs) {
@@ -117,8 +117,12 @@ func (x *Index) auditGroups(y *Index) string {
 		return fmt.Sprintf("it has %d groups and %d tallies; want %d and %d", len(x.groups), len(x.tallies), len(y.groups), len(y.tallies))
 	}
 	for key, want := range y.groups {
-		if g, ok := x.groups[key]; !ok || g.tasks.Len() != want.tasks.Len() {
-			return fmt.Sprintf("the group of %s differs", key.job)
+		g, ok := x.groups[key]
+		if !ok {
+			return fmt.Sprintf("the group of %s is not known", key.job)
+		}
+		if got, want := g.waiters(), want.waiters(); !slices.Equal(got, want) {
+			return fmt.Sprintf("of %s there wait %v; want %v", key.job, got, want)
 		}
 	}
 	for k, want := range y.tallies {
@@ -133,6 +137,16 @@ func (x *Index) auditGroups(y *Index) string {
 		}
 	}
 	return ""
+}
+
+// waiters returns the tasks of a group in order.
+func (g *group) waiters() []waiter {
+	all := make([]waiter, 0, g.tasks.Len())
+	g.tasks.Ascend(func(w waiter) bool {
+		all = append(all, w)
+		return true
+	})
+	return all
 }
 
 // auditFronts looks for hosts that a front passed over and that take its need.
@@ -208,6 +222,27 @@ func (l *ladder) inOrder(to []stair, root int32) []stair {
 	}
 	s := l.stairs[root]
 	return l.inOrder(append(l.inOrder(to, s.left), s), s.right)
+}
+
+// auditTrees looks for nodes that know something else than what is below them.
+func (x *Index) auditTrees() string {
+	for n := range x.nodes {
+		n := int32(n)
+		h, r := &x.hosts[n], &x.nodes[n]
+		if n == 0 || h.attach == nowhere {
+			continue
+		}
+		want := x.own(n)
+		for _, c := range [...]int32{r.left, r.right} {
+			if c != 0 {
+				want.add(&x.nodes[c].sum)
+			}
+		}
+		if r.sum != want || r.at != (mark{h.left, h.row.ID}) {
+			return fmt.Sprintf("of machine %s at %v and those below it is known %v; want %v at %v", h.row.ID, r.at, r.sum, want, h.left)
+		}
+	}
+	return ""
 }
 
 // inOrder returns the machines of a tree, best fit first.

@@ -69,7 +69,7 @@ func (d *domain) list(value string, has bool) {
 
 // add counts a machine by times, and calls change for each value that is new or gone.
 func (d *domain) add(k domainKey, n int32, m *machine.Machine, by int32, change func(value string, has bool)) {
-	counts := spreadOver(*m) || k.all && treeOf(*m) != nowhere
+	counts := spreadOver(m) || k.all && treeOf(m) != nowhere
 	if !counts || int(n) >= len(k.class.allowed) || !k.class.allowed[n] {
 		return
 	}

@@ -33,13 +33,13 @@ func (x *Index) markOf(n int32) mark {
 	if n == 0 {
 		return end
 	}
-	return mark{x.hosts[n].left, x.hosts[n].row.ID}
+	return x.nodes[n].at
 }
 
 // isBefore reports whether host n stands before m in its tree.
 func (x *Index) isBefore(n int32, m mark) bool {
-	h := &x.hosts[n]
-	return h.left < m.left || h.left == m.left && h.row.ID < m.id
+	at := &x.nodes[n].at
+	return at.left < m.left || at.left == m.left && at.id < m.id
 }
 
 // A front remembers how far the search for one need has come in a tree, so

@@ -14,16 +14,21 @@ import (
 // tasks on it have left of it. Its slices are only ever appended to, so that a
 // copy made earlier still holds what it held.
 type host struct {
-	row    state.Machine
+	// What searches and trees look at stands together.
 	free   unit.Resources
-	ports  []uint16       // given to the tasks on it, those of its range only
+	left   int64    // what it has left in all, as one number; see leftover
+	mask   bitmap   // the classes that allow it; may hold more, never less
+	ports  []uint16 // given to the tasks on it, those of its range only
+	span   int32    // ports that it has to give, free or not
+	attach int8     // which tree or board it is on: see treeOf
+	shelf  int8     // of it
+
+	row    state.Machine
+	all    unit.Resources // that its tasks may reserve
 	devs   []int16        // what each of its GPUs has free, in thousandths
 	jobs   []job.Key      // of the tasks on it, one each
-	left   int64          // what it has left in all, as one number; see leftover
-	mask   bitmap         // the classes that allow it; may hold more, never less
-	attach int8           // which tree or board it is on: see treeOf
-	shelf  int8           // of it
 	ending unit.Resources // of the tasks that are being stopped
+	stops  int            // of them in the snapshot
 	weak   unit.Resources // of the tasks that a preferred one may have stopped
 	ranks  []rank         // of the tasks that a stronger one of their role may have stopped
 	waste  int64          // of its GPUs, as they are; see taste.waste
@@ -46,7 +51,7 @@ type place struct{ tree, shelf int8 }
 func (h *host) place() place { return place{h.attach, h.shelf} }
 
 // treeOf says which tree a machine belongs to.
-func treeOf(m machine.Machine) int8 {
+func treeOf(m *machine.Machine) int8 {
 	switch {
 	case !m.Up, m.Leaving:
 		return nowhere
@@ -64,7 +69,7 @@ func treeOf(m machine.Machine) int8 {
 // spreadOver reports whether the values of a machine's attributes are among
 // those over which tasks are spread. To be avoided changes nothing of that: it
 // ranks a machine and has nothing wait.
-func spreadOver(m machine.Machine) bool {
+func spreadOver(m *machine.Machine) bool {
 	return treeOf(m) != nowhere && m.Mode == machine.None
 }
 
@@ -76,7 +81,7 @@ func (h *host) yield() unit.Resources { return h.free.Add(h.ending).Add(h.weak) 
 // a config's tasks matter; it may be nil, for who does not ask.
 func look(s *state.Snapshot, row state.Machine, kinds func(*state.Snapshot, job.Hash) kind) host {
 	all := row.Allocatable()
-	h := host{row: row, free: all, attach: nowhere, devs: devicesOf(all.GPU)}
+	h := host{row: row, span: int32(row.Ports.Len()), all: all, free: all, attach: nowhere, devs: devicesOf(all.GPU)}
 	var unknown []int64
 	for t := range s.TasksOn(row.ID) {
 		if t.Resources.GPU > 0 && len(t.GPUs) == 0 {
@@ -85,7 +90,7 @@ func look(s *state.Snapshot, row state.Machine, kinds func(*state.Snapshot, job.
 		h.take(t.ID.Job, t.Resources, t.Ports, t.GPUs)
 		switch {
 		case t.State.Stopping():
-			h.ending = h.ending.Add(t.Resources)
+			h.ending, h.stops = h.ending.Add(t.Resources), h.stops+1
 		case kinds != nil && evictable(t.State):
 			k := kinds(s, t.Config)
 			h.ranked(t.ID.Job.Role(), k, t.Resources)
@@ -127,7 +132,7 @@ func (h *host) lose(need unit.Resources, ports, gpus []uint16) {
 }
 
 // portsLeft returns how many dynamic ports nobody has.
-func (h *host) portsLeft() int { return h.row.Ports.Len() - len(h.ports) }
+func (h *host) portsLeft() int { return int(h.span) - len(h.ports) }
 
 // pickPorts returns n ports that nobody has, from place start of the range on
 // and round. There must be as many; see portsLeft.

@@ -60,6 +60,8 @@ type Index struct {
 	log    []int32 // the slots that were put last, into a tree or aside, or that are free
 	puts   uint64  // how many there were
 	looked int     // machines and tasks looked at to keep all of this, in all
+
+	journal journal
 }
 
 // A group is the pending tasks of one job that run the same config: all of
@@ -88,10 +90,23 @@ type waiting struct {
 type waiter struct {
 	created unit.Tick
 	id      task.ID
+	rev     state.Rev
+	avoid   machine.ID // where its instance failed or was lost last; that does not change while it waits
+}
+
+func waiterOf(s *state.Snapshot, t state.Task) waiter {
+	w := waiter{created: t.Created, id: t.ID, rev: t.Rev}
+	if t.ID.Attempt > 1 {
+		w.avoid = avoid(s, t.ID)
+	}
+	return w
 }
 
 func (a waiter) compare(b waiter) int {
-	return cmp.Or(cmp.Compare(a.created, b.created), a.id.Compare(b.id))
+	if a.created != b.created {
+		return cmp.Compare(a.created, b.created)
+	}
+	return a.id.Compare(b.id)
 }
 
 // A tally counts the tasks of a job on machines by the values of attributes.
@@ -118,8 +133,8 @@ func NewIndexFor(s *state.Snapshot, policy Policy) *Index {
 		n := x.slot(row.ID)
 		x.hosts[n] = look(s, row, x.kindOf)
 		x.rankHosts(&x.hosts[n], +1)
-		x.largest = largestOf(x.largest, row.Allocatable())
-		x.tilt.has = x.tilt.has.plus(mib(row.Allocatable()))
+		x.largest = largestOf(x.largest, x.hosts[n].all)
+		x.tilt.has = x.tilt.has.plus(mib(x.hosts[n].all))
 	}
 	x.learn(s)
 	for j := range s.Jobs("") {
@@ -196,7 +211,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	x.rankHosts(&old, -1)
 	var before unit.Resources
 	if known {
-		before = old.row.Allocatable()
+		before = old.all
 	}
 	x.tilt.has = x.tilt.has.minus(mib(before))
 	moved := !known || !exists || old.row.Rev != row.Rev
@@ -213,7 +228,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 		return 0, x.mayRescale(before, unit.Resources{})
 	}
 	h := look(s, row, x.kindOf)
-	x.tilt.has = x.tilt.has.plus(mib(row.Allocatable()))
+	x.tilt.has = x.tilt.has.plus(mib(h.all))
 	x.looked += 1 + len(h.jobs)
 	x.count(&h, +1)
 	x.rankHosts(&h, +1)
@@ -228,7 +243,7 @@ func (x *Index) foldMachine(s *state.Snapshot, id machine.ID) (n int32, rescale 
 	if moved {
 		x.redomain(n, &h.row.Machine, +1)
 	}
-	return n, x.mayRescale(before, row.Allocatable())
+	return n, x.mayRescale(before, h.all)
 }
 
 // mayRescale reports whether the largest machine may be another one when a
@@ -251,7 +266,7 @@ func (x *Index) rescale() bool {
 	var largest unit.Resources
 	for n := 1; n < len(x.hosts); n++ {
 		if x.hosts[n].row.ID != "" {
-			largest = largestOf(largest, x.hosts[n].row.Allocatable())
+			largest = largestOf(largest, x.hosts[n].all)
 		}
 	}
 	if largest == x.largest {
@@ -280,7 +295,11 @@ func (x *Index) foldTask(s *state.Snapshot, id task.ID, t state.Task, live bool)
 	x.foldTenant(s, id, t, live && t.State == task.Pending && t.Room != "")
 	old, waited := x.waiting[id]
 	waits := live && t.State == task.Pending && t.Room == ""
-	if !waited && !waits || waited && waits && old.created == t.Created && old.group.config == t.Config {
+	if !waited && !waits {
+		return
+	}
+	if waited && waits && old.created == t.Created && old.group.config == t.Config {
+		old.group.tasks.ReplaceOrInsert(waiterOf(s, t))
 		return
 	}
 	if waited {
@@ -290,7 +309,7 @@ func (x *Index) foldTask(s *state.Snapshot, id task.ID, t state.Task, live bool)
 	if waits {
 		g := x.group(s, groupKey{id.Job, t.Config})
 		x.waiting[id] = waiting{g, t.Created}
-		g.tasks.ReplaceOrInsert(waiter{t.Created, id})
+		g.tasks.ReplaceOrInsert(waiterOf(s, t))
 	}
 }
 
@@ -354,7 +373,7 @@ func (x *Index) part(g *group) {
 // leave takes a task out of its group, and forgets a group that is empty.
 func (x *Index) leave(at waiting, id task.ID) {
 	g := at.group
-	g.tasks.Delete(waiter{at.created, id})
+	g.tasks.Delete(waiter{created: at.created, id: id})
 	if g.tasks.Len() > 0 {
 		return
 	}

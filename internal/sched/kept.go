@@ -63,7 +63,7 @@ func waitingFor(s *state.Snapshot, d *demand) (n int64) {
 func roomWithout(s *state.Snapshot, d *demand, t state.Task) (n int64) {
 	c := claimant{each: amount{coarse(d.cpu / d.tasks), coarse(d.ram / d.tasks)}}
 	for row := range s.Machines() {
-		if !row.Up || treeOf(row.Machine) == nowhere || !d.shape.allows(&row.Machine) {
+		if !row.Up || treeOf(&row.Machine) == nowhere || !d.shape.allows(&row.Machine) {
 			continue
 		}
 		free := look(s, row, nil).free

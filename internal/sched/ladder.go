@@ -174,14 +174,19 @@ func (l *ladder) look(x *Index, n int32, looked *int) {
 		return // it was put more than once
 	}
 	*looked++
+	h := &x.hosts[n]
+	would, some := h.below(l.key)
+	some = some && h.attach != nowhere && h.attach%trees == preferred && l.key.class.allowed[n]
+	if s := &l.stairs[i]; on && some && s.attach == h.attach && s.would == would && s.at == x.markOf(n) {
+		s.fresh = x.puts
+		return
+	}
 	if on {
 		below, rest := l.split(l.root, i, false)
 		_, above := l.split(rest, i, true)
 		l.root = l.merge(below, above)
 	}
-	h := &x.hosts[n]
-	would, some := h.below(l.key)
-	if !some || h.attach == nowhere || h.attach%trees != preferred || !l.key.class.allowed[n] {
+	if !some {
 		if on {
 			delete(l.slots, n)
 			l.spare = append(l.spare, i)

@@ -214,7 +214,7 @@ func movingFrom(s *state.Snapshot, w *shape, k job.Key) *moving {
 	for _, c := range w.spreads {
 		l := least{count: -1}
 		for m := range s.Machines() {
-			if !spreadOver(m.Machine) || !w.allows(&m.Machine) {
+			if !spreadOver(&m.Machine) || !w.allows(&m.Machine) {
 				continue
 			}
 			for _, value := range m.Values(c.Attribute) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/covey-platform/covey/internal/job"
 	"github.com/covey-platform/covey/internal/machine"
@@ -287,7 +286,10 @@ func (p *planner) evict(g *group, row state.Task, e *eviction) {
 
 // roomText says why a task with room of its own still waits.
 func roomText(m machine.ID, stopping int) string {
-	if stopping == 1 {
+	switch stopping {
+	case 0:
+		return "room is being made on " + string(m)
+	case 1:
 		return "room is being made on " + string(m) + ": 1 task is stopping there"
 	}
 	return fmt.Sprintf("room is being made on %s: %d tasks are stopping there", m, stopping)
@@ -341,24 +343,36 @@ func (p *planner) settleOne(row state.Task, g *group) {
 		p.waits.More = true // it waits like others then
 		return
 	}
+	if p.moveIn(row, g, n) {
+		return
+	}
+	text := roomText(row.Room, p.x.hosts[n].stops)
+	p.waits.Groups = append(p.waits.Groups, Wait{Task: row.ID, Job: g.job, Config: row.Config, Tasks: 1, Text: text, Room: row.Room})
+	p.waits.due(row.RoomUntil)
+}
+
+// moveIn gives a task the room that was made for it, if that is free.
+func (p *planner) moveIn(row state.Task, g *group, n int32) bool {
+	if h := &p.x.hosts[n]; !g.shape.need.Fits(h.free.Add(g.shape.need)) || g.shape.ports > h.portsLeft() {
+		return false
+	}
 	free := p.x.hosts[n]
 	p.x.tell(g.job, &free, -1)
 	if g.moving != nil {
 		p.x.refresh(g)
 	}
 	free.redeem(g.job, g.shape.need)
-	if free.fits(g.shape) && (g.moving == nil || g.moving.passes(&free.row.Machine)) {
-		h := p.touch(n)
-		p.x.pick(n)
-		*h, h.attach = free, nowhere
-		p.x.put(n)
-		p.redeemed = append(p.redeemed, placed{g, n})
-		p.assign(row, g, n, "room was made for it")
-		return
+	if !free.fits(g.shape) || g.moving != nil && !g.moving.passes(&free.row.Machine) {
+		p.x.tell(g.job, &free, +1)
+		return false
 	}
-	p.x.tell(g.job, &free, +1)
-	p.waits.Groups = append(p.waits.Groups, Wait{Task: row.ID, Job: g.job, Config: row.Config, Tasks: 1, Text: roomOf(p.s, row), Room: row.Room})
-	p.waits.due(row.RoomUntil)
+	h := p.touch(n)
+	p.x.pick(n)
+	*h, h.attach = free, nowhere
+	p.x.put(n)
+	p.redeemed = append(p.redeemed, placed{g, n})
+	p.assign(row.ID, row.Rev, g, n, "room was made for it")
+	return true
 }
 
 // lost says why room that was made is no good any more, if so.
@@ -396,5 +410,5 @@ func roomOf(s *state.Snapshot, t state.Task) string {
 			stopping++
 		}
 	}
-	return strings.TrimSuffix(roomText(t.Room, stopping), ": 0 tasks are stopping there")
+	return roomText(t.Room, stopping)
 }

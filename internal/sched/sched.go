@@ -12,6 +12,7 @@ package sched
 import (
 	"cmp"
 	"container/heap"
+	"math"
 	"slices"
 
 	"github.com/covey-platform/covey/internal/job"
@@ -68,7 +69,6 @@ func Plan(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) ([]state.Chang
 	p := newPlanner(s, x, now, lim)
 	p.settle()
 	p.run()
-	p.drop()
 	p.explain()
 	p.undo()
 	return p.changes, p.waits
@@ -101,8 +101,6 @@ type planner struct {
 	lim      Limits
 	changes  []state.Change
 	placed   []placed
-	saved    map[int32]host              // hosts as they were, by slot
-	touched  []int32                     // the slots of saved, in order
 	limited  map[*group]map[place]*front // of groups with limits
 	leveled  map[*group]*[trees]level    // of groups that spread
 	boards   map[*group]*board           // the same
@@ -140,9 +138,10 @@ func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner
 	lim.Placements = cmp.Or(lim.Placements, defaultPlacements)
 	lim.Looks = cmp.Or(lim.Looks, max(defaultLooks, len(x.slots)))
 	lim.Evictions = cmp.Or(lim.Evictions, defaultEvictions)
+	x.begin()
 	return &planner{
 		evicted: evicted{tasks: map[task.ID]bool{}},
-		s:       s, x: x, now: now, lim: lim, saved: map[int32]host{}, limited: map[*group]map[place]*front{}, leveled: map[*group]*[trees]level{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{}, hopeless: map[*group]bool{},
+		s:       s, x: x, now: now, lim: lim, limited: map[*group]map[place]*front{}, leveled: map[*group]*[trees]level{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{}, hopeless: map[*group]bool{},
 		claims: map[*class]*claim{}, sparings: map[sparingKey]*board{},
 	}
 }
@@ -205,15 +204,12 @@ func (p *planner) place(t *turn) bool {
 	if g.shape == nil {
 		return false
 	}
-	row, ok := p.s.Task(t.head().id)
-	if !ok || row.State != task.Pending {
-		return true // the index is behind its snapshot: leave the task alone
-	}
-	n := p.best(g, p.avoided(row.ID))
+	w := t.head()
+	n := p.best(g, p.avoided(w))
 	if n == 0 {
 		return false
 	}
-	p.assign(row, g, n, g.shape.why())
+	p.assign(w.id, w.rev, g, n, g.shape.why())
 	return true
 }
 
@@ -226,28 +222,28 @@ func (w *shape) why() string {
 }
 
 // assign gives a place on a host to one task.
-func (p *planner) assign(row state.Task, g *group, n int32, why string) {
+func (p *planner) assign(id task.ID, rev state.Rev, g *group, n int32, why string) {
 	m := p.x.hosts[n].row.ID
 	ports, gpus := p.take(n, g)
 	p.changes = append(p.changes, state.StepTask{
-		ID: row.ID, Base: row.Rev,
+		ID: id, Base: rev,
 		Event: task.Event{To: task.Assigned, At: p.now, Machine: m, Ports: ports, GPUs: gpus, Reason: why},
 	})
 }
 
 // touch remembers a host as it was before this plan, and returns it.
 func (p *planner) touch(n int32) *host {
-	h := &p.x.hosts[n]
-	if _, ok := p.saved[n]; !ok {
-		p.saved[n], p.touched = *h, append(p.touched, n)
-	}
-	return h
+	p.x.writeHost(n)
+	return &p.x.hosts[n]
 }
 
 // avoided returns the slot of the machine on which the instance failed or was
 // lost last, 0 if there is none.
-func (p *planner) avoided(id task.ID) int32 {
-	return p.x.slots[avoid(p.s, id)]
+func (p *planner) avoided(w waiter) int32 {
+	if w.avoid == "" {
+		return 0
+	}
+	return p.x.slots[w.avoid]
 }
 
 // avoid returns the machine on which the instance of a task failed or was lost
@@ -348,7 +344,7 @@ func (p *planner) take(n int32, g *group) (ports, gpus []uint16) {
 
 // undo leaves the index as the plan found it.
 func (p *planner) undo() {
-	p.drop()
+	p.hand = hand{}
 	for _, l := range p.placed {
 		if y, ok := p.x.tallies[l.group.job]; ok {
 			y.add(&p.x.hosts[l.slot].row.Machine, -1)
@@ -360,34 +356,39 @@ func (p *planner) undo() {
 	for _, l := range p.redeemed {
 		p.x.tell(l.group.job, &p.x.hosts[l.slot], +1)
 	}
-	for _, n := range p.touched {
-		p.x.pick(n)
-		p.x.hosts[n] = p.saved[n]
-		p.x.hosts[n].attach = nowhere
-		p.x.put(n)
-	}
+	p.x.revert()
 }
 
 // A turn walks over the tasks of one group in order.
 type turn struct {
 	group *group
+	tier  int8
+	prio  int32
 	some  []waiter // the next ones
 	at    int      // in some
 	taken int      // walked over in all
 }
 
-// ahead is how many tasks of a group are looked up at a time.
-const ahead = 64
+// ahead is how many tasks of a group are looked up at a time; at first fewer, as
+// most groups get no further in a plan.
+const (
+	ahead      = 64
+	aheadFirst = 4
+)
 
 func newTurn(g *group) *turn {
-	t := &turn{group: g}
+	t := &turn{group: g, tier: noTier}
+	if g.shape != nil {
+		t.tier, t.prio = g.shape.tier, g.shape.prio
+	}
+	t.some = make([]waiter, 0, aheadFirst)
 	g.tasks.Ascend(t.collect)
 	return t
 }
 
 func (t *turn) collect(w waiter) bool {
 	t.some = append(t.some, w)
-	return len(t.some) < ahead
+	return len(t.some) < cap(t.some)
 }
 
 func (t *turn) head() waiter { return t.some[t.at] }
@@ -400,6 +401,9 @@ func (t *turn) next() bool {
 		return true
 	}
 	last := t.some[len(t.some)-1]
+	if cap(t.some) < ahead {
+		t.some = make([]waiter, 0, ahead)
+	}
 	t.some, t.at = t.some[:0], 0
 	t.group.tasks.AscendGreaterOrEqual(last, func(w waiter) bool {
 		return w == last || t.collect(w)
@@ -426,17 +430,15 @@ func (q turns) Less(i, j int) bool { return urgency(q[i], q[j]) < 0 }
 // urgency orders tasks: preferred before preemptible before revocable, then
 // the higher priority, then the older, then the lower id.
 func urgency(a, b *turn) int {
-	v, w := a.group.shape, b.group.shape
-	if v == nil || w == nil {
-		return cmp.Or(cmp.Compare(rankless(v), rankless(w)), a.head().compare(b.head()))
+	switch {
+	case a.tier != b.tier:
+		return cmp.Compare(a.tier, b.tier)
+	case a.prio != b.prio:
+		return cmp.Compare(b.prio, a.prio)
+	default:
+		return a.head().compare(b.head())
 	}
-	return cmp.Or(cmp.Compare(v.tier, w.tier), cmp.Compare(w.prio, v.prio), a.head().compare(b.head()))
 }
 
-// rankless puts groups without a config last.
-func rankless(w *shape) int {
-	if w == nil {
-		return 1
-	}
-	return 0
-}
+// noTier puts groups without a config last.
+const noTier = math.MaxInt8

@@ -83,7 +83,7 @@ func (x *Index) shelfOf(h *host) int8 {
 	if x.policy != Covey {
 		return even
 	}
-	return shelfOf(h.free, h.row.Allocatable())
+	return shelfOf(h.free, h.all)
 }
 
 // tiltOf looks at all of a snapshot.

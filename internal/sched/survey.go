@@ -51,7 +51,7 @@ func (w *shape) excludes(all []Lack, m *machine.Machine) []Lack {
 		all = append(all, Lack{Rule: Leaving})
 	case m.Mode == machine.Draining:
 		all = append(all, Lack{Rule: Draining})
-	case treeOf(*m) == nowhere:
+	case treeOf(m) == nowhere:
 		all = append(all, Lack{Rule: Drained})
 	}
 	if !w.mayUse(m) {
@@ -124,10 +124,9 @@ type giant struct {
 }
 
 func (g *giant) see(h *host, w *shape) {
-	all := h.row.Allocatable()
 	g.machines++
-	g.most, g.ports = largestOf(g.most, all), max(g.ports, h.row.Ports.Len())
-	g.holds = g.holds || len(short(nil, w, all, h.row.Ports.Len(), devicesOf(all.GPU))) == 0
+	g.most, g.ports = largestOf(g.most, h.all), max(g.ports, h.row.Ports.Len())
+	g.holds = g.holds || len(short(nil, w, h.all, h.row.Ports.Len(), devicesOf(h.all.GPU))) == 0
 }
 
 func newSurvey(w *shape, y *moving, largest unit.Resources) *survey {

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/covey-platform/covey/internal/unit"
 )
@@ -61,11 +62,12 @@ func (c *chart) meets(o *chart) bool {
 // mayHold reports whether some host of a tree may take a task of g. It says no
 // only if there is none.
 func (r *node) mayHold(g *group) bool {
-	free := &r.free
+	s := &r.sum
+	free := &s.free
 	if g.shape.need.GPU > 0 {
-		free = &r.freeGPU
+		free = &s.freeGPU
 	}
-	return r.mask.has(g.class.bit) && free.meets(&g.shape.room) && g.shape.ports <= r.ports && g.shape.need.Fits(r.most)
+	return s.mask.has(g.class.bit) && free.meets(&g.shape.room) && g.shape.ports <= s.ports && g.shape.need.Fits(s.most)
 }
 
 // A node is a host's place in its tree: a treap in order of leftover, then of
@@ -74,17 +76,23 @@ func (r *node) mayHold(g *group) bool {
 type node struct {
 	left, right int32 // slots; 0 is none
 	rank        uint32
-	most        unit.Resources
-	ports       int
-	mask        bitmap
-	free        chart
-	freeGPU     chart // of the hosts with a GPU free, if only a part of one
+	at          mark // of the host; here, as a search through a tree looks at nothing else of most
+	sum         sum  // of the host and of all below
+}
+
+// A sum is what some hosts have, each measure for itself.
+type sum struct {
+	most    unit.Resources
+	ports   int
+	mask    bitmap
+	free    chart
+	freeGPU chart // of the hosts with a GPU free, if only a part of one
 }
 
 // before is the order of the trees: best fit first.
 func (x *Index) before(a, b int32) bool {
-	p, q := &x.hosts[a], &x.hosts[b]
-	return p.left < q.left || p.left == q.left && p.row.ID < q.row.ID
+	p, q := &x.nodes[a].at, &x.nodes[b].at
+	return p.left < q.left || p.left == q.left && p.id < q.id
 }
 
 // put adds a host to the tree that it belongs to, if any.
@@ -94,7 +102,7 @@ func (x *Index) put(n int32) {
 	if x.policy == Spread {
 		h.left = -h.left
 	}
-	h.attach, h.shelf = treeOf(h.row.Machine), x.shelfOf(h)
+	h.attach, h.shelf = treeOf(&h.row.Machine), x.shelfOf(h)
 	if x.boarded(h) {
 		x.withGPU[n] = true
 		h.waste = x.taste.waste(n, h.free, h.devs)
@@ -104,14 +112,13 @@ func (x *Index) put(n int32) {
 		}
 	}
 	x.note(n)
+	x.writeNode(n)
+	x.nodes[n].at = mark{h.left, h.row.ID}
 	if h.attach == nowhere {
 		return
 	}
-	x.nodes[n].left, x.nodes[n].right = 0, 0
-	x.nodes[n].rank = mix(uint32(n))
-	x.pull(n)
-	root := &x.roots[h.attach][h.shelf]
-	*root = x.insert(*root, n)
+	x.nodes[n].left, x.nodes[n].right, x.nodes[n].rank = 0, 0, mix(uint32(n))
+	x.insert(&x.roots[h.attach][h.shelf], n)
 }
 
 // note numbers a change of a host, for searches to catch up with.
@@ -124,29 +131,36 @@ func (x *Index) note(n int32) {
 func (x *Index) pick(n int32) {
 	h := &x.hosts[n]
 	if h.attach != nowhere {
-		root := &x.roots[h.attach][h.shelf]
-		*root = x.erase(*root, n)
+		x.erase(&x.roots[h.attach][h.shelf], n)
 	}
 	h.attach = nowhere
 }
 
-func (x *Index) insert(root, n int32) int32 {
-	if root == 0 {
-		return n
+// insert puts n where its rank says, and tells those above of it.
+func (x *Index) insert(root *int32, n int32) {
+	own := x.own(n)
+	at, above := root, int32(0)
+	for *at != 0 && x.nodes[*at].rank >= x.nodes[n].rank {
+		above = *at
+		x.absorb(above, &own)
+		at = &x.nodes[above].right
+		if x.before(n, above) {
+			at = &x.nodes[above].left
+		}
 	}
-	r := &x.nodes[root]
-	if x.nodes[n].rank > r.rank {
-		x.nodes[n].left, x.nodes[n].right = x.split(root, n)
-		x.pull(n)
-		return n
+	if above != 0 {
+		x.writeNode(above)
 	}
-	if x.before(n, root) {
-		r.left = x.insert(r.left, n)
-	} else {
-		r.right = x.insert(r.right, n)
+	below := *at
+	*at = n
+	r := &x.nodes[n]
+	r.left, r.right = x.split(below, n)
+	r.sum = own
+	for _, c := range [...]int32{r.left, r.right} {
+		if c != 0 {
+			r.sum.add(&x.nodes[c].sum)
+		}
 	}
-	x.pull(root)
-	return root
 }
 
 // split parts a tree into what stands before n and what stands after it.
@@ -154,6 +168,7 @@ func (x *Index) split(root, n int32) (below, above int32) {
 	if root == 0 {
 		return 0, 0
 	}
+	x.writeNode(root)
 	r := &x.nodes[root]
 	if x.before(root, n) {
 		r.right, above = x.split(r.right, n)
@@ -166,21 +181,52 @@ func (x *Index) split(root, n int32) (below, above int32) {
 	return below, above
 }
 
-func (x *Index) erase(root, n int32) int32 {
-	if root == 0 {
-		return 0
+// deep is as deep as a tree of any size is but by the rarest chance.
+const deep = 64
+
+// erase takes n out of its tree, and tells those above as far up as that makes a difference.
+func (x *Index) erase(root *int32, n int32) {
+	var room [deep]int32
+	path, at, own := room[:0], root, x.own(n)
+	for *at != n {
+		up := *at
+		if up == 0 {
+			return // it is not there
+		}
+		path = append(path, up)
+		at = &x.nodes[up].right
+		if x.before(n, up) {
+			at = &x.nodes[up].left
+		}
 	}
-	r := &x.nodes[root]
-	if root == n {
-		return x.merge(r.left, r.right)
+	if len(path) > 0 {
+		x.writeNode(path[len(path)-1])
 	}
-	if x.before(n, root) {
-		r.left = x.erase(r.left, n)
-	} else {
-		r.right = x.erase(r.right, n)
+	*at = x.merge(x.nodes[n].left, x.nodes[n].right)
+	child := *at
+	for _, up := range slices.Backward(path) {
+		r := &x.nodes[up]
+		other := r.left
+		if other == child {
+			other = r.right
+		}
+		if other != 0 && x.nodes[other].sum.covers(&own) || !x.pull(up) {
+			return
+		}
+		child = up
 	}
-	x.pull(root)
-	return root
+}
+
+// covers reports whether s stays the same when o is added.
+func (s *sum) covers(o *sum) bool {
+	if o.ports > s.ports || !o.most.Fits(s.most) {
+		return false
+	}
+	more := uint64(0)
+	for i := range s.mask {
+		more |= o.mask[i]&^s.mask[i] | o.free[i]&^s.free[i] | o.freeGPU[i]&^s.freeGPU[i]
+	}
+	return more == 0
 }
 
 // merge makes one tree of two, all of a before all of b.
@@ -191,35 +237,62 @@ func (x *Index) merge(a, b int32) int32 {
 	case b == 0:
 		return a
 	case x.nodes[a].rank > x.nodes[b].rank:
+		x.writeNode(a)
 		x.nodes[a].right = x.merge(x.nodes[a].right, b)
 		x.pull(a)
 		return a
 	default:
+		x.writeNode(b)
 		x.nodes[b].left = x.merge(a, x.nodes[b].left)
 		x.pull(b)
 		return b
 	}
 }
 
-// pull works out what a node knows of what is below it.
-func (x *Index) pull(n int32) {
-	h, r := &x.hosts[n], &x.nodes[n]
-	r.most, r.ports, r.mask, r.free, r.freeGPU = h.free, h.portsLeft(), h.mask, chartOf(h.free), chart{}
+// own is what a host itself adds to a node's sum.
+func (x *Index) own(n int32) sum {
+	h := &x.hosts[n]
+	s := sum{most: h.free, ports: h.portsLeft(), mask: h.mask, free: chartOf(h.free)}
 	if h.free.GPU > 0 {
-		r.freeGPU = r.free
+		s.freeGPU = s.free
 	}
+	return s
+}
+
+// absorb adds o to what a node knows.
+func (x *Index) absorb(n int32, o *sum) {
+	r := &x.nodes[n]
+	if !r.sum.covers(o) {
+		x.writeNode(n)
+		r.sum.add(o)
+	}
+}
+
+// add makes s the sum of both.
+func (s *sum) add(o *sum) {
+	s.most, s.ports = largestOf(s.most, o.most), max(s.ports, o.ports)
+	for i := range s.mask {
+		s.mask[i] |= o.mask[i]
+		s.free[i] |= o.free[i]
+		s.freeGPU[i] |= o.freeGPU[i]
+	}
+}
+
+// pull works out what a node knows of what is below it, and reports whether
+// that is something else than before.
+func (x *Index) pull(n int32) bool {
+	r, now := &x.nodes[n], x.own(n)
 	for _, c := range [...]int32{r.left, r.right} {
-		if c == 0 {
-			continue
-		}
-		k := &x.nodes[c]
-		r.most, r.ports = largestOf(r.most, k.most), max(r.ports, k.ports)
-		for i := range r.mask {
-			r.mask[i] |= k.mask[i]
-			r.free[i] |= k.free[i]
-			r.freeGPU[i] |= k.freeGPU[i]
+		if c != 0 {
+			now.add(&x.nodes[c].sum)
 		}
 	}
+	if now == r.sum {
+		return false
+	}
+	x.writeNode(n)
+	r.sum = now
+	return true
 }
 
 // pullTrees does so for all nodes.
