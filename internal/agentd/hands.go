@@ -51,21 +51,23 @@ func (h *hands) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// put queues a deed. A queue that is full is a machine that cannot keep up:
-// the leader orders again what was not done.
-func (h *hands) put(id task.ID, f func(context.Context)) {
+// put queues a deed. A queue that is full is a machine that cannot keep up: a
+// stop that was not done the leader orders again.
+func (h *hands) put(id task.ID, f func(context.Context)) bool {
 	sum := fnv.New32a()
 	_, _ = sum.Write([]byte(id.String()))
 	select {
 	case h.queues[sum.Sum32()%uint32(len(h.queues))] <- f:
+		return true
 	default:
-		h.log.Warn("too many orders at once; one was dropped and will come again", "task", id.String())
+		h.log.Warn("too many orders at once; one was not carried out", "task", id.String())
+		return false
 	}
 }
 
 // start begins a task. until gives the end of its lease.
 func (h *hands) start(s runtime.Spec, until func() (time.Duration, bool)) {
-	h.put(s.ID, func(ctx context.Context) {
+	put := h.put(s.ID, func(ctx context.Context) {
 		err := portsFree(ctx, s.Ports)
 		var ok bool
 		if s.Until, ok = until(); err == nil && !ok {
@@ -87,6 +89,13 @@ func (h *hands) start(s runtime.Spec, until func() (time.Duration, bool)) {
 		case <-ctx.Done():
 		}
 	})
+	if put {
+		return
+	}
+	select {
+	case h.failed <- failure{id: s.ID, state: task.Lost, why: "refused: the machine has too many orders at once"}:
+	default: // the leader gives it up in a while
+	}
 }
 
 func (h *hands) stop(id task.ID, reason string) {
