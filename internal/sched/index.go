@@ -52,6 +52,7 @@ type Index struct {
 	tenants map[task.ID]*tenant // the pending tasks for which room is being made
 
 	reasons map[reasonKey]reason // of the groups that the last plan left waiting
+	looks   allowance            // to find them
 
 	ranks   map[standing]map[int32]int32 // how many hosts have tasks of a priority that may be stopped
 	ladders map[ladderKey]*ladder

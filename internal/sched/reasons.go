@@ -3,6 +3,8 @@ package sched
 import (
 	"cmp"
 	"slices"
+
+	"github.com/covey-platform/covey/internal/unit"
 )
 
 // A reasonKey names the groups that wait for the same reason: those of one
@@ -28,7 +30,8 @@ type reason struct {
 // explain says of every stuck group why it is stuck. Each survey asks every
 // machine, so a plan makes so many only: first for groups that nobody has
 // looked into yet, then for those where that is longest ago. The others
-// are told what was true then, and their turn comes within a second.
+// are told what was true then, and their turn comes within a second. However
+// many plans there are in a second, together they make as many as one may.
 func (p *planner) explain() {
 	known := map[reasonKey]reason{}
 	var ask []*group
@@ -50,10 +53,13 @@ func (p *planner) explain() {
 		return cmp.Compare(known[a.reasonKey()].at, known[b.reasonKey()].at)
 	})
 	now := p.surveys(len(ask))
+	if p.paced {
+		p.x.looks.left -= now * len(p.x.slots)
+	}
 	for _, g := range ask[:now] {
 		known[g.reasonKey()] = reason{p.x.survey(g).wait(), p.x.puts}
 	}
-	if now > 0 && now < len(ask) {
+	if now < len(ask) && (now > 0 || p.paced) {
 		p.waits.due(p.now + second)
 	}
 	for _, k := range p.stuck {
@@ -74,6 +80,25 @@ func (p *planner) surveys(wanted int) int {
 		return wanted
 	}
 	return min(wanted, p.lim.Looks/len(p.x.slots))
+}
+
+// An allowance is how much may be done now of what may be done in a second.
+type allowance struct {
+	left int
+	when unit.Tick // that was so
+}
+
+// at returns what is left at now, of a second's most.
+func (a *allowance) at(now unit.Tick, most int) int {
+	since := now - a.when
+	if a.when == 0 || since < 0 || since >= second {
+		a.left, a.when = most, now
+		return most
+	}
+	if more := int(int64(most) * int64(since) / int64(second)); more > 0 {
+		a.left, a.when = min(most, a.left+more), now
+	}
+	return a.left
 }
 
 func (x *Index) survey(g *group) *survey {

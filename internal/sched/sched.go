@@ -25,7 +25,7 @@ import (
 // Limits bounds one [Plan]. Zero fields take their defaults.
 type Limits struct {
 	Placements int // tasks placed at most; 5,000
-	Looks      int // machines looked at at most to say why tasks wait; 50,000, or all machines once
+	Looks      int // machines looked at at most to say why tasks wait; 50,000 a second, or all machines once a second
 	Evictions  int // tasks for which others are stopped at most; 1,000. Below 0: none
 
 	// HoldExclusive leaves tasks of exclusive jobs waiting: what runs of them is
@@ -99,6 +99,7 @@ type planner struct {
 	x        *Index
 	now      unit.Tick
 	lim      Limits
+	paced    bool // how much is explained goes by the time
 	changes  []state.Change
 	placed   []placed
 	limited  map[*group]map[place]*front // of groups with limits
@@ -136,12 +137,15 @@ type stuck struct {
 
 func newPlanner(s *state.Snapshot, x *Index, now unit.Tick, lim Limits) *planner {
 	lim.Placements = cmp.Or(lim.Placements, defaultPlacements)
-	lim.Looks = cmp.Or(lim.Looks, max(defaultLooks, len(x.slots)))
+	paced := lim.Looks == 0
+	if paced {
+		lim.Looks = x.looks.at(now, max(defaultLooks, len(x.slots)))
+	}
 	lim.Evictions = cmp.Or(lim.Evictions, defaultEvictions)
 	x.begin()
 	return &planner{
 		evicted: evicted{tasks: map[task.ID]bool{}},
-		s:       s, x: x, now: now, lim: lim, limited: map[*group]map[place]*front{}, leveled: map[*group]*[trees]level{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{}, hopeless: map[*group]bool{},
+		s:       s, x: x, now: now, lim: lim, paced: paced, limited: map[*group]map[place]*front{}, leveled: map[*group]*[trees]level{}, boards: map[*group]*board{}, watchers: map[job.Key][]*group{}, freed: map[*group]bool{}, known: map[*group]bool{}, hopeless: map[*group]bool{},
 		claims: map[*class]*claim{}, sparings: map[sparingKey]*board{},
 	}
 }

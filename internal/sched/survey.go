@@ -15,7 +15,7 @@ import (
 // judge returns what rules a host out for one more task of w, as it is counted:
 // a host that is down or in maintenance, or that no constraint lets w use, is
 // ruled out by that alone.
-func judge(h *host, w *shape, y *moving) []Lack { return ruling(lacks(nil, h, w, y)) }
+func judge(h *host, w *shape, y *moving) []Lack { return ruling(lacks(nil, h, w, y, false)) }
 
 // ruling returns what is counted of all that a host lacks: the first rule that
 // no other task's end would change for it, else every shortage.
@@ -32,10 +32,11 @@ func ruling(all []Lack) []Lack {
 }
 
 // lacks appends all that a host lacks for one more task of w: its own state,
-// whom it is dedicated to, every constraint, and every shortage.
-func lacks(all []Lack, h *host, w *shape, y *moving) []Lack {
+// whom it is dedicated to, every constraint, and every shortage. Allowed says
+// that w allows the machine, as its class knows.
+func lacks(all []Lack, h *host, w *shape, y *moving, allowed bool) []Lack {
 	m := &h.row.Machine
-	all = w.excludes(all, m)
+	all = w.excludes(all, m, allowed)
 	if y != nil {
 		all = y.refusals(all, m)
 	}
@@ -43,7 +44,7 @@ func lacks(all []Lack, h *host, w *shape, y *moving) []Lack {
 }
 
 // excludes appends why w may not use a machine, whatever runs there.
-func (w *shape) excludes(all []Lack, m *machine.Machine) []Lack {
+func (w *shape) excludes(all []Lack, m *machine.Machine, allowed bool) []Lack {
 	switch {
 	case !m.Up:
 		all = append(all, Lack{Rule: Down})
@@ -53,6 +54,9 @@ func (w *shape) excludes(all []Lack, m *machine.Machine) []Lack {
 		all = append(all, Lack{Rule: Draining})
 	case treeOf(m) == nowhere:
 		all = append(all, Lack{Rule: Drained})
+	}
+	if allowed {
+		return all
 	}
 	if !w.mayUse(m) {
 		all = append(all, Lack{Rule: Dedicated, Detail: strings.Join(m.Values(dedicated), ",")})
@@ -141,7 +145,7 @@ func (v *survey) see(h *host, allowed bool) Verdict {
 	if allowed {
 		v.allowed.see(h, v.shape)
 	}
-	v.lacks = lacks(v.lacks[:0], h, v.shape, v.moving)
+	v.lacks = lacks(v.lacks[:0], h, v.shape, v.moving, allowed)
 	d := Verdict{h.row.ID, v.lacks}
 	if len(d.Lacks) == 0 {
 		v.fit++
