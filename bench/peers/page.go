@@ -48,6 +48,8 @@ const foot = `
   the cluster as it is at the end (Covey); Nomad places a job as a whole and has none.
 - Machines used are those that hold a task, and what part of the cpu of all machines they have. Less is better packed, where the same tasks were placed: it is the cpu that
   counts where machines differ in size, since best fit fills the small ones first and leaves the large ones whole.
+- Covey keeps tasks without GPUs off the machines that have some as long as others have room, so that it is there when a task with GPUs comes. The others fill them like any other.
+  In w10k the machines whose GPUs are used have 12 % of the cpu.
 - A set whose name ends in -tight has only the machines that Covey needs when it knows all jobs beforehand, and the jobs in the order of their priority, in
   which a queue would hand them out. What counts there is how many tasks were placed. A scheduler that is told one job after another cannot know what is to
   come; Covey is there twice, told so and told all at once.
